@@ -1,0 +1,5 @@
+//! The runtime of hipac: packets, dimensions, the forest image and its lookup.
+
+pub mod packet;
+
+pub use packet::{CtState, InterfaceName, L4, Packet};

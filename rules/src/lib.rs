@@ -1,0 +1,21 @@
+//! The language of iptables rulesets: text to [`Ruleset`] and back.
+//!
+//! ```text
+//!   text ──parse──▶ Ruleset (tables ▸ chains ▸ rules ▸ matches, target) ──print──▶ text
+//!                      │
+//!                      └──meaning──▶ tests on packet fields, residual matches, effects
+//! ```
+//!
+//! Nothing here knows how rules are searched. The compiler and the verifier both start from
+//! a [`Ruleset`] and share no code beyond it.
+
+pub mod meaning;
+pub mod model;
+pub mod registry;
+pub mod value;
+
+pub use meaning::{Clause, Effect, Field, L4Need, MatchMeaning, Residual, TargetMeaning, Test, ValueSet};
+pub use model::{
+    AddressTest, Chain, Counters, Extension, ExtensionRef, Family, FragmentTest, Hook, InterfaceTest, IpPart,
+    Name, Policy, ProtocolTest, Rule, Ruleset, Setting, Table, TableKind, Target,
+};
