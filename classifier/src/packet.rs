@@ -191,6 +191,11 @@ impl InterfaceName {
         &self.0[..len]
     }
 
+    /// The name as a number that sorts as its bytes do.
+    pub fn as_number(&self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
     /// No interface.
     pub fn is_none(&self) -> bool {
         self.0[0] == 0

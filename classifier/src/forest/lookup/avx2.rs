@@ -1,0 +1,134 @@
+//! 256-bit vectors: 16 lanes of 16 bits.
+//!
+//! There is no unsigned comparison; `lo <= x <= hi` is `sat(lo - x) | sat(x - hi) == 0` with
+//! saturating subtraction, one instruction each.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, walk};
+use crate::forest::leaf::Leaf;
+use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
+use crate::forest::{ARENA_SLACK, Ref};
+use crate::key::Key;
+
+pub(super) struct Avx2;
+
+/// Lanes of one vector.
+const LANES: usize = 16;
+
+// A chunk's loads end at most one vector past the leaf's last byte.
+const _: () = assert!(LANES * 2 <= ARENA_SLACK);
+
+impl Kernel for Avx2 {
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,popcnt")]
+    unsafe fn slot(node: &NodeBytes, value: u16) -> usize {
+        // Lanes: the two bytes before the bounds, 14 bounds, the first delta.
+        // SAFETY: 32 bytes from offset 4 lie inside the node's 64.
+        let lanes = unsafe { _mm256_loadu_si256(node.as_ptr().add(BOUNDS_OFFSET - 2).cast()) };
+        let x = _mm256_set1_epi16(value as i16);
+        // bound < value: its saturating difference is not zero.
+        let not_below = _mm256_cmpeq_epi16(_mm256_subs_epu16(x, lanes), _mm256_setzero_si256());
+        // Two bits a lane; lanes 1 to 14 are bounds.
+        let below = !(_mm256_movemask_epi8(not_below) as u32) & 0x3fff_fffc;
+        below.count_ones() as usize / 2
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,popcnt")]
+    unsafe fn matches(leaf: &Leaf<'_>, key: &Key) -> u64 {
+        let l = &leaf.layout;
+        let n = l.rules;
+        let mut column = l.r32 + l.r16 + l.e16;
+        for i in 0..l.g16 {
+            let x = key.window(leaf.window(column));
+            let at = l.g16_at() + 4 * i;
+            let lo = u16::from_le_bytes([leaf.bytes[at], leaf.bytes[at + 1]]);
+            let hi = u16::from_le_bytes([leaf.bytes[at + 2], leaf.bytes[at + 3]]);
+            if x < lo || x > hi {
+                return 0;
+            }
+            column += 1;
+        }
+        let mut mask = 0;
+        let mut first = 0;
+        while first < n {
+            // SAFETY: `Leaf::view` saw that the leaf and ARENA_SLACK more bytes are there, and
+            // a chunk that begins inside a column reads at most one vector past its end.
+            let bits = unsafe { chunk(leaf, key, first) };
+            mask |= u64::from(bits) << first;
+            first += LANES;
+        }
+        mask
+    }
+}
+
+/// Which of the rules `first .. first + 16` hold the key, guards aside.
+///
+/// # Safety
+/// `first` is below the leaf's number of rules, and the leaf's bytes have [`ARENA_SLACK`] more
+/// behind them.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,popcnt")]
+unsafe fn chunk(leaf: &Leaf<'_>, key: &Key, first: usize) -> u16 {
+    let l = &leaf.layout;
+    let n = l.rules;
+    let bytes = leaf.bytes.as_ptr();
+    let mut outside = _mm256_setzero_si256();
+    let mut column = l.r32;
+    let mut at = l.r16_at() + 2 * first;
+    for _ in 0..l.r16 {
+        let x = _mm256_set1_epi16(key.window(leaf.window(column)) as i16);
+        // SAFETY: lanes from rule `first` of this column; see above.
+        let (lo, hi) = unsafe {
+            (_mm256_loadu_si256(bytes.add(at).cast()), _mm256_loadu_si256(bytes.add(at + 2 * n).cast()))
+        };
+        let off = _mm256_or_si256(_mm256_subs_epu16(lo, x), _mm256_subs_epu16(x, hi));
+        outside = _mm256_or_si256(outside, off);
+        at += 4 * n;
+        column += 1;
+    }
+    let mut at = l.e16_at() + 2 * first;
+    for _ in 0..l.e16 {
+        let x = _mm256_set1_epi16(key.window(leaf.window(column)) as i16);
+        // SAFETY: lanes from rule `first` of this column; see above.
+        let value = unsafe { _mm256_loadu_si256(bytes.add(at).cast()) };
+        outside = _mm256_or_si256(outside, _mm256_xor_si256(value, x));
+        at += 2 * n;
+        column += 1;
+    }
+    let holds = _mm256_cmpeq_epi16(outside, _mm256_setzero_si256());
+    // Two equal bytes a lane: pack them to one bit a lane.
+    let packed = _mm_packs_epi16(_mm256_castsi256_si128(holds), _mm256_extracti128_si256::<1>(holds));
+    let mut bits = _mm_movemask_epi8(packed) as u16;
+    if n - first < LANES {
+        bits &= (1 << (n - first)) - 1;
+    }
+    // 32-bit ranges are rare: only for the rules that are left.
+    let mut left = if l.r32 == 0 { 0 } else { bits };
+    while left != 0 {
+        let rule = first + left.trailing_zeros() as usize;
+        if !wide_columns_hold(leaf, key, rule) {
+            bits &= !(left & left.wrapping_neg());
+        }
+        left &= left - 1;
+    }
+    bits
+}
+
+fn wide_columns_hold(leaf: &Leaf<'_>, key: &Key, rule: usize) -> bool {
+    let n = leaf.layout.rules;
+    (0..leaf.layout.r32).all(|i| {
+        let x = key.wide(leaf.window(i));
+        let at = leaf.layout.r32_at() + 8 * n * i + 4 * rule;
+        let lo = crate::forest::u32_at(leaf.bytes, at);
+        let hi = crate::forest::u32_at(leaf.bytes, at + 4 * n);
+        lo <= x && x <= hi
+    })
+}
+
+#[target_feature(enable = "avx2,bmi1,popcnt")]
+pub(super) fn first_match(arena: &[u8], root: Ref, key: &Key, from: u32) -> u32 {
+    // SAFETY: this function runs only where its features are.
+    unsafe { walk::<Avx2>(arena, root, key, from).0 }
+}
