@@ -1,10 +1,23 @@
 //! The runtime of hipac: packets, dimensions, the forest image and its lookup.
+//!
+//! ```text
+//!   raw bytes ─wire▶ Packet ─key▶ Key ─lookup▶ position ─evaluate▶ Decision
+//!                               └──────── Image ────────┘
+//! ```
+//!
+//! It knows neither text nor chains: an [`Image`] comes from the compiler, and a rule is a
+//! number with a place to show for it.
 
 pub mod dim;
+pub mod evaluate;
 pub mod forest;
+pub mod image;
 pub mod key;
 pub mod packet;
+pub mod program;
 
 pub use dim::Dim;
+pub use evaluate::{Decision, Host, NoHost};
+pub use image::{EntryId, Image, OriginId};
 pub use key::Key;
 pub use packet::{CtState, InterfaceName, L4, Packet};

@@ -39,16 +39,15 @@ impl Kernel for Avx2 {
     unsafe fn matches(leaf: &Leaf<'_>, key: &Key) -> u64 {
         let l = &leaf.layout;
         let n = l.rules;
-        let mut column = l.r32 + l.r16 + l.e16;
+        let first_guard = l.r32 + l.r16 + l.e16;
         for i in 0..l.g16 {
-            let x = key.window(leaf.window(column));
+            let x = key.window(leaf.window(first_guard + i));
             let at = l.g16_at() + 4 * i;
             let lo = u16::from_le_bytes([leaf.bytes[at], leaf.bytes[at + 1]]);
             let hi = u16::from_le_bytes([leaf.bytes[at + 2], leaf.bytes[at + 3]]);
             if x < lo || x > hi {
                 return 0;
             }
-            column += 1;
         }
         let mut mask = 0;
         let mut first = 0;

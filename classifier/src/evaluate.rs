@@ -1,0 +1,229 @@
+//! Evaluation: one packet's way through an entry, exactly as the rules would take it.
+//!
+//! Most packets meet one plain verdict and never come here twice. A rule that counts, has a
+//! residual match, an effect, or a jump resumes the search at the next position: the *cursor*.
+
+use crate::dim::value_of;
+use crate::forest::lookup::NO_MATCH;
+use crate::image::{EntryId, Flat, Image, OriginId, Section};
+use crate::key::Key;
+use crate::packet::{CtState, Packet};
+use crate::program::{Change, Op, Reader, ResidualKind, Step};
+
+/// What the classifier asks of, and tells, whoever runs it.
+pub trait Host {
+    /// Does residual match `match_index` of rule `rule` hold for the packet? Stateful ones are
+    /// asked exactly when, and in the order in which, the kernel would evaluate them.
+    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> bool;
+
+    /// Rule `rule` matched: its counters go up, its target runs. In order.
+    fn matched(&mut self, rule: OriginId, packet: &Packet) {
+        let _ = (rule, packet);
+    }
+}
+
+/// A host for rules without residual matches: every one holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn residual(&mut self, _: OriginId, _: u8, _: ResidualKind, _: &Packet) -> bool {
+        true
+    }
+}
+
+/// How an evaluation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// A rule gave a verdict.
+    Rule {
+        /// See [`Image::verdict_name`].
+        verdict: u8,
+        /// The rule.
+        rule: OriginId,
+    },
+    /// No rule did: the entry's default.
+    Default {
+        /// See [`Image::verdict_name`].
+        verdict: u8,
+    },
+    /// A match found the packet malformed: dropped at once, nothing counted.
+    Malformed {
+        /// The rule whose match it was.
+        rule: OriginId,
+    },
+}
+
+/// Why an evaluation could not be finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluateError {
+    /// The image holds something that no compiler writes.
+    #[error("image is damaged at position {position}: audit it, then compile the rules again")]
+    Damaged {
+        /// The flat rule.
+        position: u32,
+    },
+    /// More rules than [`STEPS_MAX`] matched.
+    #[error("evaluation stopped after {STEPS_MAX} matching rules: chains call each other too often")]
+    TooLong,
+}
+
+/// Matching rules in one evaluation, at most: chains that call each other twice, thirty deep,
+/// would take a day.
+pub const STEPS_MAX: u32 = 1 << 22;
+
+/// Where an evaluation goes after one flat rule.
+enum Next {
+    Verdict(u8),
+    Malformed,
+    /// The position after it: it did not match, or counts only.
+    Following,
+    Skip(u32),
+    Call {
+        entry: u32,
+        back: u32,
+    },
+    Return,
+}
+
+impl<B: AsRef<[u8]>> Image<B> {
+    /// Evaluates a packet from the beginning of `entry`. Effects change `packet`.
+    ///
+    /// # Errors
+    /// The image is damaged (audit it first), or the evaluation has no end in sight.
+    pub fn evaluate(
+        &self,
+        entry: EntryId,
+        packet: &mut Packet,
+        host: &mut impl Host,
+    ) -> Result<Decision, EvaluateError> {
+        let damaged = |position| EvaluateError::Damaged { position };
+        let mut here = entry;
+        let mut record = self.entry(entry).ok_or(damaged(NO_MATCH))?;
+        let default = record.default_verdict;
+        let mut key = self.key(packet);
+        let is_sound = packet.l4.is_sound();
+        // Where calls come back to. Allocates at the first call.
+        let mut callers: Vec<(EntryId, u32)> = Vec::new();
+        let mut from = record.first;
+        for _ in 0..STEPS_MAX {
+            let position = self.first_match(&record, &key, is_sound, from);
+            let (next, rule) = if position == NO_MATCH {
+                (Next::Return, OriginId(NO_MATCH))
+            } else {
+                let (flat, rule) = self.flat(position).ok_or(damaged(position))?;
+                (self.act(flat, rule, packet, &mut key, host).ok_or(damaged(position))?, rule)
+            };
+            match next {
+                Next::Verdict(verdict) => return Ok(Decision::Rule { verdict, rule }),
+                Next::Malformed => return Ok(Decision::Malformed { rule }),
+                Next::Following => from = position + 1,
+                Next::Skip(to) if to > position => from = to,
+                // Calls form no cycle in an audited image, so no chain waits twice.
+                Next::Call { entry, back } if back > position && callers.len() < self.entry_count() => {
+                    callers.push((here, back));
+                    here = EntryId(entry);
+                    record = self.entry(here).ok_or(damaged(position))?;
+                    from = record.first;
+                }
+                Next::Return => {
+                    let Some((caller, back)) = callers.pop() else {
+                        return Ok(Decision::Default { verdict: default });
+                    };
+                    here = caller;
+                    record = self.entry(here).ok_or(damaged(position))?;
+                    from = back;
+                }
+                Next::Skip(_) | Next::Call { .. } => return Err(damaged(position)),
+            }
+        }
+        Err(EvaluateError::TooLong)
+    }
+
+    /// What a flat rule whose box holds the packet does. `None` on damage.
+    #[inline]
+    fn act(
+        &self,
+        flat: Flat,
+        rule: OriginId,
+        packet: &mut Packet,
+        key: &mut Key,
+        host: &mut impl Host,
+    ) -> Option<Next> {
+        let next = match flat {
+            Flat::Verdict(verdict) => Next::Verdict(verdict),
+            Flat::Return => Next::Return,
+            Flat::Continue => Next::Following,
+            Flat::Program(at) => return self.run(at, rule, packet, key, host),
+        };
+        host.matched(rule, packet);
+        Some(next)
+    }
+
+    /// Runs a program. `None` on damage.
+    fn run(
+        &self,
+        at: u32,
+        rule: OriginId,
+        packet: &mut Packet,
+        key: &mut Key,
+        host: &mut impl Host,
+    ) -> Option<Next> {
+        let keys = self.key_maker();
+        let mut reader = Reader::new(self.section(Section::Programs), at as usize);
+        let mut change = None;
+        let next = loop {
+            match reader.step(|dim| value_of(packet, dim, keys.ranks()))? {
+                Step::Judged(true) => {}
+                Step::Judged(false) => return Some(Next::Following),
+                Step::Op(Op::Residual { match_index, kind }) => {
+                    if !host.residual(rule, match_index, kind, packet) {
+                        return Some(Next::Following);
+                    }
+                }
+                Step::Op(Op::Need { drops, passes }) => {
+                    let state = 1u8 << packet.l4 as u8;
+                    if drops & state != 0 {
+                        return Some(Next::Malformed);
+                    }
+                    if passes & state == 0 {
+                        return Some(Next::Following);
+                    }
+                }
+                Step::Op(Op::Effect(effect)) => change = Some(effect),
+                Step::Op(Op::Malformed) => return Some(Next::Malformed),
+                Step::Op(Op::Verdict(verdict)) => break Next::Verdict(verdict),
+                Step::Op(Op::Continue) => break Next::Following,
+                Step::Op(Op::Skip(to)) => break Next::Skip(to),
+                Step::Op(Op::Call { entry, back }) => break Next::Call { entry, back },
+                Step::Op(Op::Return) => break Next::Return,
+                Step::Op(Op::Clause(_)) => return None, // clauses come judged
+            }
+        };
+        host.matched(rule, packet);
+        if let Some(change) = change {
+            apply(change, packet);
+            *key = keys.key(packet);
+        }
+        Some(next)
+    }
+}
+
+/// Makes a change to a packet.
+pub fn apply(change: Change, packet: &mut Packet) {
+    match change {
+        Change::Mark { clear, flip } => packet.mark = (packet.mark & !clear) ^ flip,
+        Change::ConnMark { clear, flip } => packet.connmark = (packet.connmark & !clear) ^ flip,
+        Change::SaveMark { ctmask, nfmask } => {
+            packet.connmark = (packet.connmark & !ctmask) ^ (packet.mark & nfmask);
+        }
+        Change::RestoreMark { ctmask, nfmask } => {
+            packet.mark = (packet.mark & !nfmask) ^ (packet.connmark & ctmask);
+        }
+        Change::Tos { clear, flip } => packet.tos = (packet.tos & !clear) ^ flip,
+        Change::TtlSet(ttl) => packet.ttl = ttl,
+        Change::TtlAdd(by) => packet.ttl = packet.ttl.saturating_add(by),
+        Change::TtlSub(by) => packet.ttl = packet.ttl.saturating_sub(by),
+        Change::Untrack => packet.ct_state = CtState::Untracked,
+    }
+}

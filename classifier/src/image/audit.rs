@@ -1,0 +1,358 @@
+//! The audit: reads a whole image once and checks every invariant that lookups rely on.
+
+use std::collections::HashMap;
+
+use super::format::{self, EntryRecord, Flat, Section};
+use super::{EntryId, Image};
+use crate::forest::leaf::Leaf;
+use crate::forest::node::{NO_CHILD, NODE_BYTES, Node};
+use crate::forest::{ARENA_SLACK, DEPTH_MAX, PENDING_MAX, Ref, UNIT, u32_at};
+use crate::key::KEY_BYTES_MAX;
+use crate::program::{Op, Reader};
+
+/// What is wrong with an image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("image is damaged: {what}: compile the rules again")]
+pub struct AuditError {
+    what: String,
+}
+
+macro_rules! ensure {
+    ($holds:expr, $($what:tt)*) => {
+        if !$holds {
+            return Err(AuditError { what: format!($($what)*) });
+        }
+    };
+}
+
+/// What an audit counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Nodes of the forest.
+    pub nodes: usize,
+    /// Leaves of the forest.
+    pub leaves: usize,
+    /// Rule entries in leaves: copies.
+    pub entries: usize,
+    /// Nodes on the longest way from a root to a leaf.
+    pub depth: u32,
+    /// Deferred references that may wait at once.
+    pub pending: usize,
+}
+
+impl<B: AsRef<[u8]>> Image<B> {
+    /// Reads the whole image once: checksum, every record, every node and leaf. An image that
+    /// passes is safe to look up in: no walk leaves it, loops, or forgets a deferred part.
+    ///
+    /// # Cost
+    /// Linear in the image, 16 bytes of memory a node.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn audit(&self) -> Result<Facts, AuditError> {
+        let stated = u32_at(self.bytes(), 24);
+        ensure!(crc32fast::hash(&self.bytes()[format::HEADER_BYTES..]) == stated, "checksum differs");
+        self.audit_keys()?;
+        self.audit_names()?;
+        self.audit_flats()?;
+        self.audit_calls()?;
+        self.audit_forest()
+    }
+
+    /// The audit of the forest alone, for every entry.
+    fn audit_forest(&self) -> Result<Facts, AuditError> {
+        let arena = self.section(Section::Arena);
+        ensure!(
+            arena.len() >= ARENA_SLACK && arena[arena.len() - ARENA_SLACK..].iter().all(|&b| b == 0),
+            "the forest does not end with {ARENA_SLACK} zero bytes"
+        );
+        let key_end =
+            self.key_maker().slots().map(|s| usize::from(s.offset) + s.dim.key_bytes()).max().unwrap_or(0);
+        let mut walk =
+            ForestAudit { arena, key_end, positions: 0..0, seen: HashMap::new(), facts: Facts::default() };
+        for (id, entry, _) in self.entries() {
+            walk.positions = entry.first..entry.first + entry.count;
+            walk.seen.clear(); // positions differ from entry to entry
+            for root in [entry.root, entry.broken_root] {
+                let shape = walk.tree(Ref(root), None, 0)?;
+                ensure!(
+                    shape.depth <= DEPTH_MAX && shape.pending <= PENDING_MAX,
+                    "entry {} is {} nodes deep with {} deferred parts waiting",
+                    id.0,
+                    shape.depth,
+                    shape.pending
+                );
+                walk.facts.depth = walk.facts.depth.max(shape.depth);
+                walk.facts.pending = walk.facts.pending.max(shape.pending);
+                if entry.root == entry.broken_root {
+                    break;
+                }
+            }
+        }
+        Ok(walk.facts)
+    }
+
+    fn audit_keys(&self) -> Result<(), AuditError> {
+        let records = self.section(Section::Slots).len() / 4;
+        let tables = self.section(Section::Recodes).len() / 256;
+        let mut used = [false; KEY_BYTES_MAX];
+        let mut count = 0;
+        for slot in self.key_maker().slots() {
+            count += 1;
+            for byte in &mut used[slot.offset.into()..][..slot.dim.key_bytes()] {
+                ensure!(!*byte, "two dimensions share a byte of the key");
+                *byte = true;
+            }
+            if let Some(table) = slot.recode {
+                ensure!(
+                    slot.dim.is_small() && usize::from(table) < tables,
+                    "recoding table {table} does not exist"
+                );
+            }
+        }
+        ensure!(count == records, "a key slot makes no sense");
+        let ranks = self.key_maker().ranks();
+        ensure!(
+            (1..ranks.count()).all(|i| ranks.bound(i - 1) < ranks.bound(i)),
+            "interface bounds do not rise"
+        );
+        Ok(())
+    }
+
+    fn audit_names(&self) -> Result<(), AuditError> {
+        let names = |index: u32| self.name_checked(index).is_some();
+        for (id, entry, _) in self.entries() {
+            ensure!(names(entry.name), "entry {} has no name", id.0);
+            let verdicts = self.section(Section::Verdicts).len() / 4;
+            ensure!(usize::from(entry.default_verdict) < verdicts, "entry {} has no default verdict", id.0);
+        }
+        for verdict in self.section(Section::Verdicts).chunks_exact(4) {
+            ensure!(names(u32_at(verdict, 0)), "a verdict has no name");
+        }
+        for origin in self.section(Section::Origins).chunks_exact(12) {
+            ensure!(names(u32_at(origin, 0)), "a rule's list has no name");
+        }
+        Ok(())
+    }
+
+    /// Entries share out the positions; every flat rule does something that makes sense.
+    fn audit_flats(&self) -> Result<(), AuditError> {
+        let origins = self.section(Section::Origins).len() / 12;
+        let mut next = 0;
+        for (id, entry, _) in self.entries() {
+            ensure!(entry.first == next, "entry {} does not begin where the one before ends", id.0);
+            ensure!(
+                entry.first.checked_add(entry.count).is_some_and(|end| end as usize <= self.flat_count()),
+                "entry {} has more positions than there are",
+                id.0
+            );
+            next += entry.count;
+            for position in entry.first..next {
+                let Some((flat, origin)) = self.flat(position) else {
+                    ensure!(false, "position {position} does nothing");
+                    continue;
+                };
+                ensure!((origin.0 as usize) < origins, "position {position} comes from no rule");
+                match flat {
+                    Flat::Verdict(id) => self.audit_verdict(id, position)?,
+                    Flat::Program(at) => self.audit_program(at, position, &entry)?,
+                    Flat::Return | Flat::Continue => {}
+                }
+            }
+        }
+        ensure!(next as usize == self.flat_count(), "some positions belong to no entry");
+        Ok(())
+    }
+
+    fn audit_verdict(&self, id: u8, position: u32) -> Result<(), AuditError> {
+        let verdicts = self.section(Section::Verdicts).len() / 4;
+        ensure!(usize::from(id) < verdicts, "position {position} gives verdict {id}, which does not exist");
+        Ok(())
+    }
+
+    fn audit_program(&self, at: u32, position: u32, entry: &EntryRecord) -> Result<(), AuditError> {
+        let mut reader = Reader::new(self.section(Section::Programs), at as usize);
+        let mut has_effect = false;
+        loop {
+            let Some(op) = reader.op() else {
+                ensure!(false, "the program of position {position} breaks off");
+                continue;
+            };
+            ensure!(!has_effect || op.is_end(), "position {position} goes on after its effect");
+            let inside = |to: u32| position < to && to <= entry.first + entry.count;
+            match op {
+                Op::Effect(_) => has_effect = true,
+                Op::Verdict(id) => self.audit_verdict(id, position)?,
+                Op::Skip(to) => {
+                    ensure!(inside(to), "position {position} skips to {to}, outside of its entry")
+                }
+                Op::Call { entry: called, back } => {
+                    ensure!(inside(back), "position {position} comes back to {back}, outside of its entry");
+                    ensure!(
+                        self.entry(EntryId(called)).is_some_and(|e| e.called),
+                        "position {position} calls entry {called}, which cannot be called"
+                    );
+                }
+                _ => {}
+            }
+            if op.is_end() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The called entries of one entry.
+    fn calls_of(&self, entry: &EntryRecord) -> impl Iterator<Item = u32> + '_ {
+        (entry.first..entry.first + entry.count).filter_map(|position| {
+            let Some((Flat::Program(at), _)) = self.flat(position) else { return None };
+            let mut reader = Reader::new(self.section(Section::Programs), at as usize);
+            loop {
+                match reader.op()? {
+                    Op::Call { entry, .. } => return Some(entry),
+                    op if op.is_end() => return None,
+                    _ => {}
+                }
+            }
+        })
+    }
+
+    /// Calls form no cycle: repeatedly takes away entries that nobody left calls.
+    fn audit_calls(&self) -> Result<(), AuditError> {
+        let count = self.entry_count();
+        let mut callers = vec![0usize; count];
+        for (_, entry, _) in self.entries() {
+            self.calls_of(&entry).for_each(|called| callers[called as usize] += 1);
+        }
+        let mut free: Vec<u32> = (0..count as u32).filter(|&i| callers[i as usize] == 0).collect();
+        let mut taken = 0;
+        while let Some(i) = free.pop() {
+            taken += 1;
+            let Some(entry) = self.entry(EntryId(i)) else { continue };
+            for called in self.calls_of(&entry) {
+                callers[called as usize] -= 1;
+                if callers[called as usize] == 0 {
+                    free.push(called);
+                }
+            }
+        }
+        ensure!(taken == count, "entries call each other in a circle");
+        Ok(())
+    }
+}
+
+/// Shape of a subtree.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shape {
+    depth: u32,
+    pending: usize,
+    /// Smallest position in it.
+    smallest: u32,
+}
+
+struct ForestAudit<'a> {
+    arena: &'a [u8],
+    key_end: usize,
+    positions: std::ops::Range<u32>,
+    seen: HashMap<u32, Shape>,
+    facts: Facts,
+}
+
+impl ForestAudit<'_> {
+    /// `from`: offset of the node or leaf that refers here.
+    fn tree(&mut self, here: Ref, from: Option<usize>, depth: u32) -> Result<Shape, AuditError> {
+        if here.is_empty() {
+            return Ok(Shape { smallest: u32::MAX, ..Shape::default() });
+        }
+        if let Some(shape) = self.seen.get(&here.0) {
+            return Ok(*shape);
+        }
+        let offset = here.offset();
+        ensure!(from.is_none_or(|f| f < offset), "the reference at {from:?} does not lead upward");
+        ensure!(depth <= DEPTH_MAX, "the forest is deeper than {DEPTH_MAX} nodes");
+        let shape = if here.is_leaf() { self.leaf(offset)? } else { self.node(offset, depth)? };
+        self.seen.insert(here.0, shape);
+        Ok(shape)
+    }
+
+    fn node(&mut self, offset: usize, depth: u32) -> Result<Shape, AuditError> {
+        self.facts.nodes += 1;
+        let Some(bytes) = self.arena.get(offset..).and_then(|a| a.first_chunk::<NODE_BYTES>()) else {
+            ensure!(false, "the node at {offset} lies outside");
+            return Ok(Shape::default());
+        };
+        let node = Node::decode(bytes);
+        ensure!(node.encode() == *bytes, "the node at {offset} has bytes that say nothing");
+        ensure!(!node.bounds.is_empty(), "the node at {offset} cuts nothing");
+        ensure!(usize::from(node.window) + 2 <= self.key_end, "the node at {offset} looks behind the key");
+        ensure!(node.bounds.is_sorted_by(|a, b| a < b), "the bounds of the node at {offset} do not rise");
+        let mut shape = Shape { smallest: u32::MAX, ..Shape::default() };
+        for slot in 0..node.deltas.len() {
+            if node.deltas[slot] != NO_CHILD {
+                let child = self.tree(node.child(slot), Some(offset), depth + 1)?;
+                shape.depth = shape.depth.max(child.depth);
+                shape.pending = shape.pending.max(child.pending + usize::from(node.has_deferred));
+                shape.smallest = shape.smallest.min(child.smallest);
+            }
+        }
+        if node.has_deferred {
+            let at = (node.base as usize).checked_sub(1).map(|unit| unit * UNIT);
+            let Some(unit) = at.and_then(|at| self.arena.get(at..at + UNIT)) else {
+                ensure!(false, "the deferred part of the node at {offset} lies outside");
+                return Ok(shape);
+            };
+            let part = self.tree(Ref(u32_at(unit, 0)), Some(offset), depth + 1)?;
+            ensure!(
+                part.smallest == u32_at(unit, 4),
+                "the node at {offset} gives a wrong smallest position of its deferred part"
+            );
+            shape.depth = shape.depth.max(part.depth);
+            shape.pending = shape.pending.max(part.pending).max(1);
+            shape.smallest = shape.smallest.min(part.smallest);
+        }
+        shape.depth += 1;
+        Ok(shape)
+    }
+
+    fn leaf(&mut self, mut offset: usize) -> Result<Shape, AuditError> {
+        let mut last: Option<u32> = None;
+        let mut smallest = u32::MAX;
+        loop {
+            self.facts.leaves += 1;
+            let Some(leaf) = Leaf::view(self.arena, offset) else {
+                ensure!(false, "the leaf at {offset} lies outside");
+                break;
+            };
+            let l = leaf.layout;
+            ensure!(l.rules > 0, "the leaf at {offset} is empty");
+            self.facts.entries += l.rules;
+            for column in 0..l.columns() {
+                let bytes = if column < l.r32 { 4 } else { 2 };
+                let end = usize::from(leaf.window(column)) + bytes;
+                ensure!(end <= self.key_end, "the leaf at {offset} looks behind the key");
+            }
+            for rule in 0..l.rules {
+                let position = leaf.position(rule);
+                ensure!(
+                    last.is_none_or(|l| l < position),
+                    "the positions of the leaf at {offset} do not rise"
+                );
+                ensure!(
+                    self.positions.contains(&position),
+                    "the leaf at {offset} holds position {position} of another entry"
+                );
+                smallest = smallest.min(position);
+                last = Some(position);
+            }
+            let next = leaf.next();
+            if !l.chained {
+                break;
+            }
+            ensure!(
+                next.is_leaf() && !next.is_empty() && next.offset() > offset,
+                "the leaf at {offset} does not go on upward"
+            );
+            offset = next.offset();
+        }
+        Ok(Shape { depth: 0, pending: 0, smallest })
+    }
+}
