@@ -95,35 +95,39 @@ impl Condition {
         }
     }
 
-    /// Replaces the widest parts by checks until at most `limit` boxes are left. The set keeps
-    /// its hull, so the index still narrows the search.
+    /// Replaces the widest parts by checks until at most `limit` boxes are left (at least 1).
+    /// A set keeps its hull, so the index still narrows the search.
     pub fn limit_boxes(&mut self, limit: usize) {
-        while self.box_count() > limit {
+        while self.box_count() > limit.max(1) {
             let widest_set = self.sets.iter().map(|(_, s)| s.intervals().len()).max().unwrap_or(0);
             let widest_union = self.unions.iter().map(Vec::len).max().unwrap_or(0);
             if widest_union >= widest_set {
                 let i = self.unions.iter().position(|u| u.len() == widest_union).expect("it is the maximum");
                 let boxes = self.unions.remove(i);
-                self.checks.push(
-                    boxes
-                        .iter()
-                        .map(|b| b.iter().map(|&(d, lo, hi)| range_test(d, lo, hi)).collect())
-                        .collect(),
-                );
+                self.checks.push(union_check(&boxes));
             } else {
-                let i = self
-                    .sets
-                    .iter()
-                    .position(|(_, s)| s.intervals().len() == widest_set)
-                    .expect("it is the maximum");
-                let (dim, set) = &mut self.sets[i];
-                self.checks
-                    .push(set.intervals().iter().map(|&(lo, hi)| vec![range_test(*dim, lo, hi)]).collect());
+                let i = self.sets.iter().position(|(_, s)| s.intervals().len() == widest_set);
+                let (dim, set) = &mut self.sets[i.expect("it is the maximum")];
+                self.checks.push(set_check(*dim, set));
                 let hull = (set.intervals()[0].0, set.intervals()[widest_set - 1].1);
                 *set = IntervalSet::range(hull.0, hull.1);
             }
         }
     }
+
+    /// All of it as checks.
+    pub fn into_checks(self) -> Vec<Vec<Vec<DimTest>>> {
+        let sets = self.sets.iter().map(|(dim, set)| set_check(*dim, set));
+        sets.chain(self.unions.iter().map(|u| union_check(u))).chain(self.checks.iter().cloned()).collect()
+    }
+}
+
+fn set_check(dim: Dim, set: &IntervalSet) -> Vec<Vec<DimTest>> {
+    set.intervals().iter().map(|&(lo, hi)| vec![range_test(dim, lo, hi)]).collect()
+}
+
+fn union_check(boxes: &[DimBox]) -> Vec<Vec<DimTest>> {
+    boxes.iter().map(|b| b.iter().map(|&(d, lo, hi)| range_test(d, lo, hi)).collect()).collect()
 }
 
 fn range_test(dim: Dim, lo: u32, hi: u32) -> DimTest {

@@ -1,3 +1,5 @@
 //! placeholder
 pub mod condition;
 pub mod interval;
+pub mod lower;
+pub mod options;
