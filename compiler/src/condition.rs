@@ -56,7 +56,12 @@ impl Condition {
 
     /// Boxes that this condition would become.
     pub fn box_count(&self) -> usize {
-        let sets = self.sets.iter().map(|(_, s)| s.intervals().len());
+        self.box_count_by(&|_, set| set.intervals().len())
+    }
+
+    /// The same, where `intervals` says how many intervals a set becomes.
+    fn box_count_by(&self, intervals: &dyn Fn(Dim, &IntervalSet) -> usize) -> usize {
+        let sets = self.sets.iter().map(|(dim, set)| intervals(*dim, set));
         sets.chain(self.unions.iter().map(Vec::len)).fold(1, usize::saturating_mul)
     }
 
@@ -96,21 +101,30 @@ impl Condition {
     }
 
     /// Replaces the widest parts by checks until at most `limit` boxes are left (at least 1).
-    /// A set keeps its hull, so the index still narrows the search.
-    pub fn limit_boxes(&mut self, limit: usize) {
-        while self.box_count() > limit.max(1) {
-            let widest_set = self.sets.iter().map(|(_, s)| s.intervals().len()).max().unwrap_or(0);
-            let widest_union = self.unions.iter().map(Vec::len).max().unwrap_or(0);
-            if widest_union >= widest_set {
-                let i = self.unions.iter().position(|u| u.len() == widest_union).expect("it is the maximum");
-                let boxes = self.unions.remove(i);
-                self.checks.push(union_check(&boxes));
-            } else {
-                let i = self.sets.iter().position(|(_, s)| s.intervals().len() == widest_set);
-                let (dim, set) = &mut self.sets[i.expect("it is the maximum")];
-                self.checks.push(set_check(*dim, set));
-                let hull = (set.intervals()[0].0, set.intervals()[widest_set - 1].1);
-                *set = IntervalSet::range(hull.0, hull.1);
+    /// `intervals` says how many intervals a set becomes in the index; a set that is one there
+    /// is never touched.
+    pub fn limit_boxes(&mut self, limit: usize, intervals: &dyn Fn(Dim, &IntervalSet) -> usize) {
+        while self.box_count_by(intervals) > limit.max(1) {
+            let widths: Vec<usize> = self.sets.iter().map(|(dim, set)| intervals(*dim, set)).collect();
+            let widest_set = (0..widths.len()).max_by_key(|&i| widths[i]);
+            let widest_union = (0..self.unions.len()).max_by_key(|&i| self.unions[i].len());
+            let set_width = widest_set.map_or(0, |i| widths[i]);
+            match (widest_union, widest_set) {
+                (Some(u), _) if self.unions[u].len() >= set_width => {
+                    let boxes = self.unions.remove(u);
+                    self.checks.push(union_check(&boxes));
+                }
+                (_, Some(i)) => {
+                    let (dim, set) = self.sets.remove(i);
+                    self.checks.push(set_check(dim, &set));
+                    // The hull still narrows the search, where it means something.
+                    let raw = set.intervals();
+                    let hull = IntervalSet::range(raw[0].0, raw[raw.len() - 1].1);
+                    if intervals(dim, &hull) == 1 {
+                        self.and_set(dim, hull);
+                    }
+                }
+                _ => return,
             }
         }
     }
@@ -457,7 +471,7 @@ mod tests {
                 let value = |d: Dim| (x >> (32 * d.index())) as u32;
                 prop_assert_eq!(!c.is_empty() && holds(&c, value), wanted(x) != negated);
                 let mut limited = c.clone();
-                limited.limit_boxes(2);
+                limited.limit_boxes(2, &|_, set| set.intervals().len());
                 prop_assert!(limited.box_count() <= 2);
                 prop_assert_eq!(!c.is_empty() && holds(&limited, value), wanted(x) != negated);
             }

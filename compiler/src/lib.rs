@@ -1,5 +1,26 @@
-//! placeholder
+//! The compiler: a ruleset becomes an image.
+//!
+//! ```text
+//!   Ruleset ─lower▶ flat rules ─recode, expand▶ boxes ─forest▶ tree ─emit▶ arena ─▶ image
+//! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | [`condition`] | native tests as sets of intervals |
+//! | [`lower`] | chains to flat lists: unfold, call, residual matches, effects |
+//! | [`recode`], [`expand`] | flat rules to boxes on the key's axes |
+//! | [`forest`] | boxes to nodes and leaves, within a memory budget |
+//! | [`tables`], [`compile()`] | everything into one image |
+
+pub mod compile;
 pub mod condition;
+pub mod expand;
+pub mod forest;
 pub mod interval;
 pub mod lower;
 pub mod options;
+pub mod recode;
+pub mod tables;
+
+pub use compile::{CompileError, Compiled, Cost, EntryCost, compile};
+pub use options::{Counting, Options};

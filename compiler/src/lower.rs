@@ -72,6 +72,8 @@ pub struct FlatList {
     pub called: bool,
     /// Verdict at its end (a called list has the number 0, which is never used).
     pub default_verdict: u8,
+    /// Rules of its chain in the text.
+    pub chain_rules: usize,
     /// The rules in order. Positions in them count from 0 within the list.
     pub rules: Vec<FlatRule>,
     /// Something in it, or in what it calls, changes a dimension.
@@ -318,11 +320,13 @@ impl<'a> Lowering<'a> {
 
     /// Lowers one chain into a list of its own.
     fn list(&mut self, index: usize, called: bool, default_verdict: u8) -> Result<(), LowerError> {
-        let name = format!("{}/{}", self.table.kind.name(), self.table.chains[index].name);
+        let chain = &self.table.chains[index];
+        let name = format!("{}/{}", self.table.kind.name(), chain.name);
         let list = FlatList {
             name,
             called,
             default_verdict,
+            chain_rules: chain.rules.len(),
             rules: vec![],
             changes_packet: self.chains[index].changes_packet,
         };
@@ -350,6 +354,7 @@ impl<'a> Lowering<'a> {
                 name: String::new(),
                 called: true,
                 default_verdict: 0,
+                chain_rules: 0,
                 rules: vec![],
                 changes_packet: false,
             });

@@ -6,7 +6,7 @@
 //!  u8     u8   u8   u8   u8   u8        │
 //!                                       └ when flags & 1: where the list goes on
 //!  r32 columns   lo u32 × rules, hi u32 × rules      32-bit ranges (rare)
-//!  positions     u32 × rules, rising
+//!  positions     u32 × rules, not falling
 //!  r16 columns   lo u16 × rules, hi u16 × rules      ranges
 //!  e16 columns   value u16 × rules                   one value a rule
 //!  g16 columns   lo u16, hi u16                      one range for all rules: a guard
@@ -215,7 +215,7 @@ impl Column {
 pub fn encode(positions: &[u32], columns: &[Column], next: Option<Ref>) -> Vec<u8> {
     let n = positions.len();
     assert!((1..=LEAF_RULES_MAX).contains(&n), "a leaf holds 1 to {LEAF_RULES_MAX} rules, not {n}");
-    debug_assert!(positions.is_sorted_by(|a, b| a < b));
+    debug_assert!(positions.is_sorted());
     let (mut r32, mut r16, mut e16, mut g16) = (vec![], vec![], vec![], vec![]);
     for c in columns {
         debug_assert_eq!(c.ranges.len(), n);

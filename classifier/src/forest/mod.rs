@@ -15,7 +15,7 @@
 //! | order | a reference leads to a higher address: no walk can loop |
 //! | depth | at most [`DEPTH_MAX`] nodes from a root to a leaf, deferred parts included |
 //! | pending | at most [`PENDING_MAX`] deferred references wait at any moment |
-//! | leaf | 1 to [`LEAF_RULES_MAX`] rules, by rising position; longer lists are chained |
+//! | leaf | 1 to [`LEAF_RULES_MAX`] rules, by rising position (a rule may have several boxes); longer lists are chained |
 //! | bounds | rise strictly; slots past the last child are 0xffff |
 
 pub mod leaf;

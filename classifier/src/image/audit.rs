@@ -333,7 +333,7 @@ impl ForestAudit<'_> {
             for rule in 0..l.rules {
                 let position = leaf.position(rule);
                 ensure!(
-                    last.is_none_or(|l| l < position),
+                    last.is_none_or(|l| l <= position),
                     "the positions of the leaf at {offset} do not rise"
                 );
                 ensure!(

@@ -1,0 +1,199 @@
+//! The recursion: prune what cannot matter, stop at a leaf, or cut.
+
+use hipac_classifier::forest::{DEPTH_MAX, PENDING_MAX};
+
+use super::boxes::{Bounds, Boxes, Cuts, Window};
+use super::cut::{Cut, candidates, span};
+use super::leaf;
+
+/// How much memory to trade for speed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shape {
+    /// Rules of a leaf; more are cut.
+    pub leaf_rules: usize,
+    /// Rules of a leaf that no cut improves.
+    pub fat_leaf_rules: usize,
+    /// Stored copies a rule that one cut may make.
+    pub copies_max: f64,
+    /// What a doubling of copies must save, in visits.
+    pub copy_price: f64,
+}
+
+impl Shape {
+    /// From the fastest to the smallest. The last one is a plain list.
+    pub const LADDER: [Shape; 4] = [
+        Shape { leaf_rules: 8, fat_leaf_rules: 32, copies_max: 4.0, copy_price: 0.5 },
+        Shape { leaf_rules: 12, fat_leaf_rules: 48, copies_max: 1.5, copy_price: 2.0 },
+        Shape { leaf_rules: 32, fat_leaf_rules: 64, copies_max: 1.0, copy_price: 4.0 },
+        Shape { leaf_rules: usize::MAX, fat_leaf_rules: usize::MAX, copies_max: 1.0, copy_price: 4.0 },
+    ];
+}
+
+/// A tree before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tree {
+    /// No rule.
+    Empty,
+    /// The encoded leaves of one list, in order; all but the last lack their `next`.
+    Leaf(Vec<Vec<u8>>),
+    /// A node.
+    Node(Box<Node>),
+}
+
+/// A node before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Key offset of its window.
+    pub window: u8,
+    /// Its bounds.
+    pub cuts: Cuts,
+    /// A child an interval.
+    pub children: Vec<Tree>,
+    /// Boxes that met too many intervals, and the smallest position of them.
+    pub deferred: Option<(Tree, u32)>,
+}
+
+/// Builds the tree of all boxes. Deterministic.
+pub fn build(boxes: &Boxes, shape: &Shape) -> Tree {
+    let region: Vec<(u32, u32)> = boxes.axes.iter().map(|a| (0, a.max)).collect();
+    let list: Vec<u32> = (0..boxes.len() as u32).collect();
+    Builder { boxes, shape }.tree(list, &region, 0, 0)
+}
+
+struct Builder<'a> {
+    boxes: &'a Boxes,
+    shape: &'a Shape,
+}
+
+/// Lists up to this long are searched for boxes hidden by a single earlier one.
+const SHADOW_LIST_MAX: usize = 64;
+
+impl Builder<'_> {
+    /// `list`: boxes that meet `region`, by rising index. `pending`: deferred parts that may
+    /// wait when a lookup comes here.
+    fn tree(&self, mut list: Vec<u32>, region: &Bounds, depth: u32, pending: usize) -> Tree {
+        self.prune(&mut list, region);
+        if list.is_empty() {
+            return Tree::Empty;
+        }
+        if list.len() <= self.shape.leaf_rules || depth + 1 >= DEPTH_MAX {
+            return self.leaf(&list, region);
+        }
+        let may_defer = pending + 1 < PENDING_MAX;
+        for cut in candidates(self.boxes, &list, region, self.shape, may_defer) {
+            if list.len() <= self.shape.fat_leaf_rules && cut.score >= fat_visits(list.len(), self.shape) {
+                break;
+            }
+            if let Some(parts) = self.partition(&list, region, &cut) {
+                return self.node(parts, region, &cut, depth, pending);
+            }
+        }
+        self.leaf(&list, region)
+    }
+
+    fn leaf(&self, list: &[u32], region: &Bounds) -> Tree {
+        Tree::Leaf(leaf::encode(self.boxes, list, region))
+    }
+
+    fn node(&self, parts: Parts, region: &Bounds, cut: &Cut, depth: u32, pending: usize) -> Tree {
+        let mut inner = region.to_vec();
+        let waits = usize::from(!parts.deferred.is_empty());
+        let mut children = Vec::with_capacity(parts.children.len());
+        for (slot, list) in parts.children.into_iter().enumerate() {
+            inner[cut.axis] = interval_of(&parts.cuts, slot, cut.window, region[cut.axis]);
+            children.push(self.tree(list, &inner, depth + 1, pending + waits));
+        }
+        let deferred = parts.deferred.first().copied().map(|first| {
+            let smallest = self.boxes.position(first);
+            (self.tree(parts.deferred, region, depth + 1, pending), smallest)
+        });
+        let window = cut.window.offset(&self.boxes.axes[cut.axis]);
+        Tree::Node(Box::new(Node { window, cuts: parts.cuts, children, deferred }))
+    }
+
+    /// Drops boxes that no packet of the region can reach first.
+    fn prune(&self, list: &mut Vec<u32>, region: &Bounds) {
+        let boxes = self.boxes;
+        // Behind the first box that covers the region and ends the search.
+        if let Some(at) = list.iter().position(|&i| boxes.hides(i) && boxes.covers(i, region)) {
+            let until = boxes.hides_until(list[at]);
+            let position = boxes.position(list[at]);
+            let mut index = 0;
+            list.retain(|&i| {
+                index += 1;
+                let p = boxes.position(i);
+                index <= at + 1 || p == position || p >= until
+            });
+        }
+        if list.len() <= SHADOW_LIST_MAX {
+            let mut kept = 0;
+            for at in 0..list.len() {
+                let i = list[at];
+                let p = boxes.position(i);
+                let is_hidden = list[..kept].iter().any(|&q| {
+                    // A box of the same rule, or an earlier rule that ends the search here.
+                    let ends = boxes.position(q) == p || (boxes.hides(q) && p < boxes.hides_until(q));
+                    ends && boxes.covers_box(q, i, region)
+                });
+                if !is_hidden {
+                    list[kept] = i;
+                    kept += 1;
+                }
+            }
+            list.truncate(kept);
+        }
+    }
+
+    /// Hands the boxes out to intervals; `None` when that is no progress.
+    fn partition(&self, list: &[u32], region: &Bounds, cut: &Cut) -> Option<Parts> {
+        let mut lists = vec![Vec::new(); cut.cuts.fan()];
+        let mut deferred = Vec::new();
+        for &i in list {
+            let (first, last) =
+                span(self.boxes.interval(i, cut.axis), region[cut.axis], cut.window, &cut.cuts);
+            if last - first + 1 > cut.span_max {
+                deferred.push(i);
+            } else {
+                lists[first..=last].iter_mut().for_each(|l| l.push(i));
+            }
+        }
+        // Neighbours never lead to the same place.
+        let mut children: Vec<Vec<u32>> = Vec::with_capacity(lists.len());
+        let mut cuts = Cuts::NONE;
+        for (slot, list) in lists.into_iter().enumerate() {
+            if children.last() == Some(&list) {
+                continue;
+            }
+            if slot > 0 {
+                cuts.push(cut.cuts.as_slice()[slot - 1]);
+            }
+            children.push(list);
+        }
+        let most = children.iter().map(Vec::len).max().unwrap_or(0).max(deferred.len());
+        let stored: usize = children.iter().map(Vec::len).sum::<usize>() + deferred.len();
+        let is_progress = children.len() > 1 && most < list.len();
+        // The sample may have promised fewer copies than there are.
+        let limit = (list.len() as f64 * self.shape.copies_max * 1.5) as usize;
+        (is_progress && stored <= limit.max(list.len())).then_some(Parts { cuts, children, deferred })
+    }
+}
+
+/// A list handed out.
+struct Parts {
+    cuts: Cuts,
+    children: Vec<Vec<u32>>,
+    deferred: Vec<u32>,
+}
+
+/// Expected visits of a leaf of `count` rules that is not cut.
+fn fat_visits(count: usize, shape: &Shape) -> f64 {
+    1.0 + (count - shape.leaf_rules) as f64 / 24.0
+}
+
+/// The values of interval `slot` within `range`.
+fn interval_of(cuts: &Cuts, slot: usize, window: Window, range: (u32, u32)) -> (u32, u32) {
+    let bounds = cuts.as_slice();
+    let lo = if slot == 0 { range.0 } else { window.first_value(bounds[slot - 1] + 1) };
+    let hi = bounds.get(slot).map_or(range.1, |&b| window.last_value(b));
+    (lo.max(range.0), hi.min(range.1))
+}
