@@ -136,12 +136,7 @@ impl KeyPlan {
     }
 
     /// All boxes of a condition.
-    fn product(
-        &self,
-        condition: &Condition,
-        states: Option<&IntervalSet>,
-        push: &mut dyn FnMut(&Bounds),
-    ) {
+    fn product(&self, condition: &Condition, states: Option<&IntervalSet>, push: &mut dyn FnMut(&Bounds)) {
         let mut parts: Vec<Vec<DimBox>> = Vec::new();
         for (dim, set) in condition.sets() {
             let set = if *dim == Dim::L4 { states.unwrap_or(set) } else { set };
