@@ -64,9 +64,7 @@ pub fn read(packet: &Packet, field: Field) -> Option<Value> {
         Field::DestinationPort => p.destination_port.into(),
         Field::TcpFlags => p.tcp_flags.into(),
         Field::CtState => {
-            p.ct_state as u128
-                | if p.ct_snat { CT_SNAT } else { 0 }
-                | if p.ct_dnat { CT_DNAT } else { 0 }
+            p.ct_state as u128 | if p.ct_snat { CT_SNAT } else { 0 } | if p.ct_dnat { CT_DNAT } else { 0 }
         }
         Field::Mark => p.mark.into(),
         Field::ConnMark => p.connmark.into(),

@@ -25,7 +25,7 @@
 pub mod fields;
 pub mod oracle;
 pub mod outcomes;
-//Xpub mod packet_text;
+pub mod packet_text;
 pub mod rule_id;
 //Xmod shrink;
 pub mod subject;

@@ -129,9 +129,15 @@ impl Event {
         fmt::from_fn(move |f| match *self {
             Event::Matched(rule) => write!(f, "matched {}", rule.place(ruleset)),
             Event::Residual { rule, match_index, held } => {
-                let name = rule.of(ruleset).and_then(|r| r.matches.get(match_index)).map_or("?", |m| m.name());
+                let name =
+                    rule.of(ruleset).and_then(|r| r.matches.get(match_index)).map_or("?", |m| m.name());
                 let outcome = if held { "holds" } else { "does not hold" };
-                write!(f, "evaluated match {} ({name}) of {}: {outcome}", match_index + 1, rule.place(ruleset))
+                write!(
+                    f,
+                    "evaluated match {} ({name}) of {}: {outcome}",
+                    match_index + 1,
+                    rule.place(ruleset)
+                )
             }
         })
     }

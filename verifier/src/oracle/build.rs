@@ -4,7 +4,8 @@
 use std::fmt;
 
 use hipac_rules::{
-    Extension, Family, Hook, IpPart, MatchMeaning, Name, Policy, Rule, Ruleset, TableKind, TargetMeaning, ValueSet,
+    Extension, Family, Hook, IpPart, MatchMeaning, Name, Policy, Rule, Ruleset, TableKind, TargetMeaning,
+    ValueSet,
 };
 
 use super::head::Heads;
@@ -48,7 +49,10 @@ impl fmt::Display for OracleError {
                 write!(f, "{}", chains.first().map_or("", |c| c))
             }
             Problem::Meaning { extension } => {
-                write!(f, "the verifier cannot evaluate `-m {extension}`: it tests a field this version does not know")
+                write!(
+                    f,
+                    "the verifier cannot evaluate `-m {extension}`: it tests a field this version does not know"
+                )
             }
             Problem::TooManyRules => f.write_str("more than 4294967295 chains or rules"),
         }
@@ -70,8 +74,7 @@ pub(super) fn id(table: TableKind, chain: usize, rule: usize) -> RuleId {
 }
 
 pub(super) fn build<'r>(ruleset: &'r Ruleset, meanings: &Meanings<'_>) -> Result<Oracle<'r>, OracleError> {
-    let tables =
-        ruleset.tables.iter().map(|t| table(ruleset, t, meanings)).collect::<Result<Vec<_>, _>>()?;
+    let tables = ruleset.tables.iter().map(|t| table(ruleset, t, meanings)).collect::<Result<Vec<_>, _>>()?;
     for table in &tables {
         refuse_loops(ruleset, table)?;
     }
