@@ -20,18 +20,20 @@
 //! This crate shares no code with the compiler and does not depend on it, so that no mistake
 //! can be on both sides. It does no I/O.
 
-//Xpub mod agree;
-//Xpub mod draw;
+pub mod agree;
+pub mod draw;
 pub mod fields;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;
 pub mod rule_id;
-//Xmod shrink;
+mod shrink;
 pub mod subject;
+#[cfg(test)]
+mod testing;
 
-//Xpub use agree::{Mismatch, Options, Progress, Report, check};
-//Xpub use draw::{Case, Drawer};
+pub use agree::{Mismatch, Options, Progress, Report, check};
+pub use draw::{Case, Drawer};
 pub use oracle::{Oracle, OracleError};
 pub use outcomes::{Outcomes, Script};
 pub use rule_id::{Place, RuleId};

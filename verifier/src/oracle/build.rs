@@ -60,9 +60,9 @@ impl fmt::Display for OracleError {
 }
 
 /// Where meanings come from. The registry of `hipac-rules`, but for tests that state their own.
-pub(super) struct Meanings<'m> {
-    pub(super) of_match: &'m dyn Fn(&Extension, Family) -> MatchMeaning,
-    pub(super) of_target: &'m dyn Fn(&Extension, Family) -> TargetMeaning,
+pub(crate) struct Meanings<'m> {
+    pub(crate) of_match: &'m dyn Fn(&Extension, Family) -> MatchMeaning,
+    pub(crate) of_target: &'m dyn Fn(&Extension, Family) -> TargetMeaning,
 }
 
 pub(super) const REGISTRY: Meanings<'static> =

@@ -33,6 +33,7 @@ use hipac_rules::{
     Clause, Effect, Family, Hook, L4Need, MatchMeaning, Policy, Residual, Ruleset, TableKind, Test, ValueSet,
 };
 
+pub(crate) use build::Meanings;
 pub use build::OracleError;
 
 use crate::fields::{self, Value};
@@ -111,7 +112,15 @@ impl<'r> Oracle<'r> {
     /// A jump to a chain that the table does not have or to a built-in one, chains that call each other in a loop, or a
     /// meaning that this crate cannot evaluate.
     pub fn new(ruleset: &'r Ruleset) -> Result<Oracle<'r>, OracleError> {
-        build::build(ruleset, &build::REGISTRY)
+        Oracle::with_meanings(ruleset, &build::REGISTRY)
+    }
+
+    /// The oracle by other meanings.
+    pub(crate) fn with_meanings(
+        ruleset: &'r Ruleset,
+        meanings: &Meanings<'_>,
+    ) -> Result<Oracle<'r>, OracleError> {
+        build::build(ruleset, meanings)
     }
 
     /// The rules it speaks for.
