@@ -213,6 +213,7 @@ fn mac_bytes(number: u128) -> [u8; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet_text;
     use proptest::prelude::*;
 
     proptest! {
@@ -243,5 +244,36 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn effects_change_the_bits_they_name() {
+        #[track_caller]
+        fn check(effect: Effect, before: &str, after: &str) {
+            let mut packet = packet_text::parse(before, Family::V4).unwrap();
+            apply(effect, &mut packet);
+            assert_eq!(packet_text::show(&packet).to_string(), after);
+        }
+        check(Effect::None, "--mark 0x12", "--mark 0x12");
+        check(Effect::Mark { clear: 0xf0, flip: 0x21 }, "--mark 0x1ff", "--mark 0x12e");
+        check(Effect::ConnMark { clear: 0xf0, flip: 0x21 }, "--connmark 0x1ff", "--connmark 0x12e");
+        let (ctmask, nfmask) = (0xf0, 0x3c);
+        check(
+            Effect::SaveMark { ctmask, nfmask },
+            "--mark 0xff --connmark 0xff",
+            "--mark 0xff --connmark 0x33",
+        );
+        check(
+            Effect::RestoreMark { ctmask, nfmask },
+            "--mark 0xff --connmark 0xff",
+            "--mark 0x33 --connmark 0xff",
+        );
+        check(Effect::Tos { clear: 0xfc, flip: 0x08 }, "--tos 0x33", "--tos 0x0b");
+        check(Effect::TtlSet(7), "", "--ttl 7");
+        check(Effect::TtlAdd(7), "--ttl 248", "--ttl 255");
+        check(Effect::TtlAdd(7), "--ttl 249", "--ttl 255");
+        check(Effect::TtlSub(7), "--ttl 6", "--ttl 0");
+        check(Effect::TtlSub(7), "--ttl 8", "--ttl 1");
+        check(Effect::Untrack, "--ctstate RELATED", "--ctstate UNTRACKED");
     }
 }

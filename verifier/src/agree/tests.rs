@@ -2,6 +2,9 @@
 //! place.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use hipac_classifier::Packet;
 use hipac_rules::{Family, Hook, Residual, Ruleset, TableKind};
@@ -316,12 +319,18 @@ fn events_alone_are_compared_too() {
 #[test]
 fn the_report_does_not_depend_on_threads() {
     let rules = filter(RULES);
+    let is_first = AtomicBool::new(true);
     let subject = Altered(oracle(&rules).unwrap(), |packet: &Packet, evaluation: &mut Evaluation| {
         if packet.source_port == 53 && packet.ttl == 9 {
             evaluation.events.pop();
         }
+        // One block takes long, and others overtake it.
+        if is_first.swap(false, Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(20));
+        }
     });
     let run = |threads, seed| {
+        is_first.store(true, Ordering::Relaxed);
         let threads = NonZeroUsize::new(threads);
         let options = Options { packets: 10_000, seed, threads, mismatches_max: 3 };
         compare(&rules, &subject, &options)

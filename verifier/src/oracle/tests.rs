@@ -281,12 +281,6 @@ fn later_rules_see_what_earlier_ones_changed() {
 }
 
 #[test]
-fn ttl_stops_at_its_ends() {
-    check("FORWARD\n-j TTL-1\n-m ttl9", &[("--ttl 0", "FORWARD:1 [ACCEPT]")]);
-    check("FORWARD\n-j TTL+1\n-m ttl9", &[("--ttl 255", "FORWARD:1 [ACCEPT]")]);
-}
-
-#[test]
 fn addresses_are_tested_under_any_mask() {
     check(
         "FORWARD
