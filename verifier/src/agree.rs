@@ -6,8 +6,9 @@
 //!                                                                 ──▶ shrink ──▶ report
 //! ```
 //!
-//! Threads take blocks as they come, but results are folded in the order of their numbers, and folding ends at the block that
-//! brings the last difference asked for. So a report depends on the rules, the subject and the seed, never on how many threads made it.
+//! Threads take blocks as they come, but results are folded in the order of their numbers, and folding ends
+//! at the block that brings the last difference asked for. So a report depends on the rules, the subject and
+//! the seed, never on how many threads made it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;

@@ -8,10 +8,10 @@
 //!                        packets drawn from the bounds of the rules
 //! ```
 //!
-//! The [`Oracle`] is the meaning of a ruleset: it reads like the description of what the kernel does, and knows
-//! nothing of flat rules, boxes or trees. Whatever answers faster is a [`Subject`], and [`check`] holds
-//! the two against each other, on packets from a [`Drawer`], until they differ; a difference is
-//! shrunk to the smallest packet that shows it and printed in the flags that `iptables` users know.
+//! The [`Oracle`] is the meaning of a ruleset: it reads like the description of what the kernel does, and
+//! knows nothing of flat rules, boxes or trees. Whatever answers faster is a [`Subject`], and [`check`] holds
+//! the two against each other, on packets from a [`Drawer`], until they differ; a difference is shrunk to the
+//! smallest packet that shows it and printed in the flags that `iptables` users know.
 //!
 //! What is compared is the whole evaluation, since a verdict alone hides mistakes: which rules matched, in
 //! order (their counters move and their targets run), which residual matches were evaluated, in order

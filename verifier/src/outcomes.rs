@@ -1,8 +1,8 @@
 //! What residual matches come out as.
 //!
-//! Nothing in a packet says whether `limit` lets it pass. For a comparison it need not be known: it is enough that
-//! both sides get the same answer to the same question. A question is (rule, which of its
-//! matches, the n-th time in this evaluation), and an answer is drawn by hashing it with a seed.
+//! Nothing in a packet says whether `limit` lets it pass. For a comparison it need not be known: it is enough
+//! that both sides get the same answer to the same question. A question is (rule, which of its matches, the
+//! n-th time in this evaluation), and an answer is drawn by hashing it with a seed.
 
 use std::collections::HashMap;
 
@@ -57,7 +57,8 @@ impl Outcomes for Playing {
             Script::AllHold => true,
             Script::NoneHolds => false,
             Script::Drawn(seed) => {
-                // A pure match is a function of the packet: its answer must not depend on how often it was asked.
+                // A pure match is a function of the packet: its answer must not depend on how often it was
+                // asked.
                 let time = if kind == Residual::Pure { 0 } else { self.count(rule, match_index) };
                 let words =
                     [rule.table() as u64, rule.chain() as u64, rule.rule() as u64, match_index as u64, time];

@@ -23,6 +23,14 @@ impl RuleId {
         Some(RuleId { table, chain: u32::try_from(chain).ok()?, rule: u32::try_from(rule).ok()? })
     }
 
+    /// The rule of that number, from 1, in the chain of that name; `None` when `ruleset` has none. Undoes
+    /// what [`RuleId::place`] shows.
+    pub fn find(ruleset: &Ruleset, table: TableKind, chain: &str, number: usize) -> Option<RuleId> {
+        let index = ruleset.table(table)?.chain_index(chain)?;
+        let id = RuleId::new(table, index, number.checked_sub(1)?)?;
+        id.of(ruleset).map(|_| id)
+    }
+
     /// Its table.
     pub fn table(self) -> TableKind {
         self.table
@@ -69,5 +77,34 @@ impl fmt::Display for Place<'_> {
             Some(_) => Ok(()),
             None => f.write_str(" (the ruleset has no such rule)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::filter;
+
+    #[test]
+    fn places_are_shown_as_people_count_and_found_again() {
+        let rules = filter("INPUT\n\n-j DROP\nzone\n-j DROP\n-j LOG");
+        let check = |chain, number, shown: Option<&str>| {
+            let found = RuleId::find(&rules, TableKind::Filter, chain, number);
+            assert_eq!(found.map(|id| id.place(&rules).to_string()).as_deref(), shown);
+        };
+        check("INPUT", 1, Some("filter/INPUT rule 1 (line 3)"));
+        check("zone", 2, Some("filter/zone rule 2 (line 6)"));
+        for (chain, number) in [("zone", 0), ("zone", 3), ("FORWARD", 1), ("gone", 1)] {
+            check(chain, number, None);
+        }
+    }
+
+    #[test]
+    fn a_rule_that_is_not_there_is_shown_as_such() {
+        let rules = filter("INPUT\n-j DROP");
+        let show =
+            |chain, rule| RuleId::new(TableKind::Filter, chain, rule).unwrap().place(&rules).to_string();
+        assert_eq!(show(0, 9), "filter/INPUT rule 10 (the ruleset has no such rule)");
+        assert_eq!(show(9, 0), "filter/(chain #9) rule 1 (the ruleset has no such rule)");
     }
 }

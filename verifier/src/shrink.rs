@@ -1,8 +1,8 @@
 //! From a case that shows a difference to the smallest one found that shows one.
 //!
-//! Greedy: try a simpler case, keep it when the difference persists, begin again; until no simpler one does. Simpler
-//! means: outcomes that are all alike; a field at its default; a smaller number; a shorter name. Every step
-//! goes down in that order, so it ends, and [`EVALUATIONS_MAX`] ends it sooner.
+//! Greedy: try a simpler case, keep it when the difference persists, begin again; until no simpler one does.
+//! Simpler means: outcomes that are all alike; a field at its default; a smaller number; a shorter name.
+//! Every step goes down in that order, so it ends, and [`EVALUATIONS_MAX`] ends it sooner.
 
 use hipac_classifier::InterfaceName;
 use hipac_rules::{Family, Field};

@@ -44,8 +44,8 @@ pub enum Event {
     /// The rule matched: its counters moved and its target ran. Jumps, gotos, RETURNs and rules
     /// without a target match like any other.
     Matched(RuleId),
-    /// A residual match was evaluated that is stateful or unknown. Those that are pure are
-    /// asked for but are no event: evaluating one changes nothing, so when and how often is nobody's business.
+    /// A residual match was evaluated that is stateful or unknown. Those that are pure are asked for but are
+    /// no event: evaluating one changes nothing, so when and how often is nobody's business.
     Residual {
         /// The rule.
         rule: RuleId,
@@ -75,7 +75,8 @@ pub enum By {
     /// A match of this rule found the transport header cut off and dropped the packet ("hotdrop"): no counter
     /// moved, not even this rule's.
     Malformed(RuleId),
-    /// Nothing: the evaluation was given up at [`STEPS_MAX`] or [`EVENTS_MAX`], and what the kernel would say is not known.
+    /// Nothing: the evaluation was given up at [`STEPS_MAX`] or [`EVENTS_MAX`], and what the kernel would say
+    /// is not known.
     ///
     /// [`STEPS_MAX`]: crate::oracle::STEPS_MAX
     /// [`EVENTS_MAX`]: crate::oracle::EVENTS_MAX

@@ -1,7 +1,8 @@
 //! Rulesets for this crate's own tests, with matches and targets that state what they mean.
 //!
-//! The registry is another crate's business; what is tested here is how meanings are *evaluated*. So a match is named after its
-//! meaning: `-m tcp` needs 20 bytes of header, `-m dport22` tests the port and needs none, `-m limit` is a stateful residual match.
+//! The registry is another crate's business; what is tested here is how meanings are *evaluated*. So a match
+//! is named after its meaning: `-m tcp` needs 20 bytes of header, `-m dport22` tests the port and needs none,
+//! `-m limit` is a stateful residual match.
 
 use hipac_rules::{
     AddressTest, Chain, Clause, Counters, Effect, Extension, ExtensionRef, Family, Field, FragmentTest, Hook,

@@ -1,5 +1,5 @@
-//! A subject that is wrong must be caught, with a small witness. The wrong subject is the oracle of rules that differ in one
-//! place.
+//! A subject that is wrong must be caught, with a small witness. The wrong subject is the oracle of rules
+//! that differ in one place.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +128,7 @@ fn a_wrong_bound_is_caught() {
         "! -o ppp0",
         "! -o ppp+",
         [
-            "-o ppp00 --dport 1024",
+            "-o ppp00 --sport 1024",
             "evaluated match 2 (limit) of filter/FORWARD rule 5 (line 6): does not hold",
             "matched filter/FORWARD rule 6 (line 7)",
         ],

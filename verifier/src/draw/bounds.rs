@@ -1,7 +1,7 @@
 //! Values on and beside the bounds of all tests of a ruleset.
 //!
-//! A mistake in a bound shows only on a value next to it. So each field has a pool: for every set of values that some
-//! rule tests, its first and last member, and the neighbours outside of it.
+//! A mistake in a bound shows only on a value next to it. So each field has a pool: for every set of values
+//! that some rule tests, its first and last member, and the neighbours outside of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,11 +58,10 @@ pub(super) fn numbers_beside(set: &ValueSet) -> Vec<u128> {
         ValueSet::Masked { value, mask } => {
             let lowest = mask & mask.wrapping_neg();
             let highest = if *mask == 0 { 0 } else { 1 << mask.ilog2() };
-            let mut all = around(*value, value | !mask).to_vec();
-            // Outside by one bit: the only neighbours where a mask has holes. `value | !mask` sets bits above the
-            // field too; a smaller member is the one below the mask's lowest bit.
-            let last = value | lowest.saturating_sub(1);
-            all.extend([value ^ lowest, value ^ highest, last, last.wrapping_add(1)]);
+            // The run of members that begins with `value`: all of them, where the mask has no holes.
+            let mut all = around(*value, value | lowest.saturating_sub(1)).to_vec();
+            // Outside by one bit: the neighbours that matter where it has some.
+            all.extend([value ^ lowest, value ^ highest]);
             all
         }
         ValueSet::Interface { .. } => Vec::new(),
@@ -74,7 +73,7 @@ pub(super) fn names_beside(name: &str, prefix: bool) -> Vec<InterfaceName> {
     let shorter: String = name.chars().take(name.chars().count().saturating_sub(1)).collect();
     let mut names = vec![name.to_owned(), format!("{name}0"), shorter];
     if prefix {
-        names.extend([format!("{name}12"), format!("{name}\u{7f}")]);
+        names.extend([format!("{name}12"), format!("{name}~")]);
     }
     // One that is too long to exist is no name.
     names.iter().filter_map(|n| InterfaceName::new(n)).collect()

@@ -1,7 +1,7 @@
 //! Packets drawn where mistakes show.
 //!
-//! Uniform packets hardly ever come near a rule: they match the default and prove little. A [`Drawer`] knows the
-//! rules, and draws in five ways:
+//! Uniform packets hardly ever come near a rule: they match the default and prove little. A [`Drawer`] knows
+//! the rules, and draws in five ways:
 //!
 //! | cases | way | finds |
 //! |---|---|---|
@@ -20,8 +20,9 @@
 //!
 //! # Cost
 //!
-//! A drawer keeps at most ten numbers for each test of the ruleset. Drawing costs microseconds; cases come in [`BLOCK_CASES`],
-//! each block from a random stream of its own, so that threads can draw blocks in any order.
+//! A drawer keeps four numbers for each range of values in the ruleset, six for each mask. Drawing costs
+//! microseconds; cases come in [`BLOCK_CASES`], each block from a random stream of its own, so that threads
+//! can draw blocks in any order.
 
 mod bounds;
 mod path;
@@ -167,7 +168,8 @@ fn uniform(packet: &mut Packet, random: &mut Random) {
     }
 }
 
-/// A number that a packet can hold in the field; each as likely as the others, but for numbers that few fields can hold.
+/// A number that a packet can hold in the field; each as likely as the others, but for numbers that few
+/// fields can hold.
 fn uniform_number(family: Family, field: Field, random: &mut Random) -> u128 {
     let number = random.between(0, fields::number_max(family, field));
     // What cannot be (a connection state of 7) becomes 0, which every field can hold.

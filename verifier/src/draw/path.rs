@@ -88,8 +88,8 @@ impl Paths {
         paths
     }
 
-    /// A random rule that packets can reach, with a random way to it. In half of the cases every rule is as likely, in
-    /// half every chain, so that a long chain does not starve the others.
+    /// A random rule that packets can reach, with a random way to it. In half of the cases every rule is as
+    /// likely, in half every chain, so that a long chain does not starve the others.
     pub(super) fn draw(&self, random: &mut Random) -> Option<Path> {
         let index = if random.percent(50) {
             random.below(self.chains.len())
@@ -135,7 +135,8 @@ fn reached(table: &hipac_rules::Table) -> Vec<usize> {
 }
 
 impl Path {
-    /// What must hold for a packet to go this way, where it depends on fields. Of alternatives, one is chosen.
+    /// What must hold for a packet to go this way, where it depends on fields. Of alternatives, one is
+    /// chosen.
     pub(super) fn tests(&self, oracle: &Oracle<'_>, random: &mut Random) -> Vec<Test> {
         let clauses = self.rules.iter().flat_map(|&id| clauses(oracle, id));
         clauses.filter_map(|clause| random.pick(&clause).cloned()).collect()

@@ -1,7 +1,8 @@
 //! A seeded stream of random numbers.
 //!
-//! Only the ChaCha stream itself comes from a library: it is specified, so it never changes. How its words become
-//! choices is written here, since a library may change that between releases and a seed would then mean other packets.
+//! Only the ChaCha stream itself comes from a library: it is specified, so it never changes. How its words
+//! become choices is written here, since a library may change that between releases and a seed would then
+//! mean other packets.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -12,7 +13,10 @@ pub(super) struct Random(ChaCha8Rng);
 
 impl Random {
     pub(super) fn new(seed: u64, stream: u64) -> Random {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // The seed is the key's first bytes: how a library spreads one over the key is its own affair.
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut rng = ChaCha8Rng::from_seed(key);
         rng.set_stream(stream);
         Random(rng)
     }

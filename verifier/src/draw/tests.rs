@@ -45,10 +45,10 @@ fn a_seed_means_the_same_packets_forever() {
     assert_eq!(
         shown,
         [
-            "FORWARD -i ppp00 -o eth -s 10.1.255.240 -d 7.12.67.113 -p tcp --sport 61561 --dport 22 --tcp-flags SYN,PSH,ECE --ctstate ESTABLISHED,DNAT --mark 0x1ccc12b3 --tos 0x09",
-            "FORWARD -i wlan00 -o eth -s 10.1.255.240 -d 7.12.67.113 -p tcp --sport 61561 --dport 22 --tcp-flags SYN,PSH,ECE --ctstate ESTABLISHED,DNAT --mark 0x1ccc12b3 --tos 0x09",
-            "FORWARD -i wlan00 -o eth -s 10.1.0.1 -d 7.12.67.113 -p tcp --sport 61561 --dport 22 --tcp-flags SYN,PSH,ECE --ctstate ESTABLISHED,DNAT --mark 0x1ccc12b3 --tos 0x09",
-            "FORWARD -s 10.1.0.208 -d 162.254.245.116 -p tcp --dport 22 --mark 0xffffffff --ttl 120 --tos 0x09 --pkt-type 7 --dst-type NAT",
+            "FORWARD -i ppp -s 10.0.0.0 -p tcp --sport 39015 --tcp-flags FIN,SYN,PSH,ACK,URG,ECE --l4 fragment8 --connmark 0xa9430709 --ttl 231 --pkt-type 4 --src-type UNREACHABLE --physdev-in eth~",
+            "FORWARD -i ppp -s 10.0.0.0 -p tcp --sport 1024 --tcp-flags FIN,SYN,PSH,ACK,URG,ECE --l4 fragment8 --connmark 0xa9430709 --ttl 231 --pkt-type 4 --src-type UNREACHABLE --physdev-in eth~",
+            "FORWARD -i eth -s 10.1.0.0 -p tcp --sport 52 --dport 22 --mark 0x1 --connmark 0x428883f4 --tos 0x07 --length 39138 --physdev-in eth --physdev-out ppp --bridged",
+            "FORWARD -i eth -s 10.1.0.0 -p tcp --sport 1023 --dport 22 --mark 0x1 --connmark 0x428883f4 --tos 0x07 --length 39138 --physdev-in eth --physdev-out ppp --bridged"
         ]
     );
 }

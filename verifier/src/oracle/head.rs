@@ -1,17 +1,17 @@
 //! IP parts, laid out to be passed quickly.
 //!
-//! A rule that does not match is nearly always turned away by its IP part, so a walk over a long chain
-//! is a scan of this array and little else. A head holds what the kernel's `struct ipt_ip` holds, in the width of the family's
-//! addresses, with interface names kept once each:
+//! A rule that does not match is nearly always turned away by its IP part, so a walk over a long chain is a
+//! scan of this array and little else. A head holds what the kernel's `struct ipt_ip` holds, in the width of
+//! the family's addresses, with interface names kept once each:
 //!
 //! ```text
 //!   V4: 28 bytes   source mask destination mask │ in out │ protocol flags     (6 × u32, 2 × u8, 2 unused)
 //!   V6: 80 bytes   the same with u128 addresses
 //! ```
 //!
-//! Addresses are compared first: they turn most packets away. All comparisons are `(x & mask == wanted) != negated`, which
-//! needs no branch for "not tested" (mask 0) and gives a negated test of nothing the meaning it has in the kernel: it
-//! holds for no packet.
+//! Addresses are compared first: they turn most packets away. All comparisons are `(x & mask == wanted) !=
+//! negated`, which needs no branch for "not tested" (mask 0) and gives a negated test of nothing the meaning
+//! it has in the kernel: it holds for no packet.
 
 use std::collections::HashMap;
 use std::ops::BitAnd;

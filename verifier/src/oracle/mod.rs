@@ -13,15 +13,16 @@
 //!   at the end of the chain:    pop, or the policy when nothing was pushed
 //! ```
 //!
-//! [`Oracle::new`] resolves names and looks meanings up once, and refuses what no kernel would load (a missing
-//! chain, a loop), so that an evaluation cannot fail. The walk keeps its own stack: chains
-//! may call each other as deep as there are chains.
+//! [`Oracle::new`] resolves names and looks meanings up once, and refuses what no kernel would load (a
+//! missing chain, a loop), so that an evaluation cannot fail. The walk keeps its own stack: chains may call
+//! each other as deep as there are chains.
 //!
 //! # Cost
 //!
 //! Building is linear in the rules. An evaluation is linear in the rules it passes; most of them are passed
-//! by their IP part, which is kept apart in a compact array for that reason (`head.rs`). Chains that call each other over
-//! and over can make an evaluation exponential, in the kernel too; [`STEPS_MAX`] and [`EVENTS_MAX`] end it.
+//! by their IP part, which is kept apart in a compact array for that reason (`head.rs`). Chains that call
+//! each other over and over can make an evaluation exponential, in the kernel too; [`STEPS_MAX`] and
+//! [`EVENTS_MAX`] end it.
 
 mod build;
 mod head;
@@ -109,8 +110,8 @@ impl<'r> Oracle<'r> {
     ///
     /// # Errors
     ///
-    /// A jump to a chain that the table does not have or to a built-in one, chains that call each other in a loop, or a
-    /// meaning that this crate cannot evaluate.
+    /// A jump to a chain that the table does not have or to a built-in one, chains that call each other in a
+    /// loop, or a meaning that this crate cannot evaluate.
     pub fn new(ruleset: &'r Ruleset) -> Result<Oracle<'r>, OracleError> {
         Oracle::with_meanings(ruleset, &build::REGISTRY)
     }
@@ -138,6 +139,11 @@ impl<'r> Oracle<'r> {
         self.table(rule.table())
             .and_then(|t| t.chains.get(rule.chain())?.bodies.get(rule.rule()))
             .map_or(&[], |body| &body.matches)
+    }
+
+    /// What the residual part of a match depends on; `None` when it has none.
+    pub fn residual(&self, rule: RuleId, match_index: usize) -> Option<Residual> {
+        self.meanings(rule).get(match_index)?.residual
     }
 
     /// Evaluates a packet of this family at a built-in chain: a [`Subject`]'s contract.

@@ -1,5 +1,5 @@
-//! What the kernel does, point by point. An expectation lists what matched as `chain:number`, what was evaluated as
-//! `chain:number?1` (held) or `?0`, and the verdict.
+//! What the kernel does, point by point. An expectation lists what matched as `chain:number`, what was
+//! evaluated as `chain:number?1` (held) or `?0`, and the verdict.
 
 use hipac_rules::{Family, Hook, Policy, Ruleset, TableKind};
 
