@@ -1,0 +1,203 @@
+//! A packet as text, in the flags that `iptables` uses for what it tests.
+//!
+//! ```text
+//!   -i eth0 -s 10.1.2.3 -d 192.0.2.7 -p tcp --sport 40000 --dport 22 --tcp-flags SYN --ctstate NEW
+//! ```
+//!
+//! Each flag *sets* a field; what is not named has its default, and printing names only what differs from it.
+//! So the text of a packet is as short as the packet is simple, and [`parse`]`(`[`show`]`(p))` is `p`. The
+//! family is not in the text: a packet is always asked about in view of a ruleset, which has one.
+//!
+//! | flag | value |
+//! |---|---|
+//! | `-i` `-o` `--physdev-in` `--physdev-out` | interface name, quoted with `"` when it holds blanks |
+//! | `-s` `-d` | address |
+//! | `-p` | protocol, by name or number |
+//! | `--sport` `--dport` | port |
+//! | `--icmp-type` | `TYPE` or `TYPE/CODE`, numbers; after `-p icmp` or `-p icmpv6` |
+//! | `--tcp-flags` | the flags set, like `SYN,ACK`; `NONE`, `ALL` |
+//! | `--ctstate` | the state, and `SNAT`, `DNAT`: `ESTABLISHED,DNAT` |
+//! | `--mark` `--connmark` `--tos` | number, `0x` for hexadecimal |
+//! | `--ttl` (`--hl`) `--length` | number |
+//! | `--mac` | Ethernet source, `00:11:22:33:44:55` |
+//! | `--pkt-type` | `unicast`, `broadcast`, `multicast`, `otherhost`, or a number |
+//! | `--src-type` `--dst-type` | route type, `LOCAL` or a number |
+//! | `--l4` | `whole`, `fragment`, `fragment8`, `under4`, `under8`, `under12`, `under20` |
+//! | `-f` `--bridged` | none: a later fragment; bridged, not routed |
+
+mod read;
+mod words;
+
+use std::fmt;
+
+use hipac_classifier::{CtState, L4, Packet};
+use hipac_rules::{Family, Field};
+
+pub use read::{PacketTextError, parse};
+
+use crate::fields;
+
+/// Names for the numbers of a field: the first name of a number is the one printed.
+type Names = [(&'static str, u8)];
+
+const PROTOCOLS: &Names = &[
+    ("icmp", 1),
+    ("igmp", 2),
+    ("tcp", 6),
+    ("udp", 17),
+    ("dccp", 33),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("ipv6-icmp", 58),
+    ("icmp6", 58),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+const TCP_FLAGS: &Names = &[
+    ("FIN", 1),
+    ("SYN", 2),
+    ("RST", 4),
+    ("PSH", 8),
+    ("ACK", 16),
+    ("URG", 32),
+    ("ECE", 64),
+    ("CWR", 128),
+    ("NONE", 0),
+    ("ALL", 63), // as in iptables: the six of RFC 793
+];
+const CT_STATES: &Names = &[
+    ("INVALID", CtState::Invalid as u8),
+    ("NEW", CtState::New as u8),
+    ("RELATED", CtState::Related as u8),
+    ("ESTABLISHED", CtState::Established as u8),
+    ("UNTRACKED", CtState::Untracked as u8),
+];
+const PACKET_TYPES: &Names =
+    &[("unicast", 0), ("host", 0), ("broadcast", 1), ("multicast", 2), ("otherhost", 3)];
+const ROUTE_TYPES: &Names = &[
+    ("UNSPEC", 0),
+    ("UNICAST", 1),
+    ("LOCAL", 2),
+    ("BROADCAST", 3),
+    ("ANYCAST", 4),
+    ("MULTICAST", 5),
+    ("BLACKHOLE", 6),
+    ("UNREACHABLE", 7),
+    ("PROHIBIT", 8),
+    ("THROW", 9),
+    ("NAT", 10),
+    ("XRESOLVE", 11),
+];
+const L4_STATES: &Names = &[
+    ("whole", L4::Whole as u8),
+    ("fragment", L4::Fragment as u8),
+    ("fragment8", L4::FragmentAt8 as u8),
+    ("under4", L4::Under4 as u8),
+    ("under8", L4::Under8 as u8),
+    ("under12", L4::Under12 as u8),
+    ("under20", L4::Under20 as u8),
+];
+
+/// The fields in the order in which they are printed.
+const ORDER: [Field; 22] = [
+    Field::InInterface,
+    Field::OutInterface,
+    Field::Source,
+    Field::Destination,
+    Field::Protocol,
+    Field::SourcePort,
+    Field::DestinationPort,
+    Field::TcpFlags,
+    Field::L4,
+    Field::CtState,
+    Field::Mark,
+    Field::ConnMark,
+    Field::Ttl,
+    Field::Tos,
+    Field::Length,
+    Field::Mac,
+    Field::PacketType,
+    Field::SourceType,
+    Field::DestinationType,
+    Field::PhysIn,
+    Field::PhysOut,
+    Field::Bridged,
+];
+const _: () = assert!(ORDER.len() == fields::NUMBERS.len() + fields::INTERFACES.len());
+
+/// Displays a packet as flags; an empty text for the default packet of its family.
+pub fn show(packet: &Packet) -> impl fmt::Display + '_ {
+    fmt::from_fn(move |f| {
+        let family = if packet.is_v6 { Family::V6 } else { Family::V4 };
+        let default = fields::default_packet(family);
+        let mut space = "";
+        for field in ORDER {
+            if fields::read(packet, field) != fields::read(&default, field) {
+                write!(f, "{space}")?;
+                write_field(f, packet, field)?;
+                space = " ";
+            }
+        }
+        Ok(())
+    })
+}
+
+fn write_field(f: &mut fmt::Formatter<'_>, packet: &Packet, field: Field) -> fmt::Result {
+    let p = packet;
+    match field {
+        Field::InInterface => write!(f, "-i {}", words::quote(&p.in_interface.to_string())),
+        Field::OutInterface => write!(f, "-o {}", words::quote(&p.out_interface.to_string())),
+        Field::PhysIn => write!(f, "--physdev-in {}", words::quote(&p.phys_in.to_string())),
+        Field::PhysOut => write!(f, "--physdev-out {}", words::quote(&p.phys_out.to_string())),
+        Field::Source => write!(f, "-s {}", p.source_addr()),
+        Field::Destination => write!(f, "-d {}", p.destination_addr()),
+        Field::Protocol => write!(f, "-p {}", name(PROTOCOLS, p.protocol)),
+        Field::SourcePort => write!(f, "--sport {}", p.source_port),
+        Field::DestinationPort if is_icmp(p) => {
+            let [kind, code] = p.destination_port.to_be_bytes();
+            write!(f, "--icmp-type {kind}")?;
+            if code > 0 { write!(f, "/{code}") } else { Ok(()) }
+        }
+        Field::DestinationPort => write!(f, "--dport {}", p.destination_port),
+        Field::TcpFlags => {
+            let set = TCP_FLAGS.iter().filter(|t| t.1.is_power_of_two() && p.tcp_flags & t.1 != 0);
+            let names: Vec<&str> = set.map(|t| t.0).collect();
+            write!(f, "--tcp-flags {}", names.join(","))
+        }
+        Field::CtState => {
+            write!(f, "--ctstate {}", name(CT_STATES, p.ct_state as u8))?;
+            f.write_str(if p.ct_snat { ",SNAT" } else { "" })?;
+            f.write_str(if p.ct_dnat { ",DNAT" } else { "" })
+        }
+        Field::Mark => write!(f, "--mark {:#x}", p.mark),
+        Field::ConnMark => write!(f, "--connmark {:#x}", p.connmark),
+        Field::Ttl => write!(f, "--ttl {}", p.ttl),
+        Field::Tos => write!(f, "--tos {:#04x}", p.tos),
+        Field::Length => write!(f, "--length {}", p.length),
+        Field::Mac => {
+            let bytes: Vec<String> = p.mac.unwrap_or_default().iter().map(|b| format!("{b:02x}")).collect();
+            write!(f, "--mac {}", bytes.join(":"))
+        }
+        Field::PacketType => write!(f, "--pkt-type {}", name(PACKET_TYPES, p.packet_type)),
+        Field::SourceType => write!(f, "--src-type {}", name(ROUTE_TYPES, p.source_type)),
+        Field::DestinationType => write!(f, "--dst-type {}", name(ROUTE_TYPES, p.destination_type)),
+        Field::L4 => write!(f, "--l4 {}", name(L4_STATES, p.l4 as u8)),
+        Field::Bridged => f.write_str("--bridged"),
+        _ => Ok(()),
+    }
+}
+
+/// The name of a number, or the number.
+fn name(names: &'static Names, number: u8) -> impl fmt::Display {
+    fmt::from_fn(move |f| match names.iter().find(|n| n.1 == number) {
+        Some((name, _)) => f.write_str(name),
+        None => write!(f, "{number}"),
+    })
+}
+
+/// ICMP in an IPv4 packet, ICMPv6 in an IPv6 one: the destination port is type and code.
+fn is_icmp(packet: &Packet) -> bool {
+    packet.protocol == if packet.is_v6 { 58 } else { 1 }
+}
