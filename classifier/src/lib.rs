@@ -15,9 +15,11 @@ pub mod image;
 pub mod key;
 pub mod packet;
 pub mod program;
+pub mod wire;
 
 pub use dim::Dim;
 pub use evaluate::{Decision, Host, NoHost};
 pub use image::{EntryId, Image, OriginId};
 pub use key::Key;
 pub use packet::{CtState, InterfaceName, L4, Packet};
+pub use wire::WireError;

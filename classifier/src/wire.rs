@@ -1,0 +1,623 @@
+//! From the bytes of an IP packet to a [`Packet`].
+//!
+//! ```text
+//!   ┌──────────────┬───────────────────────────┬──────────────────────┐
+//!   │ base header  │ IPv6: hop-by-hop, routing,│ transport header,    │
+//!   │ 20–60 or 40  │ destination, AH, fragment │ as much as there is  │
+//!   └──────────────┴───────────────────────────┴──────────────────────┘
+//!     etherparse     walked here, as the kernel  four to fourteen bytes
+//!                    walks them                  are looked at
+//! ```
+//!
+//! The meaning is that of the kernel's rules, not that of the protocols' standards:
+//!
+//! - An IPv4 packet's protocol is what its header says; AH is a protocol like any other. An
+//!   IPv6 packet's is what stands behind the extension headers, in whatever order they come,
+//!   and those are the five drawn above and no others.
+//! - A later fragment has no ports. Its protocol is known all the same: the IPv4 header or the
+//!   fragment header names it.
+//! - A transport header may be cut short; [`L4`] says where. This is no fault of the packet's
+//!   IP part, and rules that do not look that far hold as ever.
+//! - Bytes behind the packet's own length (padding of a short frame) do not belong to it.
+//!
+//! What never reaches a rule in the kernel is an error here. So are two IPv6 packets that do
+//! reach one: when the extension headers break off, or go on in a later fragment, the kernel
+//! drops the packet at the first rule that tests a protocol. No field of a [`Packet`] could
+//! say this, so it is refused and not guessed at. Header checksums are not looked at:
+//! captures of outgoing packets are full of ones not yet filled in.
+//!
+//! Cost: one pass over the headers, nothing allocated.
+
+use std::fmt;
+
+use etherparse::err::{ipv4, ipv6};
+use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
+
+use crate::packet::{L4, Packet};
+
+/// Protocol numbers that this file tells apart.
+mod protocol {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ICMP: u8 = 1;
+    pub(super) const TCP: u8 = 6;
+    pub(super) const UDP: u8 = 17;
+    pub(super) const DCCP: u8 = 33;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AH: u8 = 51;
+    pub(super) const ICMPV6: u8 = 58;
+    pub(super) const DESTINATION: u8 = 60;
+    pub(super) const SCTP: u8 = 132;
+    pub(super) const UDPLITE: u8 = 136;
+}
+
+/// Bytes of an IPv6 base header.
+const IPV6_HEADER_BYTES: usize = 40;
+
+/// Why bytes are no packet that a rule could see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WireError {
+    /// There is no byte.
+    Empty,
+    /// The version is neither 4 nor 6.
+    Version(u8),
+    /// The base header is not all there.
+    HeaderCut {
+        /// Bytes the header has, as far as they tell.
+        needed: usize,
+        /// Bytes given.
+        given: usize,
+    },
+    /// The IPv4 header says that it is shorter than an IPv4 header.
+    HeaderLength(u8),
+    /// The packet says that it is shorter than its own header.
+    LengthInsideHeader {
+        /// Bytes the packet says it has.
+        total: usize,
+        /// Bytes of its header.
+        header: usize,
+    },
+    /// The packet says that it is longer than the bytes given.
+    LengthBeyondBytes {
+        /// Bytes the packet says it has.
+        total: usize,
+        /// Bytes given.
+        given: usize,
+    },
+    /// More bytes than a packet's length can count.
+    TooLong {
+        /// Bytes given.
+        given: usize,
+    },
+    /// An IPv6 extension header begins where the packet has already ended.
+    ExtensionCut {
+        /// The extension header's number.
+        header: u8,
+        /// Where it begins.
+        offset: usize,
+    },
+    /// A later IPv6 fragment begins in the middle of extension headers.
+    ExtensionInFragment {
+        /// The extension header's number, as the fragment header names it.
+        header: u8,
+    },
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            WireError::Empty => write!(f, "no bytes: an IP packet begins with its version"),
+            WireError::Version(version) => {
+                write!(
+                    f,
+                    "IP version {version}: wanted 4 or 6 (is there a link-layer header before the packet?)"
+                )
+            }
+            WireError::HeaderCut { needed, given } => {
+                write!(f, "the IP header has {needed} bytes, but {given} are given")
+            }
+            WireError::HeaderLength(words) => {
+                write!(f, "the IPv4 header length is {words} words: it is 5 at least")
+            }
+            WireError::LengthInsideHeader { total, header } => {
+                write!(f, "the packet's length is {total} bytes, but its header alone has {header}")
+            }
+            WireError::LengthBeyondBytes { total, given } => {
+                write!(f, "the packet's length is {total} bytes, but {given} are given: was its capture cut?")
+            }
+            WireError::TooLong { given } => {
+                write!(f, "{given} bytes are given: more than a packet's 32-bit length counts")
+            }
+            WireError::ExtensionCut { header, offset } => write!(
+                f,
+                "extension header {header} should begin at byte {offset}, where the packet has ended: the \
+                 kernel drops such a packet at the first rule that tests a protocol"
+            ),
+            WireError::ExtensionInFragment { header } => write!(
+                f,
+                "a later fragment goes on inside extension header {header}: the kernel drops such a packet \
+                 at the first rule that tests a protocol"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
+impl Packet {
+    /// The packet that `bytes` hold from their first byte: the IP header, IPv4 or IPv6.
+    ///
+    /// Fields that are not on the wire (interfaces, marks, connection state, …) have their
+    /// default, for the caller to fill in.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no packet that a rule could see: see [`WireError`].
+    pub fn from_ip_bytes(bytes: &[u8]) -> Result<Packet, WireError> {
+        match bytes.first().map(|first| first >> 4) {
+            None => Err(WireError::Empty),
+            Some(4) => from_ipv4(bytes),
+            Some(6) => from_ipv6(bytes),
+            Some(version) => Err(WireError::Version(version)),
+        }
+    }
+}
+
+fn from_ipv4(bytes: &[u8]) -> Result<Packet, WireError> {
+    let header = Ipv4HeaderSlice::from_slice(bytes).map_err(ipv4_fault)?;
+    let header_bytes = header.slice().len();
+    let total = usize::from(header.total_len());
+    let whole = own_bytes(bytes, total, header_bytes)?;
+
+    let mut packet = Packet {
+        is_v6: false,
+        source: u32::from(header.source_addr()).into(),
+        destination: u32::from(header.destination_addr()).into(),
+        protocol: header.protocol().0,
+        ttl: header.ttl(),
+        tos: header.dcp().value() << 2 | header.ecn().value(),
+        length: u32::from(header.total_len()),
+        ..Packet::default()
+    };
+    // In units of 8 bytes.
+    match header.fragments_offset().value() {
+        0 => read_transport(&mut packet, &whole[header_bytes..]),
+        1 => packet.l4 = L4::FragmentAt8,
+        _ => packet.l4 = L4::Fragment,
+    }
+    Ok(packet)
+}
+
+fn from_ipv6(bytes: &[u8]) -> Result<Packet, WireError> {
+    let header = Ipv6HeaderSlice::from_slice(bytes).map_err(ipv6_fault)?;
+    let next_header = header.next_header().0;
+    // A jumbogram has payload length 0 and states its true length in a hop-by-hop option. The
+    // kernel takes all the bytes it was handed, and so does this.
+    let total = match usize::from(header.payload_length()) {
+        0 if next_header == protocol::HOP_BY_HOP => bytes.len(),
+        payload => IPV6_HEADER_BYTES + payload,
+    };
+    let whole = own_bytes(bytes, total, IPV6_HEADER_BYTES)?;
+
+    let mut packet = Packet {
+        is_v6: true,
+        source: header.source_addr().into(),
+        destination: header.destination_addr().into(),
+        ttl: header.hop_limit(),
+        tos: header.traffic_class(),
+        length: u32::try_from(total).map_err(|_| WireError::TooLong { given: bytes.len() })?,
+        ..Packet::default()
+    };
+    let upper = walk_extensions(whole, next_header)?;
+    packet.protocol = upper.protocol;
+    match upper.fragment_offset_bytes {
+        // The last extension header may claim more bytes than there are; then none are left.
+        0 => read_transport(&mut packet, whole.get(upper.offset..).unwrap_or_default()),
+        8 => packet.l4 = L4::FragmentAt8,
+        _ => packet.l4 = L4::Fragment,
+    }
+    Ok(packet)
+}
+
+/// The part of `bytes` that is the packet, by its own length.
+fn own_bytes(bytes: &[u8], total: usize, header: usize) -> Result<&[u8], WireError> {
+    if total < header {
+        return Err(WireError::LengthInsideHeader { total, header });
+    }
+    bytes.get(..total).ok_or(WireError::LengthBeyondBytes { total, given: bytes.len() })
+}
+
+/// What stands behind the extension headers.
+struct Upper {
+    protocol: u8,
+    /// Where it begins in the packet; may lie beyond its end.
+    offset: usize,
+    /// 0: the packet is whole or a first fragment.
+    fragment_offset_bytes: u16,
+}
+
+/// Walks the extension headers of the IPv6 packet `whole`. Each step goes on by 8 bytes at
+/// least, so the packet's length bounds it.
+fn walk_extensions(whole: &[u8], mut next_header: u8) -> Result<Upper, WireError> {
+    let mut offset = IPV6_HEADER_BYTES;
+    while is_extension(next_header) {
+        let cut = WireError::ExtensionCut { header: next_header, offset };
+        let rest = whole.get(offset..).unwrap_or_default();
+        // Like the kernel, this wants the two bytes that lead on, and not the whole header.
+        let &[following, length, ..] = rest else { return Err(cut) };
+        let header_bytes = match next_header {
+            protocol::FRAGMENT => {
+                let &[_, _, high, low, ..] = rest else { return Err(cut) };
+                // The low three bits are flags; what is left counts bytes already.
+                let fragment_offset_bytes = u16::from_be_bytes([high, low]) & !7;
+                if fragment_offset_bytes != 0 {
+                    return later_fragment(following, offset, fragment_offset_bytes);
+                }
+                8
+            }
+            protocol::AH => (usize::from(length) + 2) * 4,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        next_header = following;
+        offset += header_bytes;
+    }
+    Ok(Upper { protocol: next_header, offset, fragment_offset_bytes: 0 })
+}
+
+fn later_fragment(protocol: u8, offset: usize, fragment_offset_bytes: u16) -> Result<Upper, WireError> {
+    if is_extension(protocol) {
+        return Err(WireError::ExtensionInFragment { header: protocol });
+    }
+    Ok(Upper { protocol, offset, fragment_offset_bytes })
+}
+
+/// The headers that the kernel walks over in search of a protocol.
+fn is_extension(header: u8) -> bool {
+    matches!(
+        header,
+        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::AH | protocol::DESTINATION
+    )
+}
+
+/// Fills in the fields of the transport header, of which `payload` holds the first bytes.
+fn read_transport(packet: &mut Packet, payload: &[u8]) {
+    packet.l4 = state_of_header(packet.protocol, payload.len());
+    if let &[a, b, c, d, ..] = payload {
+        match packet.protocol {
+            protocol::TCP | protocol::UDP | protocol::UDPLITE | protocol::SCTP | protocol::DCCP => {
+                packet.source_port = u16::from_be_bytes([a, b]);
+                packet.destination_port = u16::from_be_bytes([c, d]);
+            }
+            // Type and code.
+            protocol::ICMP | protocol::ICMPV6 => packet.destination_port = u16::from_be_bytes([a, b]),
+            _ => {}
+        }
+    }
+    if packet.protocol == protocol::TCP {
+        packet.tcp_flags = payload.get(13).copied().unwrap_or(0);
+    }
+}
+
+/// How much of its transport header a packet with `available` bytes of payload has.
+fn state_of_header(protocol: u8, available: usize) -> L4 {
+    match available {
+        available if available >= transport_header_bytes(protocol) => L4::Whole,
+        0..4 => L4::Under4,
+        4..8 => L4::Under8,
+        8..12 => L4::Under12,
+        _ => L4::Under20,
+    }
+}
+
+/// Bytes that make a header complete: what the kernel's match for the protocol reads. Of a
+/// protocol without such a match, 20 are enough for every other match that could ask.
+fn transport_header_bytes(protocol: u8) -> usize {
+    match protocol {
+        protocol::TCP => 20,
+        protocol::UDP | protocol::UDPLITE | protocol::ICMP | protocol::ICMPV6 => 8,
+        protocol::SCTP | protocol::DCCP => 12,
+        _ => 20,
+    }
+}
+
+fn ipv4_fault(error: ipv4::HeaderSliceError) -> WireError {
+    match error {
+        ipv4::HeaderSliceError::Len(error) => {
+            WireError::HeaderCut { needed: error.required_len, given: error.len }
+        }
+        ipv4::HeaderSliceError::Content(error) => match error {
+            ipv4::HeaderError::UnexpectedVersion { version_number } => WireError::Version(version_number),
+            ipv4::HeaderError::HeaderLengthSmallerThanHeader { ihl } => WireError::HeaderLength(ihl),
+        },
+    }
+}
+
+fn ipv6_fault(error: ipv6::HeaderSliceError) -> WireError {
+    match error {
+        ipv6::HeaderSliceError::Len(error) => {
+            WireError::HeaderCut { needed: error.required_len, given: error.len }
+        }
+        ipv6::HeaderSliceError::Content(ipv6::HeaderError::UnexpectedVersion { version_number }) => {
+            WireError::Version(version_number)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An IPv4 packet from 10.0.0.1 to 10.0.0.2, TTL 64, TOS 0x2e.
+    fn v4(protocol: u8, fragment_offset: u16, payload: &[u8]) -> Vec<u8> {
+        let total = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+        let [high, low] = fragment_offset.to_be_bytes();
+        let mut bytes = vec![0x45, 0x2e, total[0], total[1], 0, 0, high, low, 64, protocol, 0, 0];
+        bytes.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// An IPv6 packet from ::a to ::b, hop limit 9, traffic class 0x2e.
+    fn v6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut bytes = vec![0x62, 0xe0, 0, 0, length[0], length[1], next_header, 9];
+        bytes.extend(Ipv6Addr::from(0xa).octets());
+        bytes.extend(Ipv6Addr::from(0xb).octets());
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// The fields that differ from packet to packet, in a line.
+    fn line(packet: &Packet) -> String {
+        format!(
+            "{} {:?} {}>{} flags {} length {}",
+            packet.protocol,
+            packet.l4,
+            packet.source_port,
+            packet.destination_port,
+            packet.tcp_flags,
+            packet.length
+        )
+    }
+
+    #[track_caller]
+    fn check(bytes: &[u8], expected: &str) {
+        let found = match Packet::from_ip_bytes(bytes) {
+            Ok(packet) => line(&packet),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(found, expected);
+    }
+
+    /// Ports 1000 and 80; as ICMP, type 3 code 232.
+    const START: [u8; 4] = [3, 232, 0, 80];
+
+    /// `START` and further bytes, SYN|ACK at byte 13.
+    fn transport(len: usize) -> Vec<u8> {
+        let mut bytes = START.to_vec();
+        bytes.resize(20.max(len), 0);
+        bytes[13] = 0x12;
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn base_header_fields_are_read() {
+        let packet = Packet::from_ip_bytes(&v4(6, 0, &transport(20))).unwrap();
+        assert_eq!(packet.source_addr(), Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(packet.destination_addr(), Ipv4Addr::new(10, 0, 0, 2));
+        assert_eq!((packet.is_v6, packet.ttl, packet.tos, packet.length), (false, 64, 0x2e, 40));
+
+        let packet = Packet::from_ip_bytes(&v6(17, &transport(8))).unwrap();
+        assert_eq!((packet.source, packet.destination), (0xa, 0xb));
+        assert_eq!((packet.is_v6, packet.ttl, packet.tos, packet.length), (true, 9, 0x2e, 48));
+    }
+
+    #[test]
+    fn a_complete_header_is_whole_for_its_protocol() {
+        check(&v4(6, 0, &transport(20)), "6 Whole 1000>80 flags 18 length 40");
+        check(&v4(17, 0, &transport(8)), "17 Whole 1000>80 flags 0 length 28");
+        check(&v4(136, 0, &transport(8)), "136 Whole 1000>80 flags 0 length 28");
+        check(&v4(132, 0, &transport(12)), "132 Whole 1000>80 flags 0 length 32");
+        check(&v4(33, 0, &transport(12)), "33 Whole 1000>80 flags 0 length 32");
+        check(&v4(1, 0, &transport(8)), "1 Whole 0>1000 flags 0 length 28");
+        check(&v6(58, &transport(8)), "58 Whole 0>1000 flags 0 length 48");
+        check(&v4(47, 0, &transport(20)), "47 Whole 0>0 flags 0 length 40");
+    }
+
+    #[test]
+    fn a_header_cut_short_says_where() {
+        check(&v4(6, 0, &transport(19)), "6 Under20 1000>80 flags 18 length 39");
+        check(&v4(6, 0, &transport(14)), "6 Under20 1000>80 flags 18 length 34");
+        check(&v4(6, 0, &transport(13)), "6 Under20 1000>80 flags 0 length 33");
+        check(&v4(6, 0, &transport(12)), "6 Under20 1000>80 flags 0 length 32");
+        check(&v4(6, 0, &transport(11)), "6 Under12 1000>80 flags 0 length 31");
+        check(&v4(6, 0, &transport(8)), "6 Under12 1000>80 flags 0 length 28");
+        check(&v4(17, 0, &transport(7)), "17 Under8 1000>80 flags 0 length 27");
+        check(&v4(17, 0, &transport(4)), "17 Under8 1000>80 flags 0 length 24");
+        check(&v4(17, 0, &transport(3)), "17 Under4 0>0 flags 0 length 23");
+        check(&v4(132, 0, &transport(11)), "132 Under12 1000>80 flags 0 length 31");
+        check(&v4(1, 0, &[]), "1 Under4 0>0 flags 0 length 20");
+        check(&v6(59, &[]), "59 Under4 0>0 flags 0 length 40");
+        check(&v4(47, 0, &transport(4)), "47 Under8 0>0 flags 0 length 24");
+        check(&v4(47, 0, &transport(19)), "47 Under20 0>0 flags 0 length 39");
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_ports_and_a_first_one_has() {
+        let more_fragments = 0x2000;
+        check(&v4(6, more_fragments, &transport(20)), "6 Whole 1000>80 flags 18 length 40");
+        check(&v4(6, 1, &transport(20)), "6 FragmentAt8 0>0 flags 0 length 40");
+        check(&v4(6, more_fragments | 2, &transport(20)), "6 Fragment 0>0 flags 0 length 40");
+        check(&v4(17, 0x1fff, &transport(1)), "17 Fragment 0>0 flags 0 length 21");
+    }
+
+    #[test]
+    fn ipv4_options_are_stepped_over_and_padding_left_out() {
+        let mut bytes = v4(17, 0, &transport(12));
+        bytes[0] = 0x46;
+        check(&bytes, "17 Whole 0>0 flags 0 length 32");
+
+        let mut padded = v4(6, 0, &transport(10));
+        padded.resize(64, 0xff);
+        check(&padded, "6 Under12 1000>80 flags 0 length 30");
+    }
+
+    #[test]
+    fn ipv4_does_not_look_behind_ah() {
+        check(&v4(51, 0, &transport(32)), "51 Whole 0>0 flags 0 length 52");
+    }
+
+    #[test]
+    fn ipv6_extension_headers_are_walked_in_any_order() {
+        let mut walked = Vec::new();
+        walked.extend([60, 0, 0, 0, 0, 0, 0, 0]); // hop-by-hop, then destination
+        walked.extend([43, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]); // 16 bytes, then routing
+        walked.extend([51, 0, 0, 0, 0, 0, 0, 0]); // then AH
+        walked.extend([44, 4, 0, 0]); // of 24 bytes, then fragment
+        walked.extend([0; 20]);
+        walked.extend([0, 0, 0, 1, 0, 0, 0, 7]); // offset 0, more to come; hop-by-hop once more
+        walked.extend([6, 0, 0, 0, 0, 0, 0, 0]);
+        walked.extend(transport(20));
+        check(&v6(0, &walked), "6 Whole 1000>80 flags 18 length 132");
+    }
+
+    #[test]
+    fn ipv6_headers_that_the_kernel_does_not_walk_are_protocols() {
+        for header in [50, 59, 135, 139, 140] {
+            check(&v6(header, &[6, 0, 0, 0, 0, 0, 0, 0]), &format!("{header} Under12 0>0 flags 0 length 48"));
+        }
+    }
+
+    #[test]
+    fn an_ipv6_fragment_header_names_the_protocol() {
+        let fragment = |protocol, offset: u16| {
+            let [high, low] = (offset << 3 | 1).to_be_bytes();
+            let mut payload = vec![protocol, 0, high, low, 0, 0, 0, 7];
+            payload.extend(transport(20));
+            v6(44, &payload)
+        };
+        check(&fragment(6, 0), "6 Whole 1000>80 flags 18 length 68");
+        check(&fragment(6, 1), "6 FragmentAt8 0>0 flags 0 length 68");
+        check(&fragment(17, 2), "17 Fragment 0>0 flags 0 length 68");
+        check(&fragment(59, 2), "59 Fragment 0>0 flags 0 length 68");
+        check(
+            &fragment(60, 2),
+            "a later fragment goes on inside extension header 60: the kernel drops such a packet at the \
+             first rule that tests a protocol",
+        );
+    }
+
+    #[test]
+    fn broken_ipv6_extension_headers_are_told_from_long_ones() {
+        check(
+            &v6(60, &[6]),
+            "extension header 60 should begin at byte 40, where the packet has ended: the kernel drops \
+             such a packet at the first rule that tests a protocol",
+        );
+        check(
+            &v6(44, &[6, 0, 0]),
+            "extension header 44 should begin at byte 40, where the packet has ended: the kernel drops \
+             such a packet at the first rule that tests a protocol",
+        );
+        // The header claims 2,048 bytes: the protocol is known, its header out of reach.
+        check(&v6(60, &[6, 255, 0, 0, 0, 0, 0, 0]), "6 Under4 0>0 flags 0 length 48");
+    }
+
+    #[test]
+    fn a_jumbogram_is_as_long_as_its_bytes() {
+        let mut bytes = v6(0, &[17, 0, 0xc2, 4, 0, 1, 0, 0, 3, 232, 0, 80, 0, 8, 0, 0]);
+        bytes[4..6].copy_from_slice(&[0, 0]);
+        check(&bytes, "17 Whole 1000>80 flags 0 length 56");
+    }
+
+    #[test]
+    fn bytes_that_are_no_packet_are_refused() {
+        let whole = v4(6, 0, &transport(20));
+        check(&[], "no bytes: an IP packet begins with its version");
+        check(&[0x50; 40], "IP version 5: wanted 4 or 6 (is there a link-layer header before the packet?)");
+        check(&whole[..19], "the IP header has 20 bytes, but 19 are given");
+        check(&[&[0x4f], &whole[1..]].concat(), "the IP header has 60 bytes, but 40 are given");
+        check(&[&[0x44], &whole[1..]].concat(), "the IPv4 header length is 4 words: it is 5 at least");
+        check(&v6(6, &[])[..39], "the IP header has 40 bytes, but 39 are given");
+        check(&whole[..39], "the packet's length is 40 bytes, but 39 are given: was its capture cut?");
+        check(
+            &v6(6, &transport(20))[..59],
+            "the packet's length is 60 bytes, but 59 are given: was its capture cut?",
+        );
+        let mut short = whole;
+        short[3] = 19;
+        check(&short, "the packet's length is 19 bytes, but its header alone has 20");
+    }
+
+    /// Ports and lengths, mostly from the edges.
+    fn edge_u16() -> impl Strategy<Value = u16> {
+        prop_oneof![Just(0), Just(1), Just(1023), Just(1024), Just(65535), any::<u16>()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_built_packet_reads_back(
+            source: u32, destination: u32, ttl: u8,
+            sport in edge_u16(), dport in edge_u16(), syn: bool, ack: bool, len in 0..64_usize,
+        ) {
+            let payload = vec![0; len];
+            let mut tcp = PacketBuilder::ipv4(source.to_be_bytes(), destination.to_be_bytes(), ttl)
+                .tcp(sport, dport, 1, 1024);
+            if syn { tcp = tcp.syn(); }
+            if ack { tcp = tcp.ack(2); }
+            let mut bytes = Vec::new();
+            tcp.write(&mut bytes, &payload).unwrap();
+            let expected = Packet {
+                source: source.into(), destination: destination.into(), protocol: 6, ttl,
+                source_port: sport, destination_port: dport,
+                tcp_flags: u8::from(syn) * 2 + u8::from(ack) * 16,
+                length: bytes.len() as u32, ..Packet::default()
+            };
+            prop_assert_eq!(Packet::from_ip_bytes(&bytes), Ok(expected));
+
+            let mut bytes = Vec::new();
+            PacketBuilder::ipv6(u128::from(source).to_be_bytes(), [0xff; 16], ttl)
+                .udp(sport, dport).write(&mut bytes, &payload).unwrap();
+            let expected = Packet {
+                is_v6: true, source: source.into(), destination: u128::MAX, protocol: 17, ttl,
+                source_port: sport, destination_port: dport,
+                length: bytes.len() as u32, ..Packet::default()
+            };
+            prop_assert_eq!(Packet::from_ip_bytes(&bytes), Ok(expected));
+        }
+
+        #[test]
+        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120), version in 0..4_u8) {
+            if let (Some(first), 1..) = (bytes.first_mut(), version) {
+                *first = [0x45, 0x46, 0x60][usize::from(version) - 1];
+            }
+            let _ = Packet::from_ip_bytes(&bytes);
+        }
+
+        /// Chains of extension headers with a length that fits, cut anywhere.
+        #[test]
+        fn no_chain_of_extensions_panics(
+            chain in prop::collection::vec(
+                (prop_oneof![Just(0_u8), Just(43), Just(44), Just(51), Just(60), Just(6)],
+                 prop_oneof![Just(0_u8), Just(1), Just(255)], 0..3_u8), 0..12),
+            cut in 0..100_usize,
+        ) {
+            let first = chain.first().map_or(59, |c| c.0);
+            let mut payload = Vec::new();
+            for (next, length, offset) in chain.into_iter().skip(1) {
+                payload.extend([next, length, 0, offset << 3, 0, 0, 0, 0]);
+            }
+            payload.truncate(cut);
+            if let Ok(packet) = Packet::from_ip_bytes(&v6(first, &payload)) {
+                prop_assert!(!is_extension(packet.protocol));
+            }
+        }
+    }
+}
