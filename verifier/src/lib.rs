@@ -23,6 +23,7 @@
 pub mod agree;
 pub mod draw;
 pub mod fields;
+pub mod image_subject;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;
@@ -34,6 +35,7 @@ mod testing;
 
 pub use agree::{Mismatch, Options, Progress, Report, check};
 pub use draw::{Case, Drawer};
+pub use image_subject::{ImageSubject, Stranger};
 pub use oracle::{Oracle, OracleError};
 pub use outcomes::{Outcomes, Script};
 pub use rule_id::{Place, RuleId};
