@@ -1,1 +1,22 @@
-fn main() {}
+//! `hipac`: compile, classify, verify and test iptables rulesets offline.
+
+mod args;
+mod commands;
+mod exit;
+mod file;
+mod input;
+mod output;
+mod packets;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match commands::run(&args) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(),
+    }
+}

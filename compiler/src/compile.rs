@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use hipac_classifier::forest::Ref;
 use hipac_classifier::image::Parts;
@@ -57,7 +58,7 @@ pub struct Cost {
 }
 
 /// What one entry costs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EntryCost {
     /// `filter/FORWARD`.
     pub name: String,
@@ -65,6 +66,8 @@ pub struct EntryCost {
     pub called: bool,
     /// Its share, with the rules of its chain: `step` and `image_bytes` are the whole image's.
     pub cost: Cost,
+    /// Seconds its trees took to build.
+    pub seconds: f64,
 }
 
 /// Why a ruleset cannot be compiled.
@@ -152,7 +155,7 @@ fn forest(
     entries: &[EntryBoxes],
     shape: &Shape,
     parts: &mut Parts,
-) -> Result<(Arena, Vec<Cost>), CompileError> {
+) -> Result<(Arena, Vec<(Cost, f64)>), CompileError> {
     let mut arena = Arena::default();
     let mut costs = Vec::with_capacity(entries.len());
     let too_large = |_| CompileError::TooLarge {
@@ -161,6 +164,7 @@ fn forest(
         limit: Ref::UNITS_MAX,
     };
     for (i, entry) in entries.iter().enumerate() {
+        let begin = Instant::now();
         let (nodes, leaves, bytes) = (arena.nodes, arena.leaves, arena.len());
         arena.depth = 0;
         let root = arena.add(&build(&entry.sound, shape)).map_err(too_large)?;
@@ -170,7 +174,7 @@ fn forest(
         };
         parts.entries[i].root = root.0;
         parts.entries[i].broken_root = broken_root.0;
-        costs.push(Cost {
+        let cost = Cost {
             flat_rules: lowered.lists[i].rules.len(),
             boxes: entry.sound.len() + entry.broken.as_ref().map_or(0, Boxes::len),
             nodes: arena.nodes - nodes,
@@ -178,7 +182,8 @@ fn forest(
             structure_bytes: arena.len() - bytes,
             depth: arena.depth,
             ..Cost::default()
-        });
+        };
+        costs.push((cost, begin.elapsed().as_secs_f64()));
     }
     Ok((arena, costs))
 }
@@ -188,7 +193,7 @@ fn finish(
     lowered: &Lowered,
     mut parts: Parts,
     arena: Arena,
-    costs: Vec<Cost>,
+    costs: Vec<(Cost, f64)>,
     step: usize,
 ) -> Compiled {
     let structure_bytes = arena.len();
@@ -196,19 +201,20 @@ fn finish(
     let image = parts.encode();
     let total = Cost {
         rules: ruleset.rule_count(),
-        flat_rules: costs.iter().map(|c| c.flat_rules).sum(),
-        boxes: costs.iter().map(|c| c.boxes).sum(),
-        nodes: costs.iter().map(|c| c.nodes).sum(),
-        leaves: costs.iter().map(|c| c.leaves).sum(),
-        depth: costs.iter().map(|c| c.depth).max().unwrap_or(0),
+        flat_rules: costs.iter().map(|(c, _)| c.flat_rules).sum(),
+        boxes: costs.iter().map(|(c, _)| c.boxes).sum(),
+        nodes: costs.iter().map(|(c, _)| c.nodes).sum(),
+        leaves: costs.iter().map(|(c, _)| c.leaves).sum(),
+        depth: costs.iter().map(|(c, _)| c.depth).max().unwrap_or(0),
         structure_bytes,
         image_bytes: image.len(),
         step,
     };
-    let entries = lowered.lists.iter().zip(costs).map(|(list, cost)| EntryCost {
+    let entries = lowered.lists.iter().zip(costs).map(|(list, (cost, seconds))| EntryCost {
         name: list.name.clone(),
         called: list.called,
         cost: Cost { rules: list.chain_rules, step, image_bytes: total.image_bytes, ..cost },
+        seconds,
     });
     Compiled { image, cost: total, entries: entries.collect() }
 }
@@ -248,9 +254,9 @@ fn interface_ranks(ruleset: &Ruleset) -> Result<Vec<u128>, CompileError> {
 }
 
 /// Says which entries take most of the forest.
-fn heaviest(lowered: &Lowered, costs: &[Cost]) -> String {
+fn heaviest(lowered: &Lowered, costs: &[(Cost, f64)]) -> String {
     let mut by_bytes: Vec<(usize, &str)> =
-        costs.iter().zip(&lowered.lists).map(|(c, l)| (c.structure_bytes, &*l.name)).collect();
+        costs.iter().zip(&lowered.lists).map(|((c, _), l)| (c.structure_bytes, &*l.name)).collect();
     by_bytes.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
     let shown: Vec<String> = by_bytes.iter().take(3).map(|(bytes, name)| format!("{name} {bytes}")).collect();
     shown.join(", ")

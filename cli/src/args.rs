@@ -1,0 +1,223 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+
+/// Compiles iptables rulesets into one search structure, classifies packets with it, and shows
+/// that it means what the rules say. Needs no kernel and no root.
+#[derive(Debug, Parser)]
+#[command(name = "hipac", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How results are printed on standard output. JSON objects name their schema.
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    pub(crate) format: Format,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, nothing found; 1 done, faults or mismatches found; 2 not done (unreadable \
+input, wrong use, no room).
+Results go to standard output; diagnostics and progress to standard error.
+
+Start with `hipac demo`, which needs no input.";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One object, or one object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Report every fault of a ruleset, with its place, and what the ruleset holds.
+    Check {
+        #[command(flatten)]
+        rules: RulesFile,
+    },
+    /// Print the canonical form, as iptables-save would after a restore.
+    Fmt {
+        #[command(flatten)]
+        rules: RulesFile,
+        /// Print packet and byte counters, like `iptables-save -c`.
+        #[arg(short, long)]
+        counters: bool,
+        /// Print it even when the ruleset has errors.
+        #[arg(long)]
+        keep_going: bool,
+    },
+    /// Compile a ruleset into an image, and say what it costs.
+    Compile {
+        #[command(flatten)]
+        rules: RulesFile,
+        /// Where the image goes. It is replaced in one step: never half an image.
+        #[arg(short, long, value_name = "IMAGE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        build: Build,
+        /// Compile what could be read even when the ruleset has errors.
+        #[arg(long)]
+        keep_going: bool,
+    },
+    /// Say what happens to packets: the verdict and the rule that gives it.
+    #[command(after_help = CLASSIFY_HELP)]
+    Classify {
+        /// A ruleset or an image; `-` is standard input.
+        #[command(flatten)]
+        rules: RulesFile,
+        /// One packet, in iptables' own flags.
+        #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, conflicts_with = "trace")]
+        packet: Option<String>,
+        /// Many packets: a CSV file whose first row names fields, or a ClassBench trace.
+        #[arg(long, value_name = "FILE", required_unless_present = "packet")]
+        trace: Option<PathBuf>,
+        /// The table.
+        #[arg(long, default_value = "filter")]
+        table: String,
+        /// The built-in chain [default: FORWARD, or PREROUTING where there is no FORWARD].
+        #[arg(long)]
+        chain: Option<String>,
+        /// What matches that no field decides (limit, recent, string, …) are taken to do.
+        #[arg(long, value_enum, default_value_t = Assume::Hold)]
+        assume: Assume,
+    },
+    /// Hold an image against the rules, packet by packet: the rules that match, the residual
+    /// matches evaluated, the verdict.
+    Verify {
+        #[command(flatten)]
+        rules: RulesFile,
+        /// The image; without one the ruleset is compiled in memory.
+        image: Option<PathBuf>,
+        /// Packets to draw: on and beside the bounds of the rules, inside them, and at random.
+        #[arg(long, default_value_t = 100_000)]
+        packets: u64,
+        /// What they are drawn from: same seed, same packets.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[command(flatten)]
+        build: Build,
+    },
+    /// Show all of it on 100,000 generated rules: compile, verify, classify.
+    Demo {
+        /// What the rules are drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many rules.
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        rules: u32,
+    },
+}
+
+const CLASSIFY_HELP: &str = "\
+Example:
+  hipac classify rules.v4 --chain INPUT \\
+    --packet \"-i eth0 -p tcp -s 10.1.2.3 --sport 40000 -d 192.0.2.7 --dport 22 --tcp-flags SYN --ctstate NEW\"
+
+Fields that are not named have these defaults: an IPv4 or IPv6 packet between zero addresses, \
+ctstate NEW, ttl 64, length 40, no interfaces, no mark.
+CSV columns have the names of the flags: in, out, src, dst, proto, sport, dport, icmp-type, \
+tcp-flags, ctstate, mark, connmark, ttl, tos, length, mac, pkt-type, src-type, dst-type, l4, …; an \
+empty cell leaves the default.";
+
+/// A ruleset in a file.
+#[derive(Debug, Group)]
+pub(crate) struct RulesFile {
+    /// A ruleset (for classify, an image too); `-` reads standard input.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The rules are IPv4 rules [default: read off the text].
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// The rules are IPv6 rules.
+    #[arg(short = '6', long = "ipv6")]
+    pub(crate) ipv6: bool,
+    /// What language the file is in.
+    #[arg(long, value_enum, default_value_t = InputFormat::Iptables)]
+    pub(crate) input_format: InputFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// What iptables-save prints and iptables-restore reads.
+    Iptables,
+    /// ClassBench filters: chain filter/FORWARD, one ACCEPT rule a line, policy DROP.
+    Classbench,
+}
+
+/// What is taken of matches that no field decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Assume {
+    /// They hold.
+    Hold,
+    /// They do not.
+    Fail,
+}
+
+/// How an image is built.
+#[derive(Debug, Group)]
+pub(crate) struct Build {
+    /// Bytes the image may take: 64M, 512K, 1G, or a plain number.
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
+    pub(crate) memory: usize,
+    /// Which rules an image reports when they match.
+    #[arg(long, value_enum, default_value_t = Counting::Exact)]
+    pub(crate) counting: Counting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Counting {
+    /// Every rule, as iptables counts: jumps and rules without a target too.
+    Exact,
+    /// Rules that decide or act; faster where chains are many.
+    Deciding,
+}
+
+impl Build {
+    /// The compiler's options.
+    pub(crate) fn options(&self) -> hipac_compiler::Options {
+        hipac_compiler::Options {
+            memory_bytes_max: self.memory,
+            counting: match self.counting {
+                Counting::Exact => hipac_compiler::Counting::Exact,
+                Counting::Deciding => hipac_compiler::Counting::Deciding,
+            },
+        }
+    }
+}
+
+/// A number of bytes with an optional K, M or G (powers of 1024).
+fn parse_size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: usize =
+        digits.parse().map_err(|_| format!("`{text}` is no size: write 64M, 512K or bytes"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is more than this machine can address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_size("512k"), Ok(512 << 10));
+        assert_eq!(parse_size("0"), Ok(0));
+        for wrong in ["", "M", "-1", "1T", "6 4", "99999999999999999999", "17179869184G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+}

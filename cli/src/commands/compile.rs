@@ -1,0 +1,162 @@
+//! `hipac compile`: an image, and what it costs.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use hipac_compiler::{Compiled, Cost};
+use serde::Serialize;
+
+use crate::args::{Build, Format, RulesFile};
+use crate::exit::{Exit, Failure};
+use crate::output::{self, bytes, grouped};
+use crate::{file, input, progress};
+
+pub(crate) fn run(
+    of: &RulesFile,
+    target: Option<&Path>,
+    build: &Build,
+    keep_going: bool,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let rules = input::rules(of)?;
+    rules.accept(keep_going)?;
+    let busy = progress::spinner("compiling");
+    let begin = Instant::now();
+    let compiled = hipac_compiler::compile(&rules.ruleset, &build.options());
+    let seconds = begin.elapsed().as_secs_f64();
+    busy.finish_and_clear();
+    let compiled = compiled.map_err(|e| Failure::at(&rules.name, e))?;
+    if let Some(target) = target {
+        file::replace(target, &compiled.image)?;
+    }
+    let mut out = output::stdout();
+    match format {
+        Format::Json => output::json_line(&mut out, &Report::of(&compiled, seconds))?,
+        Format::Text => {
+            text(&mut out, &compiled, seconds, target)?;
+        }
+    }
+    out.flush()?;
+    Ok(Exit::Clean)
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    entries: Vec<EntryReport<'a>>,
+    total: CostReport,
+}
+
+#[derive(Serialize)]
+struct EntryReport<'a> {
+    entry: &'a str,
+    called: bool,
+    #[serde(flatten)]
+    cost: CostReport,
+}
+
+#[derive(Serialize)]
+struct CostReport {
+    rules: usize,
+    flat_rules: usize,
+    boxes: usize,
+    nodes: usize,
+    leaves: usize,
+    structure_bytes: usize,
+    image_bytes: usize,
+    bytes_per_rule: f64,
+    depth: u32,
+    step: usize,
+    seconds: f64,
+}
+
+impl CostReport {
+    fn of(cost: &Cost, seconds: f64) -> CostReport {
+        CostReport {
+            rules: cost.rules,
+            flat_rules: cost.flat_rules,
+            boxes: cost.boxes,
+            nodes: cost.nodes,
+            leaves: cost.leaves,
+            structure_bytes: cost.structure_bytes,
+            image_bytes: cost.image_bytes,
+            bytes_per_rule: per_rule(cost),
+            depth: cost.depth,
+            step: cost.step,
+            seconds,
+        }
+    }
+}
+
+fn per_rule(cost: &Cost) -> f64 {
+    if cost.rules == 0 { 0.0 } else { cost.structure_bytes as f64 / cost.rules as f64 }
+}
+
+impl<'a> Report<'a> {
+    fn of(compiled: &'a Compiled, seconds: f64) -> Report<'a> {
+        let entries = compiled.entries.iter().map(|e| EntryReport {
+            entry: &e.name,
+            called: e.called,
+            cost: CostReport::of(&e.cost, e.seconds),
+        });
+        Report {
+            schema: "hipac.compile/1",
+            entries: entries.collect(),
+            total: CostReport::of(&compiled.cost, seconds),
+        }
+    }
+}
+
+/// Called chains shown by name; the rest is summed up.
+const CALLED_SHOWN: usize = 8;
+
+fn text(
+    out: &mut impl Write,
+    compiled: &Compiled,
+    seconds: f64,
+    target: Option<&Path>,
+) -> Result<(), Failure> {
+    let header =
+        ["entry", "rules", "flat rules", "nodes", "leaves", "depth", "structure", "bytes/rule", "seconds"];
+    let row = |name: String, cost: &Cost, seconds: f64| {
+        vec![
+            name,
+            grouped(cost.rules),
+            grouped(cost.flat_rules),
+            grouped(cost.nodes),
+            grouped(cost.leaves),
+            cost.depth.to_string(),
+            bytes(cost.structure_bytes),
+            if cost.rules == 0 { "–".to_owned() } else { format!("{:.1}", per_rule(cost)) },
+            format!("{seconds:.3}"),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut called = 0;
+    for entry in &compiled.entries {
+        called += usize::from(entry.called);
+        if called <= CALLED_SHOWN || !entry.called {
+            let name = if entry.called { format!("{} (called)", entry.name) } else { entry.name.clone() };
+            rows.push(row(name, &entry.cost, entry.seconds));
+        }
+    }
+    rows.push(row("all".to_owned(), &compiled.cost, seconds));
+    writeln!(out, "{}", output::table(&header, &rows))?;
+    if called > CALLED_SHOWN {
+        writeln!(out, "({} more called chains)", called - CALLED_SHOWN)?;
+    }
+    let image = bytes(compiled.cost.image_bytes);
+    match target {
+        Some(target) => writeln!(out, "\nimage {}: {image}", target.display())?,
+        None => writeln!(out, "\nimage: {image} (not written: name a file with -o)")?,
+    }
+    if compiled.cost.step > 0 {
+        writeln!(
+            out,
+            "the fastest form did not fit: built smaller and slower (step {} of 3); --memory allows more",
+            compiled.cost.step
+        )?;
+    }
+    Ok(())
+}

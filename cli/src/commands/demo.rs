@@ -1,0 +1,172 @@
+//! `hipac demo`: all of it on generated rules, for whoever sees it for the first time.
+
+use std::io::Write;
+use std::time::Instant;
+
+use hipac_bench_data::{Family, classbench_gen, ruleset, trace};
+use hipac_classifier::image::EntryRecord;
+use hipac_classifier::{EntryId, Image, Key, Packet};
+use hipac_compiler::Options;
+use hipac_verifier::ImageSubject;
+use serde::Serialize;
+
+use super::verify;
+use crate::args::Format;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, bytes, grouped};
+use crate::progress;
+
+/// Memory allowed to the image.
+const MEMORY_BYTES_MAX: usize = 64 << 20;
+
+/// Packets classified against the clock.
+const TRACE_PACKETS: u32 = 1_000_000;
+
+/// Packets compared with the linear matcher, times rules: keeps the demo under a minute.
+const COMPARISONS: u64 = 2_000_000_000;
+
+pub(crate) fn run(seed: u64, rules: u32, format: Format) -> Result<Exit, Failure> {
+    let busy = progress::spinner("generating rules");
+    let filters =
+        classbench_gen::generate(&Family::Access.parameters(), &classbench_gen::Options::new(rules, seed))
+            .map_err(Failure::new)?;
+    let ruleset = ruleset::ruleset(&filters);
+
+    busy.set_message("compiling");
+    let begin = Instant::now();
+    let options = Options { memory_bytes_max: MEMORY_BYTES_MAX, ..Options::default() };
+    let compiled = hipac_compiler::compile(&ruleset, &options).map_err(Failure::new)?;
+    let compile_s = begin.elapsed().as_secs_f64();
+    let cost = compiled.cost;
+    let image = Image::open(compiled.image).map_err(Failure::new)?;
+    image.audit().map_err(Failure::new)?;
+
+    busy.set_message("classifying");
+    let packets: Vec<Packet> = trace::generate(&filters, &trace::Options::new(TRACE_PACKETS, seed))
+        .map_err(Failure::new)?
+        .iter()
+        .map(|p| p.to_packet())
+        .collect();
+    let lookup_ns = lookup_ns(&image, &packets)?;
+    let linear_ns = linear_ns(&filters, &packets);
+    busy.finish_and_clear();
+
+    let subject = ImageSubject::new(image, &ruleset).map_err(Failure::new)?;
+    let begin = Instant::now();
+    let compared = (COMPARISONS / u64::from(rules)).clamp(1, 100_000);
+    let report = verify::compare(&ruleset, &subject, compared, seed).map_err(Failure::new)?;
+    let verify_s = begin.elapsed().as_secs_f64();
+
+    let facts = Facts {
+        schema: "hipac.demo/1",
+        rules: cost.rules,
+        compile_s,
+        structure_bytes: cost.structure_bytes,
+        image_bytes: cost.image_bytes,
+        memory_bytes_max: MEMORY_BYTES_MAX,
+        packets_verified: report.packets,
+        mismatches: report.differing,
+        verify_s,
+        lookup_ns,
+        linear_ns,
+    };
+    let mut out = output::stdout();
+    match format {
+        Format::Json => output::json_line(&mut out, &facts)?,
+        Format::Text => {
+            facts.text(&mut out, seed)?;
+            if !report.is_agreement() {
+                writeln!(out, "\n{}", report.show(&ruleset))?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(if report.is_agreement() { Exit::Clean } else { Exit::Findings })
+}
+
+/// The median of several passes over all packets, keys made beforehand.
+fn lookup_ns(image: &Image<Vec<u8>>, packets: &[Packet]) -> Result<f64, Failure> {
+    let entry: EntryId =
+        image.find_entry("filter/FORWARD").ok_or_else(|| Failure::new("the image has no filter/FORWARD"))?;
+    let record: EntryRecord = image.entry(entry).ok_or_else(|| Failure::new("the image has no entries"))?;
+    let keys: Vec<Key> = packets.iter().map(|p| image.key(p)).collect();
+    let passes = (0..5).map(|_| {
+        let begin = Instant::now();
+        let mut sum = 0u64;
+        for key in &keys {
+            sum = sum.wrapping_add(image.first_match(&record, key, true, 0).into());
+        }
+        std::hint::black_box(sum);
+        begin.elapsed().as_nanos() as f64 / keys.len() as f64
+    });
+    Ok(median(passes.collect()))
+}
+
+/// The same by walking the filters one after the other, on a few packets.
+fn linear_ns(filters: &[hipac_bench_data::Filter], packets: &[Packet]) -> f64 {
+    let points: Vec<_> = packets.iter().take(200).map(hipac_bench_data::TracePacket::of_packet).collect();
+    let begin = Instant::now();
+    for point in &points {
+        std::hint::black_box(filters.iter().position(|f| f.contains(point)));
+    }
+    begin.elapsed().as_nanos() as f64 / points.len() as f64
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[derive(Serialize)]
+struct Facts {
+    schema: &'static str,
+    rules: usize,
+    compile_s: f64,
+    structure_bytes: usize,
+    image_bytes: usize,
+    memory_bytes_max: usize,
+    packets_verified: u64,
+    mismatches: u64,
+    verify_s: f64,
+    lookup_ns: f64,
+    linear_ns: f64,
+}
+
+impl Facts {
+    fn text(&self, out: &mut impl Write, seed: u64) -> Result<(), Failure> {
+        let per_rule = self.structure_bytes as f64 / self.rules as f64;
+        let rows = [
+            ("rules", grouped(self.rules), format!("an access list, drawn from seed {seed}")),
+            ("compiled in", format!("{:.2} s", self.compile_s), "into one search structure".to_owned()),
+            ("structure", bytes(self.structure_bytes), format!("{per_rule:.1} bytes a rule")),
+            (
+                "image",
+                bytes(self.image_bytes),
+                format!("everything a lookup needs; {} were allowed", bytes(self.memory_bytes_max)),
+            ),
+            (
+                "one lookup",
+                format!("{:.0} ns", self.lookup_ns),
+                format!("walking the rules one by one takes {} ns", grouped(self.linear_ns as usize)),
+            ),
+            (
+                "verified",
+                format!("{} packets", grouped(self.packets_verified as usize)),
+                format!("against that walk, drawn from the bounds of the rules, in {:.1} s", self.verify_s),
+            ),
+            (
+                "mismatches",
+                grouped(self.mismatches as usize),
+                "the compiled form means what the rules say".to_owned(),
+            ),
+        ];
+        for (what, value, note) in rows {
+            writeln!(out, "  {what:<12}{value:>16}   {note}")?;
+        }
+        writeln!(
+            out,
+            "\nNext: hipac check FILE, hipac compile FILE -o IMAGE, hipac classify IMAGE --packet \"…\""
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! The commands, one a file.
+
+mod check;
+mod classify;
+mod compile;
+mod demo;
+mod fmt;
+mod verify;
+
+use crate::args::{Args, Command};
+use crate::exit::{Exit, Failure};
+
+/// Runs the command that was given.
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
+    let format = args.format;
+    match &args.command {
+        Command::Check { rules } => check::run(rules, format),
+        Command::Fmt { rules, counters, keep_going } => fmt::run(rules, *counters, *keep_going),
+        Command::Compile { rules, output, build, keep_going } => {
+            compile::run(rules, output.as_deref(), build, *keep_going, format)
+        }
+        Command::Classify { rules, packet, trace, table, chain, assume } => {
+            let question = classify::Question {
+                packet: packet.as_deref(),
+                trace: trace.as_deref(),
+                table,
+                chain: chain.as_deref(),
+                assume: *assume,
+            };
+            classify::run(rules, &question, format)
+        }
+        Command::Verify { rules, image, packets, seed, build } => {
+            let plan = verify::Plan { packets: *packets, seed: *seed, options: build.options() };
+            verify::run(rules, image.as_deref(), &plan, format)
+        }
+        Command::Demo { seed, rules } => demo::run(*seed, *rules, format),
+    }
+}

@@ -1,0 +1,61 @@
+//! Files: read within a limit, replaced in one step.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use crate::exit::Failure;
+
+/// Bytes of an input file, at most: a million rules take 150 MB.
+const INPUT_BYTES_MAX: u64 = 4 << 30;
+
+/// What the reader calls a file.
+pub(crate) fn name(path: &Path) -> String {
+    if is_stdin(path) { "<stdin>".to_owned() } else { path.display().to_string() }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// All bytes of a file, or of standard input for `-`.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: io::Error| Failure::at(&name(path), error);
+    let mut bytes = Vec::new();
+    let limit = INPUT_BYTES_MAX + 1;
+    if is_stdin(path) {
+        io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    } else {
+        fs::File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        return Err(Failure::at(&name(path), "more than 4 GiB: no ruleset, image or trace is so long"));
+    }
+    Ok(bytes)
+}
+
+/// Replaces a file: whoever looks sees the old bytes or the new ones, whatever happens meanwhile.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::at(&path.display().to_string(), error);
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".hipac-");
+    #[cfg(unix)]
+    {
+        // Like any new file: the user's mask decides, not the temporary file's 0600.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    // The name is safe once its folder is on disk too; not every file system can say so.
+    if let Ok(folder) = fs::File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Inputs: rulesets and images, told apart by their first bytes.
+
+use std::path::Path;
+
+use hipac_classifier::Image;
+use hipac_rules::fault::{Severity, render_all};
+use hipac_rules::{Family, Fault, ParseOptions, Ruleset, parse};
+
+use crate::args::{InputFormat, RulesFile};
+use crate::exit::Failure;
+use crate::file;
+
+/// A ruleset with the text it was read from.
+pub(crate) struct Rules {
+    /// What the reader calls the file.
+    pub(crate) name: String,
+    pub(crate) text: Vec<u8>,
+    pub(crate) ruleset: Ruleset,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Rules {
+    /// The kernel's tools would refuse the text.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.faults.iter().any(|f| f.severity == Severity::Error)
+    }
+
+    /// Prints faults on standard error; `Err` when they are errors and nobody said to go on.
+    pub(crate) fn accept(&self, keep_going: bool) -> Result<(), Failure> {
+        self.report();
+        if self.has_errors() && !keep_going {
+            let count = self.faults.iter().filter(|f| f.severity == Severity::Error).count();
+            let plural = if count == 1 { "" } else { "s" };
+            return Err(Failure::at(
+                &self.name,
+                format_args!(
+                    "{count} error{plural}, as above: iptables-restore would refuse it \
+                     (--keep-going takes what could be read)"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Prints faults on standard error.
+    pub(crate) fn report(&self) {
+        if !self.faults.is_empty() {
+            eprintln!("{}", render_all(&self.faults, &self.name, &self.text).trim_end());
+        }
+    }
+}
+
+/// What a file holds.
+pub(crate) enum Input {
+    Rules(Rules),
+    Image(Box<Image<Vec<u8>>>),
+}
+
+/// Reads a ruleset.
+pub(crate) fn rules(of: &RulesFile) -> Result<Rules, Failure> {
+    rules_of_bytes(of, file::read(&of.file)?)
+}
+
+/// Reads a ruleset or an image.
+pub(crate) fn rules_or_image(of: &RulesFile) -> Result<Input, Failure> {
+    let bytes = file::read(&of.file)?;
+    if bytes.starts_with(&hipac_classifier::image::format::MAGIC) {
+        return Ok(Input::Image(Box::new(image_of_bytes(&of.file, bytes)?)));
+    }
+    Ok(Input::Rules(rules_of_bytes(of, bytes)?))
+}
+
+/// Reads an image and audits it: it comes from outside.
+pub(crate) fn image(path: &Path) -> Result<Image<Vec<u8>>, Failure> {
+    image_of_bytes(path, file::read(path)?)
+}
+
+fn image_of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Image<Vec<u8>>, Failure> {
+    let image = Image::open(bytes).map_err(|e| Failure::at(&file::name(path), e))?;
+    image.audit().map_err(|e| Failure::at(&file::name(path), e))?;
+    Ok(image)
+}
+
+fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
+    let name = file::name(&of.file);
+    let family = match (of.ipv4, of.ipv6) {
+        (true, _) => Some(Family::V4),
+        (_, true) => Some(Family::V6),
+        _ => None,
+    };
+    match of.input_format {
+        InputFormat::Iptables => {
+            let parsed = parse(&text, &ParseOptions { family, ..ParseOptions::default() });
+            Ok(Rules { name, text, ruleset: parsed.ruleset, faults: parsed.faults })
+        }
+        InputFormat::Classbench => {
+            if family == Some(Family::V6) {
+                return Err(Failure::at(&name, "ClassBench filters are IPv4"));
+            }
+            let filters = hipac_bench_data::classbench::read_filters(text.as_slice())
+                .map_err(|e| Failure::at(&name, e))?;
+            let ruleset = hipac_bench_data::ruleset::ruleset(&filters);
+            Ok(Rules { name, text, ruleset, faults: vec![] })
+        }
+    }
+}
