@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hipac_classifier::InterfaceName;
-use hipac_rules::{Family, Field, Rule, Test, ValueSet};
+use hipac_rules::{Family, Field, Test, ValueSet};
 
 use super::random::Random;
 use crate::fields;
@@ -77,34 +77,4 @@ pub(super) fn names_beside(name: &str, prefix: bool) -> Vec<InterfaceName> {
     }
     // One that is too long to exist is no name.
     names.iter().filter_map(|n| InterfaceName::new(n)).collect()
-}
-
-/// The IP part of a rule as tests, each of which must hold.
-pub(super) fn ip_tests(family: Family, rule: &Rule) -> Vec<Test> {
-    use hipac_rules::{FragmentTest, InterfaceTest};
-    let ip = &rule.ip;
-    let mut tests = Vec::new();
-    for (field, test) in [(Field::Source, &ip.source), (Field::Destination, &ip.destination)] {
-        if test.mask != 0 || test.negated {
-            let mask = test.mask & family.full_mask();
-            let set = ValueSet::Masked { value: test.address & mask, mask };
-            tests.push(Test { field, negated: test.negated, set });
-        }
-    }
-    for (field, test) in [(Field::InInterface, &ip.in_interface), (Field::OutInterface, &ip.out_interface)] {
-        if let InterfaceTest { name: Some(name), prefix, negated } = test {
-            let set = ValueSet::Interface { name: name.clone(), prefix: *prefix };
-            tests.push(Test { field, negated: *negated, set });
-        }
-    }
-    if ip.protocol.number != 0 {
-        let number = ip.protocol.number.into();
-        let set = ValueSet::Ranges(vec![(number, number)]);
-        tests.push(Test { field: Field::Protocol, negated: ip.protocol.negated, set });
-    }
-    if ip.fragment != FragmentTest::Any {
-        let negated = ip.fragment == FragmentTest::NotLater;
-        tests.push(Test { field: Field::L4, negated, set: ValueSet::Ranges(vec![(1, 2)]) });
-    }
-    tests
 }

@@ -38,6 +38,8 @@ use crate::fields::{self, INTERFACES, NUMBERS};
 use crate::outcomes::Script;
 use bounds::Bounds;
 use path::Paths;
+#[cfg(test)]
+pub(crate) use path::ip_tests;
 use random::Random;
 
 /// Cases of one block.

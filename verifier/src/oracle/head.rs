@@ -218,3 +218,99 @@ fn flags(ip: &IpPart) -> u8 {
             FragmentTest::NotLater => NOT_FRAGMENT,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::draw::ip_tests;
+    use crate::fields;
+    use crate::oracle::test_holds;
+    use hipac_classifier::L4;
+    use hipac_rules::{Counters, ProtocolTest, Target};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    /// Few different values, so that tests hold about as often as not.
+    fn addresses() -> impl Strategy<Value = u128> {
+        select(vec![0, 1, 0x80, 0x0a00_0001, 0xffff_ffff, 1 << 127 | 1, u128::MAX])
+    }
+
+    fn names() -> impl Strategy<Value = &'static str> {
+        select(vec!["", "e", "eth", "eth0", "eth00", "abcdefghijklmno", "abcdefghijklmnop"])
+    }
+
+    fn address_tests() -> impl Strategy<Value = AddressTest> {
+        (addresses(), addresses(), any::<bool>()).prop_map(|(address, mask, negated)| AddressTest {
+            address: address & mask,
+            mask,
+            negated,
+        })
+    }
+
+    fn interface_tests() -> impl Strategy<Value = InterfaceTest> {
+        (prop::option::of(names()), any::<bool>(), any::<bool>()).prop_map(|(name, prefix, negated)| {
+            InterfaceTest { negated: negated && name.is_some(), name: name.map(Into::into), prefix }
+        })
+    }
+
+    fn ip_parts() -> impl Strategy<Value = IpPart> {
+        let protocol = (select(vec![0, 6, 17]), any::<bool>());
+        let fragment = select(vec![FragmentTest::Any, FragmentTest::Later, FragmentTest::NotLater]);
+        let addresses = (address_tests(), address_tests());
+        (addresses, interface_tests(), interface_tests(), protocol, fragment).prop_map(
+            |((source, destination), in_interface, out_interface, (number, negated), fragment)| IpPart {
+                source,
+                destination,
+                in_interface,
+                out_interface,
+                protocol: ProtocolTest { number, negated },
+                fragment,
+            },
+        )
+    }
+
+    fn packets() -> impl Strategy<Value = Packet> {
+        let interface = || names().prop_map(|n| InterfaceName::new(n).unwrap_or(InterfaceName::NONE));
+        let l4 = select(L4::ALL.to_vec());
+        (addresses(), addresses(), interface(), interface(), select(vec![0, 6, 17, 255]), l4).prop_map(
+            |(source, destination, in_interface, out_interface, protocol, l4)| Packet {
+                source,
+                destination,
+                in_interface,
+                out_interface,
+                protocol,
+                l4,
+                ..Packet::default()
+            },
+        )
+    }
+
+    proptest! {
+        /// The compact form means what the tests of its parts mean one by one.
+        #[test]
+        fn heads_hold_when_each_of_their_tests_does(
+            mut ips in prop::collection::vec(ip_parts(), 1..8),
+            packet in packets(),
+            family in select(vec![Family::V4, Family::V6]),
+        ) {
+            let full = family.full_mask();
+            let mut packet = Packet { is_v6: family == Family::V6, ..packet };
+            for field in [hipac_rules::Field::Source, hipac_rules::Field::Destination] {
+                let number = fields::number(&packet, field) & full;
+                fields::write_number(&mut packet, field, number);
+            }
+            for test in ips.iter_mut().flat_map(|ip| [&mut ip.source, &mut ip.destination]) {
+                (test.address, test.mask) = (test.address & full, test.mask & full);
+            }
+            let rules: Vec<Rule> = ips.into_iter().map(|ip| Rule {
+                counters: Counters::default(), ip, matches: Vec::new(), target: Target::None, line: 0,
+            }).collect();
+            let (heads, key) = (Heads::new(family, &rules), Key::new(&packet));
+            for from in 0..=rules.len() {
+                let holds = |rule: &Rule| ip_tests(family, &rule.ip).iter().all(|t| test_holds(t, &packet));
+                let expected = (from..rules.len()).find(|&i| holds(&rules[i]));
+                prop_assert_eq!(heads.next_that_holds(from, &key), expected);
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@
 //!           effect    ─▶ change the packet, on to the next rule
 //!           -j CHAIN  ─▶ push the next rule, go to CHAIN
 //!           -g CHAIN  ─▶ go to CHAIN
-//!           RETURN    ─▶ as at the end of the chain
+//!           RETURN    ─▶ to the end of the chain
 //!   at the end of the chain:    pop, or the policy when nothing was pushed
 //! ```
 //!
@@ -204,34 +204,30 @@ impl Walk<'_> {
             if self.steps > STEPS_MAX || self.events.len() >= EVENTS_MAX {
                 return Verdict::given_up();
             }
-            let target = match held {
-                None => Target::Return, // the end of a chain
-                Some(rule) => {
-                    at.rule = rule + 1;
-                    let id = build::id(table.kind, at.chain, rule);
-                    let body = &chain.bodies[rule];
-                    match self.matches(id, &body.matches) {
-                        Outcome::HeaderCutOff => return Verdict::malformed(id),
-                        Outcome::NotHeld => continue,
-                        Outcome::Held => self.events.push(Event::Matched(id)),
-                    }
-                    if let Target::Verdict(name) = body.target {
-                        return Verdict::rule(name, id);
-                    }
-                    body.target
+            let Some(rule) = held else {
+                match callers.pop() {
+                    Some(caller) => at = caller,
+                    None => return Verdict::policy(table.chains[entry].policy.name()),
                 }
+                continue;
             };
-            match target {
+            at.rule = rule + 1;
+            let id = build::id(table.kind, at.chain, rule);
+            let body = &chain.bodies[rule];
+            match self.matches(id, &body.matches) {
+                Outcome::HeaderCutOff => return Verdict::malformed(id),
+                Outcome::NotHeld => continue,
+                Outcome::Held => self.events.push(Event::Matched(id)),
+            }
+            match body.target {
+                Target::Verdict(name) => return Verdict::rule(name, id),
                 Target::Continue(effect) => fields::apply(effect, &mut self.packet),
+                Target::Return => at.rule = chain.bodies.len(),
                 Target::Jump(chain) => {
                     callers.push(at);
                     at = Place { chain, rule: 0 };
                 }
                 Target::Goto(chain) => at = Place { chain, rule: 0 },
-                Target::Return | Target::Verdict(_) => match callers.pop() {
-                    Some(caller) => at = caller,
-                    None => return Verdict::policy(table.chains[entry].policy.name()),
-                },
             }
         }
     }
