@@ -16,6 +16,7 @@ pub mod classbench_gen;
 pub mod families;
 pub mod filter;
 pub mod hostile;
+pub mod iptables_gen;
 pub mod parameters;
 pub mod random;
 pub mod seed_file;
