@@ -349,6 +349,12 @@ mod tests {
     }
 
     #[test]
+    fn larger_sets_are_opened_further() {
+        let percents = [0, 1000, 2000, 10_000, 100_000, 10_000_000].map(default_spread);
+        assert_eq!(percents, [0, 0, 10, 30, 60, 70].map(Share::percent));
+    }
+
+    #[test]
     fn another_seed_makes_another_set() {
         let parameters = FilterFamily::Access.parameters();
         let one = generate(&parameters, &Options::new(100, 1)).unwrap();
