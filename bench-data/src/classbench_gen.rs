@@ -325,13 +325,13 @@ fn light_share(skew: Share) -> Share {
 mod tests {
     use super::*;
     use crate::classbench::write_filters;
-    use crate::families::Family;
+    use crate::families::FilterFamily;
     use crate::random::digest;
 
     /// If this fails, every seed makes other sets than before and no measurement compares.
     #[test]
     fn the_same_seed_makes_the_same_bytes_for_ever() {
-        let digests = Family::ALL.map(|family| {
+        let digests = FilterFamily::ALL.map(|family| {
             let filters = generate(&family.parameters(), &Options::new(3000, 1)).unwrap();
             let mut text = Vec::new();
             write_filters(&mut text, &filters).unwrap();
@@ -349,8 +349,14 @@ mod tests {
     }
 
     #[test]
+    fn larger_sets_are_opened_further() {
+        let percents = [0, 1000, 2000, 10_000, 100_000, 10_000_000].map(default_spread);
+        assert_eq!(percents, [0, 0, 10, 30, 60, 70].map(Share::percent));
+    }
+
+    #[test]
     fn another_seed_makes_another_set() {
-        let parameters = Family::Access.parameters();
+        let parameters = FilterFamily::Access.parameters();
         let one = generate(&parameters, &Options::new(100, 1)).unwrap();
         let two = generate(&parameters, &Options::new(100, 2)).unwrap();
         assert_ne!(one, two);
@@ -358,7 +364,7 @@ mod tests {
 
     #[test]
     fn sizes_are_exact_and_no_filter_stands_twice() {
-        for family in Family::ALL {
+        for family in FilterFamily::ALL {
             for filters in [0, 1, 17, 1000, 20_000] {
                 let set = generate(&family.parameters(), &Options::new(filters, 3)).unwrap();
                 let tested = set.iter().map(|f| Filter { flags: Flags::default(), ..*f });
@@ -370,7 +376,7 @@ mod tests {
 
     #[test]
     fn no_filter_stands_behind_one_that_holds_it() {
-        for family in Family::ALL {
+        for family in FilterFamily::ALL {
             let set = generate(&family.parameters(), &Options::new(400, 3)).unwrap();
             for (i, later) in set.iter().enumerate() {
                 assert!(!set[..i].iter().any(|earlier| earlier.holds(later)), "{later} in {}", family.name());
@@ -380,7 +386,7 @@ mod tests {
 
     #[test]
     fn parameters_too_small_for_the_size_are_refused() {
-        let mut parameters = Family::Access.parameters();
+        let mut parameters = FilterFamily::Access.parameters();
         let one = Lengths { source: 1, destination: 1 };
         parameters.lengths = std::array::from_fn(|_| crate::random::Weighted::new([(one, 1)]));
         let error = generate(&parameters, &Options::new(100_000, 1)).unwrap_err();

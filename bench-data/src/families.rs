@@ -23,7 +23,7 @@ use PortClass::{Any, Exact, Range};
 
 /// A family of filter sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum FilterFamily {
     /// Access list: hosts to hosts.
     Access,
     /// Access list: networks to networks.
@@ -38,37 +38,43 @@ pub enum Family {
     Links,
 }
 
-impl Family {
+impl FilterFamily {
     /// All families.
-    pub const ALL: [Family; 6] =
-        [Family::Access, Family::Transit, Family::Firewall, Family::Perimeter, Family::Chain, Family::Links];
+    pub const ALL: [FilterFamily; 6] = [
+        FilterFamily::Access,
+        FilterFamily::Transit,
+        FilterFamily::Firewall,
+        FilterFamily::Perimeter,
+        FilterFamily::Chain,
+        FilterFamily::Links,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Family::Access => "access",
-            Family::Transit => "transit",
-            Family::Firewall => "firewall",
-            Family::Perimeter => "perimeter",
-            Family::Chain => "chain",
-            Family::Links => "links",
+            FilterFamily::Access => "access",
+            FilterFamily::Transit => "transit",
+            FilterFamily::Firewall => "firewall",
+            FilterFamily::Perimeter => "perimeter",
+            FilterFamily::Chain => "chain",
+            FilterFamily::Links => "links",
         }
     }
 
     /// The family of that name.
-    pub fn from_name(name: &str) -> Option<Family> {
-        Family::ALL.into_iter().find(|family| family.name() == name)
+    pub fn from_name(name: &str) -> Option<FilterFamily> {
+        FilterFamily::ALL.into_iter().find(|family| family.name() == name)
     }
 
     /// The numbers that its sets are drawn from.
     pub fn parameters(self) -> Parameters {
         let table = match self {
-            Family::Access => &ACCESS,
-            Family::Transit => &TRANSIT,
-            Family::Firewall => &FIREWALL,
-            Family::Perimeter => &PERIMETER,
-            Family::Chain => &CHAIN,
-            Family::Links => &LINKS,
+            FilterFamily::Access => &ACCESS,
+            FilterFamily::Transit => &TRANSIT,
+            FilterFamily::Firewall => &FIREWALL,
+            FilterFamily::Perimeter => &PERIMETER,
+            FilterFamily::Chain => &CHAIN,
+            FilterFamily::Links => &LINKS,
         };
         table.parameters()
     }
@@ -179,9 +185,9 @@ mod tests {
 
     #[test]
     fn every_family_can_be_drawn_from() {
-        for family in Family::ALL {
+        for family in FilterFamily::ALL {
             assert_eq!(family.parameters().validate(), Ok(()), "{}", family.name());
-            assert_eq!(Family::from_name(family.name()), Some(family));
+            assert_eq!(FilterFamily::from_name(family.name()), Some(family));
         }
     }
 

@@ -264,13 +264,13 @@ mod tests {
     use super::*;
     use crate::classbench::write_packets;
     use crate::classbench_gen;
-    use crate::families::Family;
+    use crate::families::FilterFamily;
     use crate::filter::{PortRange, Prefix};
     use crate::random::digest;
 
     fn filters() -> Vec<Filter> {
         let options = classbench_gen::Options::new(500, 1);
-        classbench_gen::generate(&Family::Chain.parameters(), &options).unwrap()
+        classbench_gen::generate(&FilterFamily::Chain.parameters(), &options).unwrap()
     }
 
     #[test]
