@@ -99,7 +99,8 @@ fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
             }
             let filters = hipac_bench_data::classbench::read_filters(text.as_slice())
                 .map_err(|e| Failure::at(&name, e))?;
-            let ruleset = hipac_bench_data::ruleset::ruleset(&filters);
+            let ruleset =
+                hipac_bench_data::ruleset::ruleset_of(&filters).map_err(|e| Failure::at(&name, e))?;
             Ok(Rules { name, text, ruleset, faults: vec![] })
         }
     }

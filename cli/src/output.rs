@@ -21,7 +21,7 @@ pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> Result<
 /// A table whose numbers line up on the right.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header);
     for row in rows {
         table.add_row(row);

@@ -25,7 +25,7 @@ pub(crate) fn of_trace(path: &Path, family: Family) -> Result<Vec<Packet>, Failu
         }
         let packets = hipac_bench_data::classbench::read_packets(bytes.as_slice())
             .map_err(|e| Failure::at(&name, e))?;
-        return Ok(packets.iter().map(|p| p.to_packet()).collect());
+        return Ok(packets.into_iter().map(Packet::from).collect());
     }
     of_csv(&bytes, &name, family)
 }

@@ -65,6 +65,36 @@ pub enum Field {
     Bridged,
 }
 
+impl Field {
+    /// A short name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Field::Source => "source",
+            Field::Destination => "destination",
+            Field::InInterface => "in-interface",
+            Field::OutInterface => "out-interface",
+            Field::Protocol => "protocol",
+            Field::L4 => "fragment",
+            Field::SourcePort => "source port",
+            Field::DestinationPort => "destination port",
+            Field::TcpFlags => "tcp flags",
+            Field::CtState => "conntrack state",
+            Field::Mark => "mark",
+            Field::ConnMark => "connmark",
+            Field::Ttl => "ttl",
+            Field::Length => "length",
+            Field::Tos => "tos",
+            Field::Mac => "mac",
+            Field::PacketType => "packet type",
+            Field::SourceType => "source type",
+            Field::DestinationType => "destination type",
+            Field::PhysIn => "physdev-in",
+            Field::PhysOut => "physdev-out",
+            Field::Bridged => "bridged",
+        }
+    }
+}
+
 /// The set of values of a field for which a test holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ValueSet {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use hipac_bench_data::{Family, classbench_gen, ruleset, trace};
+use hipac_bench_data::{FilterFamily, TracePacket, classbench_gen, ruleset, trace};
 use hipac_classifier::image::EntryRecord;
 use hipac_classifier::{EntryId, Image, Key, Packet};
 use hipac_compiler::Options;
@@ -27,10 +27,12 @@ const COMPARISONS: u64 = 2_000_000_000;
 
 pub(crate) fn run(seed: u64, rules: u32, format: Format) -> Result<Exit, Failure> {
     let busy = progress::spinner("generating rules");
-    let filters =
-        classbench_gen::generate(&Family::Access.parameters(), &classbench_gen::Options::new(rules, seed))
-            .map_err(Failure::new)?;
-    let ruleset = ruleset::ruleset(&filters);
+    let filters = classbench_gen::generate(
+        &FilterFamily::Access.parameters(),
+        &classbench_gen::Options::new(rules, seed),
+    )
+    .map_err(Failure::new)?;
+    let ruleset = ruleset::ruleset_of(&filters).map_err(Failure::new)?;
 
     busy.set_message("compiling");
     let begin = Instant::now();
@@ -42,13 +44,11 @@ pub(crate) fn run(seed: u64, rules: u32, format: Format) -> Result<Exit, Failure
     image.audit().map_err(Failure::new)?;
 
     busy.set_message("classifying");
-    let packets: Vec<Packet> = trace::generate(&filters, &trace::Options::new(TRACE_PACKETS, seed))
-        .map_err(Failure::new)?
-        .iter()
-        .map(|p| p.to_packet())
-        .collect();
+    let points =
+        trace::generate(&filters, &trace::Options::new(TRACE_PACKETS, seed)).map_err(Failure::new)?;
+    let packets: Vec<Packet> = points.iter().copied().map(Packet::from).collect();
     let lookup_ns = lookup_ns(&image, &packets)?;
-    let linear_ns = linear_ns(&filters, &packets);
+    let linear_ns = linear_ns(&filters, &points);
     busy.finish_and_clear();
 
     let subject = ImageSubject::new(image, &ruleset).map_err(Failure::new)?;
@@ -103,10 +103,10 @@ fn lookup_ns(image: &Image<Vec<u8>>, packets: &[Packet]) -> Result<f64, Failure>
 }
 
 /// The same by walking the filters one after the other, on a few packets.
-fn linear_ns(filters: &[hipac_bench_data::Filter], packets: &[Packet]) -> f64 {
-    let points: Vec<_> = packets.iter().take(200).map(hipac_bench_data::TracePacket::of_packet).collect();
+fn linear_ns(filters: &[hipac_bench_data::Filter], points: &[TracePacket]) -> f64 {
+    let points = &points[..points.len().min(200)];
     let begin = Instant::now();
-    for point in &points {
+    for point in points {
         std::hint::black_box(filters.iter().position(|f| f.contains(point)));
     }
     begin.elapsed().as_nanos() as f64 / points.len() as f64
