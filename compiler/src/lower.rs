@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use hipac_classifier::Dim;
 use hipac_classifier::program::{Change, Op, ResidualKind};
 use hipac_rules::{
-    Effect, L4Need, MatchMeaning, Residual, Rule, Ruleset, Table, TableKind, Target, TargetMeaning,
+    Effect, IpPart, L4Need, MatchMeaning, Residual, Rule, Ruleset, Table, TableKind, Target, TargetMeaning,
 };
 
 use crate::condition::{Condition, Space};
@@ -141,7 +141,7 @@ pub fn lower(ruleset: &Ruleset, space: &Space<'_>, counting: Counting) -> Result
 /// What is known of a chain before it is lowered.
 #[derive(Debug, Clone, Default)]
 struct ChainFacts {
-    /// Jump targets of each rule: chain index.
+    /// Jump targets of each rule that a packet may reach: chain index.
     targets: Vec<Option<usize>>,
     /// Flat rules it unfolds to.
     size: usize,
@@ -430,7 +430,7 @@ impl<'a> Lowering<'a> {
                 };
                 push(draft, ops, Op::Call { entry, back });
             }
-            // `survey` has refused a jump to nowhere.
+            // `survey` has refused jumps to nowhere: no packet comes to this one.
             (Target::Jump(_) | Target::Goto(_), None) => {}
             (Target::None, _) => {
                 if self.keeps_continue(&ops) {
@@ -533,16 +533,21 @@ fn targets(table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerErr
         .chains
         .iter()
         .map(|chain| {
+            let mut is_reached = true;
             let targets = chain.rules.iter().map(|rule| match &rule.target {
                 Target::Jump(name) | Target::Goto(name) => match names.get(&**name) {
-                    Some(&index) => Ok(Some(index)),
+                    // No packet takes a jump behind an end, so it closes no circle either.
+                    Some(&index) => Ok(is_reached.then_some(index)),
                     None => Err(LowerError::NoSuchChain {
                         line: rule.line,
                         chain: name.to_string(),
                         table: table.kind.name(),
                     }),
                 },
-                _ => Ok(None),
+                Target::None | Target::Extension(_) => {
+                    is_reached &= !ends_chain(rule);
+                    Ok(None)
+                }
             });
             let facts = ChainFacts {
                 targets: targets.collect::<Result<_, _>>()?,
@@ -555,7 +560,16 @@ fn targets(table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerErr
         .collect()
 }
 
-/// All chains, each behind the ones it jumps to. Iterative: chains may be nested 10,000 deep.
+/// No packet goes on behind the rule, as the kernel sees it when it looks for circles: only a
+/// rule that tests nothing counts, and of the targets only the built-in ones.
+fn ends_chain(rule: &Rule) -> bool {
+    let Target::Extension(target) = &rule.target else { return false };
+    let is_end = matches!(target.name(), "ACCEPT" | "DROP" | "QUEUE" | "RETURN");
+    is_end && rule.matches.is_empty() && rule.ip == IpPart::default()
+}
+
+/// The chains that built-in ones reach, each behind the ones it jumps to. Others may well be
+/// circles: the kernel loads them. Iterative: chains may be nested 10,000 deep.
 fn bottom_up(kind: TableKind, table: &Table, facts: &[ChainFacts]) -> Result<Vec<usize>, LowerError> {
     #[derive(Clone, Copy, PartialEq)]
     enum Color {
@@ -566,7 +580,7 @@ fn bottom_up(kind: TableKind, table: &Table, facts: &[ChainFacts]) -> Result<Vec
     let mut color = vec![Color::New; facts.len()];
     let mut order = Vec::with_capacity(facts.len());
     for start in 0..facts.len() {
-        if color[start] != Color::New {
+        if color[start] != Color::New || table.chains[start].policy.is_none() {
             continue;
         }
         color[start] = Color::Open;

@@ -5,7 +5,7 @@
 //! each chain is walked once.
 
 use crate::fault::Severity;
-use crate::model::Name;
+use crate::model::{IpPart, Name, Rule, Target};
 
 use super::Parser;
 use super::build::{TableBuilder, leads_to};
@@ -67,6 +67,14 @@ fn find(table: &TableBuilder) -> Vec<Closing> {
     found
 }
 
+/// No packet goes on behind the rule, as the kernel's own search sees it: only a rule that tests
+/// nothing counts, and of the targets only the built-in ones.
+fn ends_chain(rule: &Rule) -> bool {
+    let Target::Extension(target) = &rule.target else { return false };
+    let is_end = matches!(target.name(), "ACCEPT" | "DROP" | "QUEUE" | "RETURN");
+    is_end && rule.matches.is_empty() && rule.ip == IpPart::default()
+}
+
 /// Walks from a chain; the stack holds chains and how many of their rules are done.
 fn walk(table: &TableBuilder, start: usize, reachable: bool, marks: &mut [Mark], found: &mut Vec<Closing>) {
     if marks[start] != Mark::Unseen {
@@ -83,6 +91,9 @@ fn walk(table: &TableBuilder, start: usize, reachable: bool, marks: &mut [Mark],
         };
         *done += 1;
         let rule = table.rules[id as usize].as_ref();
+        if rule.is_some_and(ends_chain) {
+            *done = draft.order.len();
+        }
         let next = rule.and_then(leads_to).and_then(|name| table.by_name.get(name)).map(|i| *i as usize);
         let Some(next) = next else { continue };
         match marks[next] {
