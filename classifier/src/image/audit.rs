@@ -52,6 +52,9 @@ impl<B: AsRef<[u8]>> Image<B> {
     pub fn audit(&self) -> Result<Facts, AuditError> {
         let stated = u32_at(self.bytes(), 24);
         ensure!(crc32fast::hash(&self.bytes()[format::HEADER_BYTES..]) == stated, "checksum differs");
+        // No checksum covers these: that of the header ends before its own place.
+        let spare = &self.bytes()[format::HEADER_SPARE_AT..format::HEADER_BYTES];
+        ensure!(spare.iter().all(|&b| b == 0), "the unused bytes of the header are not zero");
         self.audit_keys()?;
         self.audit_names()?;
         self.audit_flats()?;

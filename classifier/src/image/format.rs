@@ -38,6 +38,9 @@ pub const VERSION: u32 = 1;
 /// Bytes before the section table.
 pub const HEADER_BYTES: usize = 64;
 
+/// Where the header's unused bytes begin.
+pub const HEADER_SPARE_AT: usize = 32;
+
 /// Sections, in the order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // the module's table says what they hold
