@@ -24,3 +24,8 @@ pub mod tables;
 
 pub use compile::{CompileError, Compiled, Cost, EntryCost, compile};
 pub use options::{Counting, Options};
+
+/// The README's program is compiled and run like any other example.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
