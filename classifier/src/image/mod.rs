@@ -17,7 +17,7 @@ pub use write::{Origin, Parts};
 use crate::dim::Ranks;
 use crate::forest::Ref;
 use crate::forest::lookup::{self, Machine, Visits};
-use crate::key::{Key, KeyMaker};
+use crate::key::{Key, KeyMaker, Keys};
 use crate::packet::Packet;
 
 /// Why bytes are no image.
@@ -235,6 +235,22 @@ impl<B: AsRef<[u8]>> Image<B> {
     pub fn first_match(&self, entry: &EntryRecord, key: &Key, is_sound: bool, from: u32) -> u32 {
         let root = Ref(if is_sound { entry.root } else { entry.broken_root });
         lookup::first_match(self.machine, self.section(Section::Arena), root, key, from)
+    }
+
+    /// [`Image::first_match`] from the beginning for every key of `range`, into `out` (of the
+    /// same length): misses of the cache overlap.
+    pub fn first_match_batch(
+        &self,
+        entry: &EntryRecord,
+        keys: &Keys,
+        range: Range<usize>,
+        is_sound: bool,
+        out: &mut [u32],
+    ) {
+        assert_eq!(range.len(), out.len(), "one answer a key");
+        for (index, out) in range.zip(out) {
+            *out = self.first_match(entry, keys.get(index), is_sound, 0);
+        }
     }
 
     /// [`Image::first_match`] by the definition, with what it cost.
