@@ -10,7 +10,7 @@
 use hipac_classifier::forest::root::{Bits, FILTER_ALL, INDEX_BITS_MAX, Scale, TreeRecord};
 use rayon::prelude::*;
 
-use super::boxes::{Axis, Bounds, Boxes};
+use super::boxes::{Axis, Boxes};
 use super::build::{Builder, Shape, Tree};
 use super::filter::Filter;
 
