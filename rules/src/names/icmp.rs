@@ -1,0 +1,92 @@
+//! Names of ICMP and ICMPv6 types.
+
+/// A named ICMP type, or a named code of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpName {
+    /// As in `--icmp-type NAME`.
+    pub name: &'static str,
+    /// The type; 255 is `any` in IPv4.
+    pub kind: u8,
+    /// The code; `None`: every code.
+    pub code: Option<u8>,
+}
+
+/// Names that `--icmp-type` takes.
+pub static ICMP_TYPES: &[IcmpName] = &[
+    IcmpName { name: "any", kind: 255, code: None },
+    IcmpName { name: "echo-reply", kind: 0, code: None },
+    IcmpName { name: "pong", kind: 0, code: None },
+    IcmpName { name: "destination-unreachable", kind: 3, code: None },
+    IcmpName { name: "network-unreachable", kind: 3, code: Some(0) },
+    IcmpName { name: "host-unreachable", kind: 3, code: Some(1) },
+    IcmpName { name: "protocol-unreachable", kind: 3, code: Some(2) },
+    IcmpName { name: "port-unreachable", kind: 3, code: Some(3) },
+    IcmpName { name: "fragmentation-needed", kind: 3, code: Some(4) },
+    IcmpName { name: "source-route-failed", kind: 3, code: Some(5) },
+    IcmpName { name: "network-unknown", kind: 3, code: Some(6) },
+    IcmpName { name: "host-unknown", kind: 3, code: Some(7) },
+    IcmpName { name: "network-prohibited", kind: 3, code: Some(9) },
+    IcmpName { name: "host-prohibited", kind: 3, code: Some(10) },
+    IcmpName { name: "TOS-network-unreachable", kind: 3, code: Some(11) },
+    IcmpName { name: "TOS-host-unreachable", kind: 3, code: Some(12) },
+    IcmpName { name: "communication-prohibited", kind: 3, code: Some(13) },
+    IcmpName { name: "host-precedence-violation", kind: 3, code: Some(14) },
+    IcmpName { name: "precedence-cutoff", kind: 3, code: Some(15) },
+    IcmpName { name: "source-quench", kind: 4, code: None },
+    IcmpName { name: "redirect", kind: 5, code: None },
+    IcmpName { name: "network-redirect", kind: 5, code: Some(0) },
+    IcmpName { name: "host-redirect", kind: 5, code: Some(1) },
+    IcmpName { name: "TOS-network-redirect", kind: 5, code: Some(2) },
+    IcmpName { name: "TOS-host-redirect", kind: 5, code: Some(3) },
+    IcmpName { name: "echo-request", kind: 8, code: None },
+    IcmpName { name: "ping", kind: 8, code: None },
+    IcmpName { name: "router-advertisement", kind: 9, code: None },
+    IcmpName { name: "router-solicitation", kind: 10, code: None },
+    IcmpName { name: "time-exceeded", kind: 11, code: None },
+    IcmpName { name: "ttl-exceeded", kind: 11, code: None },
+    IcmpName { name: "ttl-zero-during-transit", kind: 11, code: Some(0) },
+    IcmpName { name: "ttl-zero-during-reassembly", kind: 11, code: Some(1) },
+    IcmpName { name: "parameter-problem", kind: 12, code: None },
+    IcmpName { name: "ip-header-bad", kind: 12, code: Some(0) },
+    IcmpName { name: "required-option-missing", kind: 12, code: Some(1) },
+    IcmpName { name: "timestamp-request", kind: 13, code: None },
+    IcmpName { name: "timestamp-reply", kind: 14, code: None },
+    IcmpName { name: "address-mask-request", kind: 17, code: None },
+    IcmpName { name: "address-mask-reply", kind: 18, code: None },
+];
+
+/// Names that `--icmpv6-type` takes.
+pub static ICMPV6_TYPES: &[IcmpName] = &[
+    IcmpName { name: "destination-unreachable", kind: 1, code: None },
+    IcmpName { name: "no-route", kind: 1, code: Some(0) },
+    IcmpName { name: "communication-prohibited", kind: 1, code: Some(1) },
+    IcmpName { name: "beyond-scope", kind: 1, code: Some(2) },
+    IcmpName { name: "address-unreachable", kind: 1, code: Some(3) },
+    IcmpName { name: "port-unreachable", kind: 1, code: Some(4) },
+    IcmpName { name: "failed-policy", kind: 1, code: Some(5) },
+    IcmpName { name: "reject-route", kind: 1, code: Some(6) },
+    IcmpName { name: "packet-too-big", kind: 2, code: None },
+    IcmpName { name: "time-exceeded", kind: 3, code: None },
+    IcmpName { name: "ttl-exceeded", kind: 3, code: None },
+    IcmpName { name: "ttl-zero-during-transit", kind: 3, code: Some(0) },
+    IcmpName { name: "ttl-zero-during-reassembly", kind: 3, code: Some(1) },
+    IcmpName { name: "parameter-problem", kind: 4, code: None },
+    IcmpName { name: "bad-header", kind: 4, code: Some(0) },
+    IcmpName { name: "unknown-header-type", kind: 4, code: Some(1) },
+    IcmpName { name: "unknown-option", kind: 4, code: Some(2) },
+    IcmpName { name: "echo-request", kind: 128, code: None },
+    IcmpName { name: "ping", kind: 128, code: None },
+    IcmpName { name: "echo-reply", kind: 129, code: None },
+    IcmpName { name: "pong", kind: 129, code: None },
+    IcmpName { name: "mld-listener-query", kind: 130, code: None },
+    IcmpName { name: "mld-listener-report", kind: 131, code: None },
+    IcmpName { name: "mld-listener-done", kind: 132, code: None },
+    IcmpName { name: "mld-listener-reduction", kind: 132, code: None },
+    IcmpName { name: "router-solicitation", kind: 133, code: None },
+    IcmpName { name: "router-advertisement", kind: 134, code: None },
+    IcmpName { name: "neighbour-solicitation", kind: 135, code: None },
+    IcmpName { name: "neighbor-solicitation", kind: 135, code: None },
+    IcmpName { name: "neighbour-advertisement", kind: 136, code: None },
+    IcmpName { name: "neighbor-advertisement", kind: 136, code: None },
+    IcmpName { name: "redirect", kind: 137, code: None },
+];

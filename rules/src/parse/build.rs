@@ -1,0 +1,424 @@
+//! Tables while they are read: chains by name, rules in order, and the commands that edit them.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+
+use crate::model::{
+    Chain, Counters, Extension, ExtensionRef, Hook, Name, Policy, Rule, Table, TableKind, Target,
+};
+
+use super::{Parser, built_in};
+
+/// The longest name of a chain.
+const CHAIN_NAME_BYTES_MAX: usize = 28;
+
+/// A chain while its table is read.
+#[derive(Debug)]
+pub(crate) struct ChainDraft {
+    pub(crate) name: Name,
+    pub(crate) hook: Option<Hook>,
+    policy: Option<Policy>,
+    counters: Counters,
+    line: u32,
+    /// Its rules in order, by their places in [`TableBuilder::rules`]: moving four bytes a rule
+    /// makes insertions at any place cheap.
+    pub(crate) order: VecDeque<u32>,
+    /// Deleted by `-X`.
+    gone: bool,
+}
+
+/// A `-j NAME` or `-g NAME` whose name is, so far, neither a target nor a chain.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) rule: u32,
+    pub(crate) name: Name,
+    pub(crate) goto: bool,
+    pub(crate) span: Range<usize>,
+    pub(crate) place: (u32, usize),
+}
+
+/// A table while it is read.
+#[derive(Debug)]
+pub(crate) struct TableBuilder {
+    pub(crate) kind: TableKind,
+    pub(crate) line: u32,
+    pub(crate) offset: usize,
+    pub(crate) chains: Vec<ChainDraft>,
+    pub(crate) by_name: HashMap<Name, u32>,
+    pub(crate) rules: Vec<Option<Rule>>,
+    pub(crate) pending: Vec<Pending>,
+}
+
+impl TableBuilder {
+    pub(crate) fn new(kind: TableKind, line: u32, offset: usize) -> TableBuilder {
+        let mut builder = TableBuilder {
+            kind,
+            line,
+            offset,
+            chains: Vec::new(),
+            by_name: HashMap::new(),
+            rules: Vec::new(),
+            pending: Vec::new(),
+        };
+        for hook in kind.hooks() {
+            let index = builder.add(hook.name().into(), Some(*hook), 0);
+            builder.chains[index as usize].policy = Some(Policy::Accept);
+        }
+        builder
+    }
+
+    fn add(&mut self, name: Name, hook: Option<Hook>, line: u32) -> u32 {
+        let index = u32::try_from(self.chains.len()).unwrap_or(u32::MAX);
+        self.by_name.insert(name.clone(), index);
+        self.chains.push(ChainDraft {
+            name,
+            hook,
+            policy: None,
+            counters: Counters::default(),
+            line,
+            order: VecDeque::new(),
+            gone: false,
+        });
+        index
+    }
+
+    pub(crate) fn chain(&self, name: &str) -> Option<&ChainDraft> {
+        self.by_name.get(name).map(|i| &self.chains[*i as usize])
+    }
+
+    pub(crate) fn chain_mut(&mut self, name: &str) -> Option<&mut ChainDraft> {
+        self.by_name.get(name).map(|i| &mut self.chains[*i as usize])
+    }
+
+    /// Whether a rule that is in a chain leads to the chain of that name. Costs a pass over the
+    /// rules.
+    fn is_referenced(&self, name: &str) -> bool {
+        self.rules.iter().flatten().any(|r| leads_to(r) == Some(name))
+    }
+}
+
+/// The chain that a rule leads to.
+pub(crate) fn leads_to(rule: &Rule) -> Option<&str> {
+    match &rule.target {
+        Target::Jump(name) | Target::Goto(name) => Some(name),
+        _ => None,
+    }
+}
+
+impl Parser<'_> {
+    /// `:CHAIN POLICY [counters]`
+    pub(crate) fn declare_chain(
+        &mut self,
+        name: &str,
+        span: Range<usize>,
+        policy: Option<Policy>,
+        counters: Counters,
+    ) {
+        let line = self.line;
+        let Some(table) = &mut self.current else { return };
+        if built_in(table.kind, name).is_some() {
+            if let Some(chain) = table.chain_mut(name) {
+                chain.policy = policy.or(chain.policy);
+                (chain.counters, chain.line) = (counters, line);
+            }
+            return;
+        }
+        if let Some(policy) = policy {
+            let message = format!("`{name}` is no built-in chain and has no policy");
+            let help = format!("write `:{name} - [0:0]` instead of {}", policy.name());
+            self.error(span.clone(), message, Some(help));
+        }
+        self.new_chain(name, span);
+    }
+
+    /// Makes a user chain.
+    pub(crate) fn new_chain(&mut self, name: &str, span: Range<usize>) {
+        let line = self.line;
+        if name.is_empty() || name.len() > CHAIN_NAME_BYTES_MAX {
+            let message =
+                format!("chain name of {} bytes is not within 1 to {CHAIN_NAME_BYTES_MAX}", name.len());
+            self.error(span.clone(), message, None);
+        } else if name.starts_with(['-', '!']) {
+            self.warn(span.clone(), format!("chain name `{name}` begins as an option does"), None);
+        }
+        if self.counts.chains >= self.options.chain_count_max {
+            let message =
+                format!("chain {name} is above the limit of {} chains", self.options.chain_count_max);
+            self.error(span, message, Some("raise chain_count_max".into()));
+            return;
+        }
+        let Some(table) = &mut self.current else { return };
+        if let Some(earlier) = table.chain(name) {
+            let line = earlier.line;
+            self.error(span, format!("chain {name} is declared again, after line {line}"), None);
+            return;
+        }
+        table.add(name.into(), None, line);
+        self.counts.chains += 1;
+    }
+
+    /// The chain that a command names; when there is none, that is a fault and it is made.
+    pub(crate) fn chain_of_command(&mut self, name: &str, span: &Range<usize>) -> Option<u32> {
+        let table = self.current.as_ref()?;
+        if let Some(index) = table.by_name.get(name) {
+            return Some(*index);
+        }
+        let kind = table.kind;
+        let message = match Hook::from_name(name) {
+            Some(_) => format!("table {} has no chain {name}", kind.name()),
+            None => format!("chain {name} is not declared"),
+        };
+        self.error(
+            span.clone(),
+            message,
+            Some(format!("put a line `:{name} - [0:0]` after *{}", kind.name())),
+        );
+        self.new_chain(name, span.clone());
+        self.current.as_ref()?.by_name.get(name).copied()
+    }
+
+    /// Puts a rule at a position (from 0) of a chain, or at its end.
+    pub(crate) fn put(
+        &mut self,
+        chain: u32,
+        at: Option<usize>,
+        rule: Rule,
+        span: &Range<usize>,
+    ) -> Option<u32> {
+        if self.counts.rules >= self.options.rule_count_max {
+            let message = format!("the rule is above the limit of {} rules", self.options.rule_count_max);
+            self.error(span.clone(), message, Some("raise rule_count_max".into()));
+            return None;
+        }
+        let table = self.current.as_mut()?;
+        let id = u32::try_from(table.rules.len()).ok()?;
+        let order = &mut table.chains[chain as usize].order;
+        match at {
+            None => order.push_back(id),
+            Some(at) => {
+                let moved = at.min(order.len().saturating_sub(at)) as u64;
+                if !self.counts.spend(moved, self.options.edit_steps_max) {
+                    self.too_many_edits(span);
+                    return None;
+                }
+                let table = self.current.as_mut()?;
+                table.chains[chain as usize].order.insert(at, id);
+            }
+        }
+        let table = self.current.as_mut()?;
+        table.rules.push(Some(rule));
+        self.counts.rules += 1;
+        Some(id)
+    }
+
+    fn too_many_edits(&mut self, span: &Range<usize>) {
+        let message = format!("the edits of this text take more than {} steps", self.options.edit_steps_max);
+        self.error(span.clone(), message, Some("write the rules in their final order with -A".into()));
+    }
+
+    /// Takes the rule at a position (from 0) out of a chain.
+    pub(crate) fn remove_at(&mut self, chain: u32, at: usize, span: &Range<usize>) {
+        let Some(table) = self.current.as_mut() else { return };
+        let order = &mut table.chains[chain as usize].order;
+        let moved = at.min(order.len().saturating_sub(at)) as u64;
+        if !self.counts.spend(moved, self.options.edit_steps_max) {
+            self.too_many_edits(span);
+            return;
+        }
+        if let Some(id) = order.remove(at) {
+            table.rules[id as usize] = None;
+            self.counts.rules -= 1;
+        }
+    }
+
+    /// The position of the first rule of a chain that equals `rule`, counters and line aside.
+    pub(crate) fn find_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) -> Option<usize> {
+        let table = self.current.as_ref()?;
+        let same = |id: &u32| {
+            table.rules[*id as usize]
+                .as_ref()
+                .is_some_and(|r| r.ip == rule.ip && r.target == rule.target && r.matches == rule.matches)
+        };
+        let order = &table.chains[chain as usize].order;
+        let found = order.iter().position(same);
+        let looked_at = found.unwrap_or(order.len()) as u64;
+        if !self.counts.spend(looked_at, self.options.edit_steps_max) {
+            self.too_many_edits(span);
+            return None;
+        }
+        if found.is_none() {
+            self.error(span.clone(), "no rule of the chain equals this one", None);
+        }
+        found
+    }
+
+    /// `-F`: takes all rules out of a chain.
+    pub(crate) fn flush(&mut self, chain: u32) {
+        let Some(table) = self.current.as_mut() else { return };
+        for id in std::mem::take(&mut table.chains[chain as usize].order) {
+            table.rules[id as usize] = None;
+            self.counts.rules -= 1;
+        }
+    }
+
+    /// `-X NAME`
+    pub(crate) fn delete_chain(&mut self, name: &str, span: Range<usize>) {
+        let Some(table) = self.current.as_mut() else { return };
+        let Some(&index) = table.by_name.get(name) else {
+            self.error(span, format!("chain {name} is not declared"), None);
+            return;
+        };
+        let chain = &table.chains[index as usize];
+        let all = table.rules.len() as u64;
+        if chain.hook.is_some() {
+            self.error(span, format!("the built-in chain {name} cannot be deleted"), None);
+        } else if !chain.order.is_empty() {
+            self.error(
+                span,
+                format!("chain {name} still has rules"),
+                Some(format!("put `-F {name}` before")),
+            );
+        } else if !self.counts.spend(all, self.options.edit_steps_max) {
+            self.too_many_edits(&span);
+        } else if self.current.as_ref().is_some_and(|t| t.is_referenced(name)) {
+            self.error(span, format!("rules still lead to chain {name}"), None);
+        } else if let Some(table) = self.current.as_mut() {
+            table.chains[index as usize].gone = true;
+            table.by_name.remove(name);
+            self.counts.chains -= 1;
+        }
+    }
+
+    /// `-X` without a name: every user chain that no rule uses.
+    pub(crate) fn delete_all_chains(&mut self, span: Range<usize>) {
+        let Some(table) = self.current.as_ref() else { return };
+        let user = table.chains.iter().filter(|c| c.hook.is_none() && !c.gone);
+        let (empty, full): (Vec<_>, Vec<_>) = user.partition(|c| c.order.is_empty());
+        if let Some(chain) = full.first() {
+            let message = format!("chain {} still has rules", chain.name);
+            self.error(span, message, Some("put `-F` before".into()));
+            return;
+        }
+        let names: Vec<Name> = empty.iter().map(|c| c.name.clone()).collect();
+        if let Some(name) = names.iter().find(|n| table.is_referenced(n)) {
+            let message = format!("rules still lead to chain {name}");
+            self.error(span, message, None);
+            return;
+        }
+        let Some(table) = self.current.as_mut() else { return };
+        for name in names {
+            if let Some(index) = table.by_name.remove(&name) {
+                table.chains[index as usize].gone = true;
+                self.counts.chains -= 1;
+            }
+        }
+    }
+
+    /// `-E OLD NEW`
+    pub(crate) fn rename_chain(&mut self, old: &str, new: &str, span: Range<usize>) {
+        let Some(table) = self.current.as_mut() else { return };
+        let Some(&index) = table.by_name.get(old) else {
+            self.error(span, format!("chain {old} is not declared"), None);
+            return;
+        };
+        if table.by_name.contains_key(new) || table.chains[index as usize].hook.is_some() {
+            self.error(span, format!("chain {old} cannot be called {new}"), None);
+            return;
+        }
+        let name: Name = new.into();
+        table.by_name.remove(old);
+        table.by_name.insert(name.clone(), index);
+        table.chains[index as usize].name = name.clone();
+        for rule in table.rules.iter_mut().flatten() {
+            match &mut rule.target {
+                Target::Jump(target) | Target::Goto(target) if &**target == old => *target = name.clone(),
+                _ => {}
+            }
+        }
+    }
+
+    /// `-P CHAIN POLICY`
+    pub(crate) fn set_policy(&mut self, name: &str, policy: Policy, span: Range<usize>) {
+        let Some(table) = self.current.as_mut() else { return };
+        match table.chain_mut(name) {
+            Some(chain) if chain.hook.is_some() => chain.policy = Some(policy),
+            _ => self.error(span, format!("`{name}` is no built-in chain and has no policy"), None),
+        }
+    }
+
+    /// `-Z`: takes the counters of a chain, or of one rule (from 0) of it, back to zero.
+    pub(crate) fn zero(&mut self, chain: u32, at: Option<usize>) {
+        let Some(table) = self.current.as_mut() else { return };
+        let draft = &mut table.chains[chain as usize];
+        let ids: Vec<u32> = match at {
+            Some(at) => draft.order.get(at).copied().into_iter().collect(),
+            None => {
+                draft.counters = Counters::default();
+                draft.order.iter().copied().collect()
+            }
+        };
+        for id in ids {
+            if let Some(rule) = &mut table.rules[id as usize] {
+                rule.counters = Counters::default();
+            }
+        }
+    }
+
+    /// The table in its final form: names that waited for their chain resolved, loops reported,
+    /// chains in order.
+    pub(crate) fn finish_table(&mut self, mut builder: TableBuilder) -> Table {
+        for pending in std::mem::take(&mut builder.pending) {
+            self.resolve(&mut builder, pending);
+        }
+        self.report_loops(&builder);
+        let TableBuilder { kind, chains, mut rules, .. } = builder;
+        let mut finished: Vec<Chain> = chains
+            .into_iter()
+            .filter(|c| !c.gone)
+            .map(|c| Chain {
+                rules: c.order.iter().filter_map(|id| rules[*id as usize].take()).collect(),
+                name: c.name,
+                hook: c.hook,
+                policy: c.policy,
+                counters: c.counters,
+                line: c.line,
+            })
+            .collect();
+        let built_in_count = kind.hooks().len();
+        finished[built_in_count..].sort_by(|a, b| a.name.cmp(&b.name));
+        Table { kind, chains: finished }
+    }
+
+    fn resolve(&mut self, builder: &mut TableBuilder, pending: Pending) {
+        let Pending { rule, name, goto, span, place } = pending;
+        let chain = builder.chain(&name).map(|c| (c.name.clone(), c.line));
+        let Some(Some(rule)) = builder.rules.get_mut(rule as usize) else { return };
+        if let Some((name, line)) = chain {
+            let message = format!("chain {name} is declared only on line {line}, after this use of it");
+            self.error_at(place, span, message, Some("declare chains at the head of their table".into()));
+            rule.target = if goto { Target::Goto(name) } else { Target::Jump(name) };
+            return;
+        }
+        let (message, help) = if goto {
+            (format!("`{name}` is no chain of this table"), None)
+        } else {
+            let near = crate::registry::nearest(crate::registry::Kind::Target, &name, self.family);
+            let help = near.map(|n| format!("{n} is a target of a similar name"));
+            (format!("`{name}` is neither a target nor a chain of this table"), help)
+        };
+        let help = help.or_else(|| Some(format!("declare it: `:{name} - [0:0]`")));
+        self.error_at(place, span, message, help);
+        if !matches!(rule.target, Target::Extension(_)) {
+            let spec = ExtensionRef::Opaque(name);
+            rule.target = Target::Extension(Extension { spec, settings: Vec::new(), words: Vec::new() });
+        }
+    }
+}
+
+impl super::Counts {
+    /// Counts steps of editing; `false`: the limit is reached.
+    fn spend(&mut self, steps: u64, max: u64) -> bool {
+        self.edit_steps = self.edit_steps.saturating_add(steps);
+        self.edit_steps <= max
+    }
+}

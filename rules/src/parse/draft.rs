@@ -1,0 +1,218 @@
+//! A rule while its words are read: the IP part, matches and a target, with the places of what
+//! was written, and the laws of the registry once all is read.
+
+use std::ops::Range;
+
+use crate::model::{AddressTest, Counters, Extension, ExtensionRef, Family, IpPart, ProtocolTest, Setting};
+use crate::registry::{Default, ExtensionSpec, FinishContext, Law, OptionSpec};
+use crate::value::Value;
+
+/// A fault of a rule, before its place in the text is worked out.
+pub(crate) type Report<'r> = dyn FnMut(Range<usize>, String, Option<String>) + 'r;
+
+/// A match or target while its options are read.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) spec: ExtensionRef,
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) words: Vec<Box<str>>,
+    /// The place of its name.
+    pub(crate) span: Range<usize>,
+    /// Options given, the hidden ones included.
+    pub(crate) given: Vec<&'static OptionSpec>,
+}
+
+impl Active {
+    pub(crate) fn known(spec: &'static ExtensionSpec, span: Range<usize>) -> Active {
+        Active {
+            spec: ExtensionRef::Known(spec),
+            settings: Vec::new(),
+            words: Vec::new(),
+            span,
+            given: Vec::new(),
+        }
+    }
+
+    pub(crate) fn opaque(name: &str, span: Range<usize>) -> Active {
+        Active {
+            spec: ExtensionRef::Opaque(name.into()),
+            settings: Vec::new(),
+            words: Vec::new(),
+            span,
+            given: Vec::new(),
+        }
+    }
+
+    /// The entry, of one that has it.
+    pub(crate) fn known_spec(&self) -> Option<&'static ExtensionSpec> {
+        match self.spec {
+            ExtensionRef::Known(spec) => Some(spec),
+            ExtensionRef::Opaque(_) => None,
+        }
+    }
+
+    /// Adds an option as read: written out when it is short for another one, left out when it
+    /// says what holds anyway. `Err`: it was given before.
+    pub(crate) fn add(
+        &mut self,
+        option: &'static OptionSpec,
+        negated: bool,
+        value: Value,
+        family: Family,
+    ) -> Result<(), ()> {
+        let Some(spec) = self.known_spec() else { return Ok(()) };
+        let (option, negated, value) = match option.short_for {
+            Some(short) => match spec.option(short.option) {
+                Some(long) => (long, negated != short.flips, (short.value)(&value)),
+                None => (option, negated, value),
+            },
+            None => (option, negated, value),
+        };
+        if !option.repeats && self.given.iter().any(|o| std::ptr::eq(*o, option)) {
+            return Err(());
+        }
+        self.given.push(option);
+        let says_nothing = match option.default {
+            Default::Hidden(text) => !negated && option.value.parse(&[text], family).as_ref() == Ok(&value),
+            _ => false,
+        };
+        if !says_nothing {
+            self.settings.push(Setting { option, negated, value });
+        }
+        Ok(())
+    }
+
+    /// The extension in canonical form; laws broken are reported at its name.
+    pub(crate) fn finish(
+        mut self,
+        protocol: ProtocolTest,
+        matches: &[Extension],
+        family: Family,
+        report: &mut Report<'_>,
+    ) -> Extension {
+        if let Some(spec) = self.known_spec() {
+            self.check_laws(spec, report);
+            self.check_protocol(spec, protocol, family, report);
+            add_defaults(spec, &mut self.settings, family);
+            sort(spec, &mut self.settings);
+            if let Some(finish) = spec.quirks.finish {
+                let number = if protocol.negated { 0 } else { protocol.number };
+                let context = FinishContext { family, protocol: number, spec, matches };
+                if let Err(message) = finish(&mut self.settings, &context) {
+                    report(self.span.clone(), format!("{}: {message}", spec.name), None);
+                }
+            }
+        }
+        Extension { spec: self.spec, settings: self.settings, words: self.words }
+    }
+
+    fn gives(&self, name: &str) -> bool {
+        self.given.iter().any(|o| o.name == name)
+    }
+
+    fn check_laws(&self, spec: &'static ExtensionSpec, report: &mut Report<'_>) {
+        let name = spec.name;
+        for option in spec.options.iter().filter(|o| o.required && !self.gives(o.name)) {
+            let help = format!("add --{} {}", option.name, option.value.hint());
+            report(
+                self.span.clone(),
+                format!("{name} needs --{}", option.name),
+                Some(help.trim_end().into()),
+            );
+        }
+        for law in spec.laws {
+            match law {
+                Law::AnyOf(names) if !names.iter().any(|n| self.gives(n)) => {
+                    report(self.span.clone(), format!("{name} needs {}", list(names, " or ")), None);
+                }
+                Law::OneOf(names) if names.iter().filter(|n| self.gives(n)).count() > 1 => {
+                    report(self.span.clone(), format!("{name} takes one of {}", list(names, ", ")), None);
+                }
+                Law::Needs(one, other) if self.gives(one) && !self.gives(other) => {
+                    report(self.span.clone(), format!("{name}: --{one} needs --{other}"), None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn check_protocol(
+        &self,
+        spec: &'static ExtensionSpec,
+        protocol: ProtocolTest,
+        family: Family,
+        report: &mut Report<'_>,
+    ) {
+        if spec.protocols.is_empty() || (!protocol.negated && spec.protocols.contains(&protocol.number)) {
+            return;
+        }
+        let names: Vec<String> = spec
+            .protocols
+            .iter()
+            .map(|p| crate::names::protocol_name(*p).map_or_else(|| p.to_string(), str::to_owned))
+            .collect();
+        let _ = family;
+        report(
+            self.span.clone(),
+            format!("{} looks at {} only, which the rule does not ask for", spec.name, names.join(", ")),
+            Some(format!("add -p {}", names[0])),
+        );
+    }
+}
+
+fn list(names: &[&str], between: &str) -> String {
+    let dashed: Vec<String> = names.iter().map(|n| format!("--{n}")).collect();
+    dashed.join(between)
+}
+
+/// Adds what is always printed.
+fn add_defaults(spec: &'static ExtensionSpec, settings: &mut Vec<Setting>, family: Family) {
+    for option in spec.options {
+        let Default::Shown(text) = option.default else { continue };
+        if settings.iter().any(|s| std::ptr::eq(s.option, option)) {
+            continue;
+        }
+        if let Ok(value) = option.value.parse(&[text], family) {
+            settings.push(Setting { option, negated: false, value });
+        }
+    }
+}
+
+/// Puts settings in the order of the registry, group by group.
+fn sort(spec: &'static ExtensionSpec, settings: &mut [Setting]) {
+    let place = |s: &Setting| spec.options.iter().position(|o| std::ptr::eq(o, s.option));
+    if settings.len() < 2 {
+        return;
+    }
+    let Some(separator) = spec.group_by else {
+        settings.sort_by_key(place);
+        return;
+    };
+    for group in settings.split_mut(|s| s.option.name == separator) {
+        group.sort_by_key(place);
+    }
+}
+
+/// A rule while its words are read.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) counters: Counters,
+    pub(crate) sources: Vec<AddressTest>,
+    pub(crate) destinations: Vec<AddressTest>,
+    pub(crate) ip: IpPart,
+    pub(crate) matches: Vec<Active>,
+    pub(crate) target: Option<DraftTarget>,
+    /// Places of what may stand once.
+    pub(crate) seen: Vec<(char, Range<usize>)>,
+}
+
+/// What `-j` or `-g` named.
+#[derive(Debug)]
+pub(crate) enum DraftTarget {
+    /// A target of the registry, or an unknown one.
+    Extension(Active),
+    /// A chain.
+    Chain { name: crate::model::Name, goto: bool },
+    /// A name that is no target and not yet a chain; its options are kept.
+    Unknown { active: Active, goto: bool },
+}
