@@ -139,7 +139,7 @@ impl Parser<'_> {
                 format!("chain name of {} bytes is not within 1 to {CHAIN_NAME_BYTES_MAX}", name.len());
             self.error(span.clone(), message, None);
         } else if name.starts_with(['-', '!']) {
-            self.error(span.clone(), format!("chain name `{name}` begins as an option does"), None);
+            self.warn(span.clone(), format!("chain name `{name}` begins as an option does"), None);
         }
         if self.counts.chains >= self.options.chain_count_max {
             let message =
@@ -231,9 +231,9 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes the first rule that equals `rule`, counters and line aside, out of a chain.
-    pub(crate) fn remove_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) {
-        let Some(table) = self.current.as_ref() else { return };
+    /// The position of the first rule of a chain that equals `rule`, counters and line aside.
+    pub(crate) fn find_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) -> Option<usize> {
+        let table = self.current.as_ref()?;
         let same = |id: &u32| {
             table.rules[*id as usize]
                 .as_ref()
@@ -244,12 +244,12 @@ impl Parser<'_> {
         let looked_at = found.unwrap_or(order.len()) as u64;
         if !self.counts.spend(looked_at, self.options.edit_steps_max) {
             self.too_many_edits(span);
-            return;
+            return None;
         }
-        match found {
-            Some(at) => self.remove_at(chain, at, span),
-            None => self.error(span.clone(), "no rule of the chain equals this one", None),
+        if found.is_none() {
+            self.error(span.clone(), "no rule of the chain equals this one", None);
         }
+        found
     }
 
     /// `-F`: takes all rules out of a chain.

@@ -362,6 +362,14 @@ impl<'t> Parser<'t> {
             );
             return;
         }
+        if span.end == self.text.len() {
+            let help = "end the file with a newline";
+            self.error(
+                span.clone(),
+                "COMMIT without an end of line, which the kernel's tools do not take",
+                Some(help.into()),
+            );
+        }
         if line != "COMMIT" {
             self.error(span, "blanks after COMMIT, which the kernel's tools do not take", None);
         }
@@ -383,7 +391,11 @@ impl<'t> Parser<'t> {
         let Some(first) = words.first() else {
             if self.current.is_some() {
                 let end = self.line_start + line.len();
-                self.warn(self.line_start..end, "a line of blanks", None);
+                self.error(
+                    self.line_start..end,
+                    "a line of blanks is no command",
+                    Some("leave it empty".into()),
+                );
             }
             return;
         };

@@ -126,7 +126,9 @@ impl Parser<'_> {
         } else if let Some(long) = text.strip_prefix("--").filter(|l| !l.is_empty()) {
             let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
             self.long_option(line, word, name, value);
-        } else if text.len() > 1 && text.starts_with('-') && text != "--" {
+        } else if text == "--" {
+            // The end of options, after which nothing may stand anyway.
+        } else if text.len() > 1 && text.starts_with('-') {
             self.short_options(line, word);
         } else {
             line.bang = None;
@@ -618,9 +620,7 @@ impl Parser<'_> {
                     if letter == 'F' { self.flush(index) } else { self.zero(index, at) }
                 }
             }
-            ('L' | 'S' | 'C', _) => {
-                self.warn(span.clone(), "the command changes nothing and is left out", None)
-            }
+            ('L' | 'S', _) => self.warn(span.clone(), "the command changes nothing and is left out", None),
             (_, Some(name)) => {
                 let name = name.clone();
                 self.edit(&command, &name, line);
@@ -664,9 +664,13 @@ impl Parser<'_> {
         let hook = self.current.as_ref().and_then(|t| t.chains[chain as usize].hook);
         let (rules, pending) = self.finish_rules(line, hook);
         match command.letter {
-            'D' => {
+            'D' | 'C' => {
                 for rule in &rules {
-                    self.remove_equal(chain, rule, &span);
+                    if let Some(at) = self.find_equal(chain, rule, &span)
+                        && command.letter == 'D'
+                    {
+                        self.remove_at(chain, at, &span);
+                    }
                 }
             }
             'R' => match (number, <[Rule; 1]>::try_from(rules)) {

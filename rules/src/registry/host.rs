@@ -267,7 +267,7 @@ const MONTH_DAYS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /// Leap years between 1970 and 2038 are those that four divides.
 fn leap(year: u64) -> u64 {
-    u64::from(year % 4 == 0)
+    u64::from(year.is_multiple_of(4))
 }
 
 fn month_days(year: u64, month: usize) -> u64 {

@@ -653,7 +653,7 @@ fn parse_icmp(text: &str, names: &[IcmpName]) -> Result<Value, ValueFault> {
 
 fn write_icmp(kind: u8, codes: (u8, u8), names: &[IcmpName], out: &mut String) {
     let any = names.first().is_some_and(|n| n.kind == 255);
-    if any && kind == 255 && (codes == (0, 255) || codes == (255, 255)) {
+    if any && kind == 255 && codes == (0, 255) {
         out.push_str("any");
         return;
     }

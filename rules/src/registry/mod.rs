@@ -15,6 +15,9 @@
 //!   ipv6        frag rt hbh mh …
 //! ```
 
+// All `finish` functions have one signature, whether or not they add and remove settings.
+#![allow(clippy::ptr_arg)]
+
 mod address;
 mod alter;
 mod conntrack;

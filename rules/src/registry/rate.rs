@@ -114,25 +114,32 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         residual: Some(Residual::Pure),
         options: &[
             flag("rateest-delta", "compare the difference to the rates given"),
-            option("rateest", ValueKind::text(15), "name of the estimator").or(&["rateest1"]),
-            option("rateest-bps1", ValueKind::Custom(&BIT_RATE), "bits a second")
-                .or(&["rateest-bps"])
-                .value_optional(),
-            option("rateest-pps1", ValueKind::number(U32), "packets a second")
-                .or(&["rateest-pps"])
-                .value_optional(),
+            option("rateest1", ValueKind::text(15), "name of the first estimator of two"),
+            option("rateest", ValueKind::text(15), "name of the estimator"),
+            option(
+                "rateest-bps1",
+                ValueKind::Custom(&BIT_RATE),
+                "bits a second, by which the first is lowered",
+            ),
+            option("rateest-pps1", ValueKind::number(U32), "packets a second, by which the first is lowered"),
             flag("rateest-lt", "lower").not(),
             flag("rateest-gt", "higher").not(),
             flag("rateest-eq", "equal").not(),
+            option("rateest-bps", ValueKind::Custom(&BIT_RATE), "than so many bits a second")
+                .value_optional(),
+            option("rateest-pps", ValueKind::number(U32), "than so many packets a second").value_optional(),
+            option("rateest-bps2", ValueKind::Custom(&BIT_RATE), "than so many bits a second")
+                .value_optional(),
+            option("rateest-pps2", ValueKind::number(U32), "than so many packets a second").value_optional(),
             option("rateest2", ValueKind::text(15), "name of the second estimator"),
-            option("rateest-bps2", ValueKind::Custom(&BIT_RATE), "bits a second").value_optional(),
-            option("rateest-pps2", ValueKind::number(U32), "packets a second").value_optional(),
         ],
         laws: &[
-            Law::AnyOf(&["rateest"]),
+            Law::AnyOf(&["rateest", "rateest1"]),
+            Law::OneOf(&["rateest", "rateest1"]),
             Law::AnyOf(&["rateest-lt", "rateest-gt", "rateest-eq"]),
             Law::OneOf(&["rateest-lt", "rateest-gt", "rateest-eq"]),
         ],
+        quirks: Quirks::finish(rateest_finish),
         ..ExtensionSpec::MATCH
     },
 ];
@@ -211,9 +218,9 @@ fn parse_size(text: &str) -> Result<u64, ValueFault> {
 }
 
 fn write_bytes(bytes: u64, out: &mut String) {
-    let shown = if bytes >= 1 << 20 && bytes % (1 << 20) == 0 {
+    let shown = if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
         format!("{}mb", bytes >> 20)
-    } else if bytes >= 1 << 10 && bytes % (1 << 10) == 0 {
+    } else if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) {
         format!("{}kb", bytes >> 10)
     } else {
         format!("{bytes}b")
@@ -262,6 +269,17 @@ fn hashlimit_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) ->
     // The unit that was written is spent: two rates that print alike are equal.
     for s in settings.iter_mut().filter(|s| matches!(s.option.name, "hashlimit-upto" | "hashlimit-above")) {
         s.value = Value::Range(period, shown);
+    }
+    Ok(())
+}
+
+/// One estimator is called `rateest`, the first of two `rateest1`.
+fn rateest_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
+    let name = if setting(settings, "rateest2").is_some() { "rateest1" } else { "rateest" };
+    for s in settings.iter_mut().filter(|s| matches!(s.option.name, "rateest" | "rateest1")) {
+        if let Some(option) = context.spec.option(name) {
+            s.option = option;
+        }
     }
     Ok(())
 }
