@@ -97,6 +97,12 @@ impl TableBuilder {
     }
 }
 
+/// What an edit at a place costs: it moves four bytes for each rule up to the nearer end, of
+/// which a step (a rule compared) is worth sixteen.
+fn moved(at: usize, length: usize) -> u64 {
+    (at.min(length.saturating_sub(at)) / 16) as u64
+}
+
 /// The chain that a rule leads to.
 pub(crate) fn leads_to(rule: &Rule) -> Option<&str> {
     match &rule.target {
@@ -196,8 +202,7 @@ impl Parser<'_> {
         match at {
             None => order.push_back(id),
             Some(at) => {
-                let moved = at.min(order.len().saturating_sub(at)) as u64;
-                if !self.counts.spend(moved, self.options.edit_steps_max) {
+                if !self.counts.spend(moved(at, order.len()), self.options.edit_steps_max) {
                     self.too_many_edits(span);
                     return None;
                 }
@@ -220,8 +225,7 @@ impl Parser<'_> {
     pub(crate) fn remove_at(&mut self, chain: u32, at: usize, span: &Range<usize>) {
         let Some(table) = self.current.as_mut() else { return };
         let order = &mut table.chains[chain as usize].order;
-        let moved = at.min(order.len().saturating_sub(at)) as u64;
-        if !self.counts.spend(moved, self.options.edit_steps_max) {
+        if !self.counts.spend(moved(at, order.len()), self.options.edit_steps_max) {
             self.too_many_edits(span);
             return;
         }
@@ -233,6 +237,10 @@ impl Parser<'_> {
 
     /// The position of the first rule of a chain that equals `rule`, counters and line aside.
     pub(crate) fn find_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) -> Option<usize> {
+        if self.counts.edit_steps > self.options.edit_steps_max {
+            self.too_many_edits(span);
+            return None;
+        }
         let table = self.current.as_ref()?;
         let same = |id: &u32| {
             table.rules[*id as usize]

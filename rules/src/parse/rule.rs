@@ -21,13 +21,13 @@ use super::words::Word;
 
 /// What a line asks for.
 #[derive(Debug, Clone)]
-struct Command {
+struct Command<'l> {
     letter: Letter,
-    chain: Option<Box<str>>,
+    chain: Option<&'l str>,
     /// Place of the chain's name, or of the command.
     span: Range<usize>,
     /// The second word: a rule's number, a policy, a new name.
-    argument: Option<(Box<str>, Range<usize>)>,
+    argument: Option<(&'l str, Range<usize>)>,
 }
 
 /// Whose option it is.
@@ -46,11 +46,11 @@ enum Found {
 }
 
 /// A line while its words are read.
-struct Line<'l, 'w> {
-    words: &'l [Word<'w>],
+struct Line<'l> {
+    words: &'l [Word<'l>],
     next: usize,
     draft: Draft,
-    command: Option<Command>,
+    command: Option<Command<'l>>,
     /// Owners of options, the newest last.
     owners: Vec<Owner>,
     /// The unknown extension that takes words which are nobody else's.
@@ -99,7 +99,7 @@ impl Parser<'_> {
     }
 
     /// `[packets:bytes]` before a rule.
-    fn counters_prefix(&mut self, line: &mut Line<'_, '_>) {
+    fn counters_prefix(&mut self, line: &mut Line<'_>) {
         let Some(word) = line.words.first().filter(|w| w.text.starts_with('[')) else { return };
         line.next = 1;
         match super::parse_counters(&word.text) {
@@ -111,7 +111,7 @@ impl Parser<'_> {
         }
     }
 
-    fn word(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>) {
+    fn word<'l>(&mut self, line: &mut Line<'l>, word: &'l Word<'l>) {
         let text = &*word.text;
         if let Some(owner) = line.open
             && !begins_core(line, word)
@@ -138,7 +138,7 @@ impl Parser<'_> {
     }
 
     /// `-s1.2.3.4`, `-nv`, `-f`: letters up to the first that takes a word.
-    fn short_options(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>) {
+    fn short_options<'l>(&mut self, line: &mut Line<'l>, word: &'l Word<'l>) {
         let text = word.text.get(1..).unwrap_or("");
         for (i, letter) in text.char_indices() {
             let Some(wants) = core_options::wants(letter).filter(|_| letter != '0') else {
@@ -156,7 +156,13 @@ impl Parser<'_> {
         }
     }
 
-    fn long_option(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, name: &str, value: Option<&str>) {
+    fn long_option<'l>(
+        &mut self,
+        line: &mut Line<'l>,
+        word: &'l Word<'l>,
+        name: &'l str,
+        value: Option<&'l str>,
+    ) {
         let mut found = line.find(name);
         if matches!(found, Found::Nothing) && self.add_protocol_match(line, name) {
             found = line.find(name);
@@ -178,7 +184,7 @@ impl Parser<'_> {
     }
 
     /// An option that nobody has: taken by an unknown extension of the rule, or a fault.
-    fn unknown_option(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, name: &str) {
+    fn unknown_option(&mut self, line: &mut Line<'_>, word: &Word<'_>, name: &str) {
         let opaque = line
             .owners
             .iter()
@@ -200,7 +206,7 @@ impl Parser<'_> {
     }
 
     /// A remedy for an option that nobody in the rule has.
-    fn nearest_option(&self, line: &Line<'_, '_>, name: &str) -> Option<String> {
+    fn nearest_option(&self, line: &Line<'_>, name: &str) -> Option<String> {
         let here = line.owners.iter().filter_map(|o| line.active(*o)?.known_spec());
         let near = here.clone().flat_map(|s| s.options).map(|o| o.name);
         let near = near.chain(LONG.iter().map(|(n, _)| *n));
@@ -223,7 +229,7 @@ impl Parser<'_> {
     }
 
     /// Adds the match of the rule's protocol, when the option is one of its.
-    fn add_protocol_match(&mut self, line: &mut Line<'_, '_>, name: &str) -> bool {
+    fn add_protocol_match(&mut self, line: &mut Line<'_>, name: &str) -> bool {
         let protocol = line.draft.ip.protocol.number;
         if line.protocol_match_added || protocol == 0 {
             return false;
@@ -244,7 +250,7 @@ impl Parser<'_> {
 
     fn extension_option(
         &mut self,
-        line: &mut Line<'_, '_>,
+        line: &mut Line<'_>,
         owner: Owner,
         option: &'static OptionSpec,
         word: &Word<'_>,
@@ -301,14 +307,14 @@ impl Parser<'_> {
                 match fault.meant {
                     Some(value) => _ = active.add(option, negated, value, family),
                     // The option counts as given: its absence is not a second fault.
-                    None => active.given.push(option),
+                    None => _ = active.note_given(option),
                 }
             }
         }
     }
 
     /// Whether a `!` stands before the option.
-    fn take_bang(&mut self, line: &mut Line<'_, '_>, negatable: bool, word: &Word<'_>) -> bool {
+    fn take_bang(&mut self, line: &mut Line<'_>, negatable: bool, word: &Word<'_>) -> bool {
         let Some(bang) = line.bang.take() else { return false };
         if !negatable {
             let name = &word.text;
@@ -332,43 +338,45 @@ impl Parser<'_> {
     }
 
     /// The word that belongs to an option of the tool.
-    fn core_value(
+    fn core_value<'l>(
         &mut self,
-        line: &mut Line<'_, '_>,
+        line: &mut Line<'l>,
         letter: Letter,
-        word: &Word<'_>,
-        attached: Option<&str>,
+        word: &Word<'l>,
+        attached: Option<&'l str>,
         negated: &mut bool,
-    ) -> Option<(Box<str>, Range<usize>)> {
+    ) -> Option<(&'l str, Range<usize>)> {
         if let Some(text) = attached {
             let start = word.span.end.saturating_sub(text.len()).max(word.span.start);
-            return Some((text.into(), start..word.span.end));
+            return Some((text, start..word.span.end));
         }
+        let words = line.words;
         let negatable = matches!(letter, 's' | 'd' | 'i' | 'o' | 'p');
         if negatable
-            && line.next + 1 < line.words.len()
-            && line.words[line.next].text == "!"
-            && !line.words[line.next].quoted
+            && let [bang, _, ..] = &words[line.next..]
+            && bang.text == "!"
+            && !bang.quoted
         {
-            let bang = &line.words[line.next];
             line.next += 1;
             self.old_negation(word, bang, true);
             *negated = !*negated;
         }
-        match line.words.get(line.next) {
-            Some(value) => {
-                line.next += 1;
-                Some((value.text.clone().into(), value.span.clone()))
-            }
-            None => {
-                self.error(word.span.clone(), format!("{} needs a value", word.text), None);
-                None
-            }
-        }
+        let Some(value) = words.get(line.next) else {
+            self.error(word.span.clone(), format!("{} needs a value", word.text), None);
+            return None;
+        };
+        line.next += 1;
+        Some((&value.text, value.span.clone()))
     }
 
     /// An option of the tool.
-    fn core(&mut self, line: &mut Line<'_, '_>, letter: Letter, word: &Word<'_>, attached: Option<&str>) {
+    fn core<'l>(
+        &mut self,
+        line: &mut Line<'l>,
+        letter: Letter,
+        word: &'l Word<'l>,
+        attached: Option<&'l str>,
+    ) {
         line.open = None;
         let negatable = matches!(letter, 's' | 'd' | 'i' | 'o' | 'p' | 'f');
         let mut negated = self.take_bang(line, negatable, word);
@@ -392,10 +400,10 @@ impl Parser<'_> {
             ('i', Some(value)) => line.draft.ip.in_interface = self.interface(&value, negated),
             ('o', Some(value)) => line.draft.ip.out_interface = self.interface(&value, negated),
             ('p', Some(value)) => line.draft.ip.protocol = self.protocol(&value, negated),
-            ('m', Some((name, span))) => self.add_match(line, &name, span),
-            ('j', Some((name, span))) => self.set_target(line, &name, span, false),
-            ('g', Some((name, span))) => self.set_target(line, &name, span, true),
-            ('c', Some((packets, span))) => self.set_counters(line, &packets, span),
+            ('m', Some((name, span))) => self.add_match(line, name, span),
+            ('j', Some((name, span))) => self.set_target(line, name, span, false),
+            ('g', Some((name, span))) => self.set_target(line, name, span, true),
+            ('c', Some((packets, span))) => self.set_counters(line, packets, span),
             ('f', _) => self.fragment(line, word, negated),
             ('t', _) => {
                 let help = "the line *TABLE above says it";
@@ -410,7 +418,7 @@ impl Parser<'_> {
     }
 
     /// Notes that an option which may stand once stands here.
-    fn once(&mut self, line: &mut Line<'_, '_>, letter: Letter, word: &Word<'_>) {
+    fn once(&mut self, line: &mut Line<'_>, letter: Letter, word: &Word<'_>) {
         let kind = if letter == 'g' { 'j' } else { letter };
         if line.draft.seen.iter().any(|(seen, _)| *seen == kind) {
             self.error(word.span.clone(), format!("{} is given twice", word.text), None);
@@ -418,12 +426,12 @@ impl Parser<'_> {
         line.draft.seen.push((kind, word.span.clone()));
     }
 
-    fn command(
+    fn command<'l>(
         &mut self,
-        line: &mut Line<'_, '_>,
+        line: &mut Line<'l>,
         letter: Letter,
-        word: &Word<'_>,
-        value: Option<(Box<str>, Range<usize>)>,
+        word: &Word<'l>,
+        value: Option<(&'l str, Range<usize>)>,
     ) {
         if line.command.is_some() {
             self.error(word.span.clone(), "a line can have one command only", None);
@@ -434,22 +442,22 @@ impl Parser<'_> {
             None => (None, word.span.clone()),
         };
         let mut argument = None;
-        let takes_number = matches!(letter, 'D' | 'I' | 'R' | 'Z' | 'L' | 'S');
-        let takes_word = matches!(letter, 'P' | 'E');
-        if let Some(next) = line.words.get(line.next)
+        let words = line.words;
+        let takes_argument = matches!(letter, 'D' | 'I' | 'R' | 'Z' | 'L' | 'S' | 'P' | 'E');
+        if let Some(next) = words.get(line.next)
             && chain.is_some()
-            && (takes_word || takes_number)
+            && takes_argument
             && !next.text.starts_with('-')
             && next.text != "!"
         {
-            argument = Some((Box::from(&*next.text), next.span.clone()));
+            argument = Some((&*next.text, next.span.clone()));
             line.next += 1;
         }
         line.command = Some(Command { letter, chain, span, argument });
     }
 
     /// Addresses with commas between: one rule for each.
-    fn addresses(&mut self, (text, span): &(Box<str>, Range<usize>), negated: bool) -> Vec<AddressTest> {
+    fn addresses(&mut self, (text, span): &(&str, Range<usize>), negated: bool) -> Vec<AddressTest> {
         let mut tests = Vec::new();
         let mut start = span.start;
         for part in text.split(',') {
@@ -469,7 +477,7 @@ impl Parser<'_> {
         tests
     }
 
-    fn interface(&mut self, (text, span): &(Box<str>, Range<usize>), negated: bool) -> InterfaceTest {
+    fn interface(&mut self, (text, span): &(&str, Range<usize>), negated: bool) -> InterfaceTest {
         const NAME_BYTES_MAX: usize = 15;
         if text.is_empty() {
             self.error(span.clone(), "an interface without a name", None);
@@ -483,11 +491,11 @@ impl Parser<'_> {
         }
         match text.strip_suffix('+') {
             Some(name) => InterfaceTest { name: Some(name.into()), prefix: true, negated },
-            None => InterfaceTest { name: Some((&**text).into()), prefix: false, negated },
+            None => InterfaceTest { name: Some((*text).into()), prefix: false, negated },
         }
     }
 
-    fn protocol(&mut self, (text, span): &(Box<str>, Range<usize>), negated: bool) -> ProtocolTest {
+    fn protocol(&mut self, (text, span): &(&str, Range<usize>), negated: bool) -> ProtocolTest {
         let Some(number) = protocol_number(text) else {
             let help = "write its number, or a name such as tcp";
             self.error(span.clone(), format!("`{text}` is no known protocol"), Some(help.into()));
@@ -508,7 +516,7 @@ impl Parser<'_> {
         ProtocolTest { number, negated }
     }
 
-    fn fragment(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, negated: bool) {
+    fn fragment(&mut self, line: &mut Line<'_>, word: &Word<'_>, negated: bool) {
         if self.family == Family::V6 {
             let help = "test the fragment header by -m frag";
             self.error(word.span.clone(), "-f is for IPv4", Some(help.into()));
@@ -518,7 +526,7 @@ impl Parser<'_> {
     }
 
     /// `-c packets bytes` or `-c packets,bytes`
-    fn set_counters(&mut self, line: &mut Line<'_, '_>, packets: &str, span: Range<usize>) {
+    fn set_counters(&mut self, line: &mut Line<'_>, packets: &str, span: Range<usize>) {
         let counters = match packets.split_once(',') {
             Some((packets, bytes)) => (packets.parse().ok(), bytes.parse().ok()),
             None => {
@@ -533,7 +541,13 @@ impl Parser<'_> {
         }
     }
 
-    fn add_match(&mut self, line: &mut Line<'_, '_>, name: &str, span: Range<usize>) {
+    fn add_match(&mut self, line: &mut Line<'_>, name: &str, span: Range<usize>) {
+        if line.draft.matches.len() >= self.options.matches_of_rule_max {
+            let message = format!("the rule has more than {} matches", self.options.matches_of_rule_max);
+            self.error(span, message, Some("split it over chains".into()));
+            line.next = line.words.len();
+            return;
+        }
         if let Some(spec) = registry::find(Kind::Match, name, self.family) {
             line.push_match(Active::known(spec, span));
             return;
@@ -552,7 +566,7 @@ impl Parser<'_> {
         line.open = line.owners.last().copied();
     }
 
-    fn set_target(&mut self, line: &mut Line<'_, '_>, name: &str, span: Range<usize>, goto: bool) {
+    fn set_target(&mut self, line: &mut Line<'_>, name: &str, span: Range<usize>, goto: bool) {
         if name.is_empty() || name.starts_with(['-', '!']) {
             self.error(span, format!("`{name}` is no name of a target"), None);
             return;
@@ -583,9 +597,9 @@ impl Parser<'_> {
     }
 
     /// Does what the command says.
-    fn carry_out(&mut self, command: Command, line: Line<'_, '_>) {
+    fn carry_out(&mut self, command: Command<'_>, line: Line<'_>) {
         let Command { letter, ref chain, ref span, ref argument } = command;
-        let argument_text = argument.as_ref().map(|(text, _)| &**text);
+        let argument_text = argument.as_ref().map(|(text, _)| *text);
         match (letter, chain) {
             ('N', Some(name)) => {
                 let taken =
@@ -622,15 +636,14 @@ impl Parser<'_> {
             }
             ('L' | 'S', _) => self.warn(span.clone(), "the command changes nothing and is left out", None),
             (_, Some(name)) => {
-                let name = name.clone();
-                self.edit(&command, &name, line);
+                self.edit(&command, name, line);
             }
             _ => self.error(span.clone(), "the command needs a chain", None),
         }
     }
 
     /// `-A`, `-I`, `-D`, `-R`.
-    fn edit(&mut self, command: &Command, chain_name: &str, line: Line<'_, '_>) {
+    fn edit(&mut self, command: &Command<'_>, chain_name: &str, line: Line<'_>) {
         let span = whole(line.words);
         let Some(chain) = self.chain_of_command(chain_name, &command.span) else { return };
         let number = match &command.argument {
@@ -705,7 +718,7 @@ impl Parser<'_> {
     }
 
     /// The rules that a line makes: one for each pair of its addresses.
-    fn finish_rules(&mut self, line: Line<'_, '_>, hook: Option<Hook>) -> (Vec<Rule>, Option<Pending>) {
+    fn finish_rules(&mut self, line: Line<'_>, hook: Option<Hook>) -> (Vec<Rule>, Option<Pending>) {
         let span = whole(line.words);
         let mut draft = line.draft;
         self.check_place(&draft, hook);
@@ -831,7 +844,7 @@ impl Parser<'_> {
     }
 }
 
-impl Line<'_, '_> {
+impl<'l> Line<'l> {
     fn push_match(&mut self, active: Active) {
         self.owners.push(Owner::Match(self.draft.matches.len()));
         self.draft.matches.push(active);
@@ -902,14 +915,14 @@ impl Line<'_, '_> {
     }
 
     /// A word after an option that may have one.
-    fn maybe_value(&mut self, attached: Option<&str>) -> Option<(Box<str>, Range<usize>)> {
+    fn maybe_value(&mut self, attached: Option<&'l str>) -> Option<(&'l str, Range<usize>)> {
+        let words = self.words;
         if let Some(text) = attached {
-            let word = &self.words[self.next - 1];
-            return Some((text.into(), word.span.clone()));
+            return Some((text, words[self.next - 1].span.clone()));
         }
-        let word = self.words.get(self.next).filter(|w| !w.text.starts_with('-') && w.text != "!")?;
+        let word = words.get(self.next).filter(|w| !w.text.starts_with('-') && w.text != "!")?;
         self.next += 1;
-        Some((word.text.clone().into(), word.span.clone()))
+        Some((&word.text, word.span.clone()))
     }
 
     /// Passes over words that belong to an option which nobody has.
@@ -922,7 +935,7 @@ impl Line<'_, '_> {
 
 /// Whether a word (or the one after a `!`) begins an option of the tool, so that it ends the
 /// words of an unknown extension.
-fn begins_core(line: &Line<'_, '_>, word: &Word<'_>) -> bool {
+fn begins_core(line: &Line<'_>, word: &Word<'_>) -> bool {
     let text = if word.text == "!" {
         match line.words.get(line.next) {
             Some(next) => &*next.text,

@@ -63,7 +63,11 @@ fn parse_v4(text: &str) -> Option<u32> {
 /// An address with `/length` or `/mask`: the address masked, and the mask.
 pub fn parse_network(text: &str, family: Family) -> Result<(u128, u128), ValueFault> {
     let (address, mask) = match text.split_once('/') {
-        Some((address, mask)) => (parse_address(address, family)?, parse_mask(mask, family)?),
+        Some((address, mask)) => match parse_mask(mask, family)? {
+            // Whatever stands before it, no bit of it is looked at.
+            0 => (0, 0),
+            mask => (parse_address(address, family)?, mask),
+        },
         None => (parse_address(text, family)?, family.full_mask()),
     };
     Ok((address & mask, mask))
@@ -134,6 +138,7 @@ mod tests {
         check(Family::V4, "10/8", "10.0.0.0/8");
         check(Family::V4, "1.2.3.4/255.0.255.0", "1.0.3.0/255.0.255.0");
         check(Family::V4, "1.2.3.4/0", "0.0.0.0/0");
+        check(Family::V6, "0/0", "::/0");
         check(Family::V6, "::1", "::1/128");
         check(Family::V6, "fe80::1/10", "fe80::/10");
         check(Family::V6, "ffff::1/ffff::1", "ffff::1/ffff::1");

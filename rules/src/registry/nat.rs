@@ -178,7 +178,7 @@ fn tproxy_finish(_: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<()
 /// ports follow.
 static NAT_RANGE: CustomKind = CustomKind {
     hint: "[ADDRESS[-ADDRESS]][:PORT[-PORT[/PORT]]]",
-    parse: |text, family| parse_nat(text, family).map(Value::Nat),
+    parse: |text, family| parse_nat(text, family).map(|nat| Value::Nat(Box::new(nat))),
     write: |value, family, out| {
         if let Value::Nat(nat) = value {
             write_nat(nat, family, out);

@@ -131,12 +131,15 @@ pub enum Law {
     Needs(&'static str, &'static str),
 }
 
+/// Checks the settings of an extension once all of its rule is read, and brings them into
+/// canonical form; a returned text is a fault.
+pub type Finish = fn(&mut Vec<Setting>, &FinishContext<'_>) -> Result<(), String>;
+
 /// Functions for what the declarations cannot say.
 #[derive(Debug, Clone, Copy)]
 pub struct Quirks {
-    /// Looks at, and may rewrite, the settings once all of a rule is read; a returned text is a
-    /// fault.
-    pub finish: Option<fn(&mut Vec<Setting>, &FinishContext<'_>) -> Result<(), String>>,
+    /// Checks and rewrites the settings.
+    pub finish: Option<Finish>,
     /// Replaces the declared meaning of a match.
     pub meaning: Option<fn(&Extension, Family) -> MatchMeaning>,
     /// Replaces the declared effect of a target.
@@ -148,7 +151,7 @@ impl Quirks {
     pub const NONE: Quirks = Quirks { finish: None, meaning: None, effect: None };
 
     /// Only [`Quirks::finish`].
-    pub const fn finish(finish: fn(&mut Vec<Setting>, &FinishContext<'_>) -> Result<(), String>) -> Quirks {
+    pub const fn finish(finish: Finish) -> Quirks {
         Quirks { finish: Some(finish), ..Quirks::NONE }
     }
 
