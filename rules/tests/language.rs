@@ -106,6 +106,7 @@ fn quotes_hold_words_together() {
     check(r#"-A INPUT -m comment --comment "a \"b\" \\c""#, r#"-A INPUT -m comment --comment "a \"b\" \\c""#);
     check("-A INPUT -m comment --comment 'a'", r#"-A INPUT -m comment --comment "\'a\'""#);
     check(r#"-A INPUT -j LOG --log-prefix "x""#, "-A INPUT -j LOG --log-prefix x");
+    check("-A INPUT -m comment --comment ! -j DROP", r#"-A INPUT -m comment --comment "!" -j DROP"#);
     check(r#"-A INPUT -m comment --comment """#, r#"-A INPUT -m comment --comment """#);
 }
 
@@ -215,6 +216,17 @@ fn a_chain_may_be_used_before_it_is_declared_at_the_price_of_a_fault() {
          (declare chains at the head of their table)"
     );
     assert_eq!(parsed.ruleset.tables[0].chains[0].rules[0].target, Target::Jump("later".into()));
+}
+
+#[test]
+fn a_goto_to_nowhere_leads_to_an_empty_chain() {
+    let text = "*filter\n-A INPUT -g NETMAP\nCOMMIT\n";
+    let fault = "2:13: error: `NETMAP` is no chain of this table \
+                 (declare it: `:NETMAP - [0:0]`; an empty chain is assumed)";
+    check_faults(text, &[fault]);
+    let parsed = parse(text, &ParseOptions::default());
+    assert_eq!(rules(&parsed), "-A INPUT -g NETMAP");
+    assert!(parsed.ruleset.tables[0].chain("NETMAP").is_some());
 }
 
 #[test]

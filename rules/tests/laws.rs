@@ -128,7 +128,7 @@ fn line() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_printed_reads_back_as_it_was(lines in prop::collection::vec(line(), 0..8), table in prop::sample::select(vec!["filter", "nat", "mangle", "raw"])) {

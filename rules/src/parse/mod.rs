@@ -14,11 +14,14 @@
 //! that move) is limited by [`ParseOptions`].
 
 mod build;
+mod commands;
 mod core_options;
 mod draft;
 mod family;
+mod line;
 mod loops;
 mod rule;
+mod values;
 mod words;
 
 use std::borrow::Cow;

@@ -1,5 +1,7 @@
 //! What an entry of the registry says.
 
+use std::fmt;
+
 use crate::meaning::{Clause, Effect, Field, L4Need, MatchMeaning, Residual};
 use crate::model::{Extension, Family, Hook, Setting, TableKind};
 use crate::value::Value;
@@ -49,7 +51,6 @@ pub enum Ending {
 ///
 /// An entry is a literal that fills in what differs from [`ExtensionSpec::MATCH`] or
 /// [`ExtensionSpec::TARGET`].
-#[derive(Debug)]
 pub struct ExtensionSpec {
     /// Name after `-m` or `-j`, and the one printed.
     pub name: &'static str,
@@ -83,6 +84,20 @@ pub struct ExtensionSpec {
     pub group_by: Option<&'static str>,
     /// For what is not declarative.
     pub quirks: Quirks,
+}
+
+impl fmt::Debug for ExtensionSpec {
+    /// The name alone: rules hold references to entries, and their debug text shall stay short.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExtensionSpec({})", self.name)
+    }
+}
+
+impl fmt::Debug for OptionSpec {
+    /// The name alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OptionSpec({})", self.name)
+    }
 }
 
 impl ExtensionSpec {
@@ -180,7 +195,6 @@ pub struct FinishContext<'a> {
 }
 
 /// One option of a match or target. Built by [`option()`] and the methods that follow it.
-#[derive(Debug)]
 pub struct OptionSpec {
     /// Name without dashes, and the one printed.
     pub name: &'static str,
