@@ -7,14 +7,22 @@ use crate::model::Family;
 
 use super::kind::{ValueFault, parse_number};
 
-/// An address of the family: IPv4 in the low 32 bits. IPv4 addresses may leave out trailing
-/// bytes, which are zero (`10.1` is 10.1.0.0).
+/// An address of the family: IPv4 in the low 32 bits.
 pub fn parse_address(text: &str, family: Family) -> Result<u128, ValueFault> {
     let found = match family {
-        Family::V4 => parse_v4(text).map(u128::from),
+        Family::V4 => text.parse::<Ipv4Addr>().ok().map(|a| u128::from(u32::from(a))),
         Family::V6 => text.parse::<Ipv6Addr>().ok().map(u128::from),
     };
     found.ok_or_else(|| no_address(text, family))
+}
+
+/// Like [`parse_address`], but an IPv4 address may leave out trailing bytes, which are zero
+/// (`10.1` is 10.1.0.0).
+pub fn parse_short_address(text: &str, family: Family) -> Result<u128, ValueFault> {
+    match family {
+        Family::V4 => parse_v4(text).map(u128::from).ok_or_else(|| no_address(text, family)),
+        Family::V6 => parse_address(text, family),
+    }
 }
 
 fn no_address(text: &str, family: Family) -> ValueFault {
@@ -66,9 +74,9 @@ pub fn parse_network(text: &str, family: Family) -> Result<(u128, u128), ValueFa
         Some((address, mask)) => match parse_mask(mask, family)? {
             // Whatever stands before it, no bit of it is looked at.
             0 => (0, 0),
-            mask => (parse_address(address, family)?, mask),
+            mask => (parse_short_address(address, family)?, mask),
         },
-        None => (parse_address(text, family)?, family.full_mask()),
+        None => (parse_short_address(text, family)?, family.full_mask()),
     };
     Ok((address & mask, mask))
 }
@@ -81,7 +89,7 @@ fn parse_mask(text: &str, family: Family) -> Result<u128, ValueFault> {
             _ => Err(format!("a prefix of {length} bits is longer than an address of {bits}").into()),
         };
     }
-    parse_address(text, family).map_err(|_| {
+    parse_short_address(text, family).map_err(|_| {
         ValueFault::new(format!("`{text}` is no mask"), format!("write a prefix length of 0 to {bits}"))
     })
 }

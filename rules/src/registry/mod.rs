@@ -37,7 +37,10 @@ mod verdict;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-pub use address::{parse_address, parse_network, prefix_length, prefix_mask, write_address, write_network};
+pub use address::{
+    parse_address, parse_network, parse_short_address, prefix_length, prefix_mask, write_address,
+    write_network,
+};
 pub use kind::{
     CustomKind, Quote, Radix, ValueFault, ValueKind, number_within, parse_number, parse_port, write_text,
 };
