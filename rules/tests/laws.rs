@@ -1,6 +1,6 @@
 //! Laws: what was printed reads back as it was, and no bytes make the parser panic.
 
-use hipac_rules::registry::{self, Default, Kind, Law};
+use hipac_rules::registry::{self, Kind, Law, WhenAbsent};
 use hipac_rules::{Family, ParseOptions, PrintOptions, Ruleset, parse, print};
 use proptest::prelude::*;
 
@@ -184,7 +184,7 @@ fn registry_entries_are_sound() {
             if let Some(short) = option.short_for {
                 assert!(spec.option(short.option).is_some(), "{name} has --{}", short.option);
             }
-            let (Default::Hidden(text) | Default::Shown(text)) = option.default else { continue };
+            let (WhenAbsent::Hidden(text) | WhenAbsent::Shown(text)) = option.when_absent else { continue };
             for family in [Family::V4, Family::V6].into_iter().filter(|f| spec.families.has(*f)) {
                 let value = option.value.parse(&[text], family);
                 assert!(value.is_ok(), "{name} --{}: its default {text} is a value: {value:?}", option.name);

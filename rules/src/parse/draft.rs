@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::model::{AddressTest, Counters, Extension, ExtensionRef, Family, IpPart, ProtocolTest, Setting};
-use crate::registry::{Default, ExtensionSpec, FinishContext, Law, OptionSpec};
+use crate::registry::{ExtensionSpec, FinishContext, Law, OptionSpec, WhenAbsent};
 use crate::value::Value;
 
 /// A fault of a rule, before its place in the text is worked out.
@@ -65,8 +65,10 @@ impl Active {
         if !self.note_given(option) && !option.repeats {
             return Err(());
         }
-        let says_nothing = match option.default {
-            Default::Hidden(text) => !negated && option.value.parse(&[text], family).as_ref() == Ok(&value),
+        let says_nothing = match option.when_absent {
+            WhenAbsent::Hidden(text) => {
+                !negated && option.value.parse(&[text], family).as_ref() == Ok(&value)
+            }
             _ => false,
         };
         if !says_nothing {
@@ -175,7 +177,7 @@ fn list(names: &[&str], between: &str) -> String {
 /// Adds what is always printed.
 fn add_defaults(spec: &'static ExtensionSpec, settings: &mut Vec<Setting>, family: Family) {
     for option in spec.options {
-        let Default::Shown(text) = option.default else { continue };
+        let WhenAbsent::Shown(text) = option.when_absent else { continue };
         if settings.iter().any(|s| std::ptr::eq(s.option, option)) {
             continue;
         }

@@ -191,7 +191,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             option("hmark-sport", ValueKind::hex(65535, 4), "bits set in the source port"),
             option("hmark-dport", ValueKind::hex(65535, 4), "bits set in the destination port"),
             option("hmark-spi", HEX8, "bits set in the security parameter index"),
-            option("hmark-proto-mask", ValueKind::hex(65535, 4), "bits of the protocol"),
+            option("hmark-proto-mask", ValueKind::hex(65535, 2), "bits of the protocol"),
             option("hmark-rnd", HEX8, "seed of the hash").required(),
             option("hmark-mod", ValueKind::number_in(1, u32::MAX as u64), "hash modulo this").required(),
             option("hmark-offset", ValueKind::number(u32::MAX as u64), "added to the hash"),

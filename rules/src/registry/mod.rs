@@ -46,8 +46,8 @@ pub use kind::{
 };
 pub(crate) use meaning::{match_meaning, target_meaning};
 pub use spec::{
-    Default, Ending, ExtensionSpec, Families, Finish, FinishContext, Kind, Law, Means, OptionSpec, Quirks,
-    ShortFor, flag, option,
+    Ending, ExtensionSpec, Families, Finish, FinishContext, Kind, Law, Means, OptionSpec, Quirks, ShortFor,
+    WhenAbsent, flag, option,
 };
 
 use crate::model::Family;

@@ -213,7 +213,7 @@ pub struct OptionSpec {
     /// Its value may be left out.
     pub value_optional: bool,
     /// What holds when it is not given.
-    pub default: Default,
+    pub when_absent: WhenAbsent,
     /// Another option of the same extension that it is short for.
     pub short_for: Option<ShortFor>,
     /// What it means.
@@ -222,7 +222,7 @@ pub struct OptionSpec {
 
 /// What holds when an option is not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Default {
+pub enum WhenAbsent {
     /// Nothing does.
     None,
     /// This value does, and is never printed.
@@ -311,13 +311,13 @@ impl OptionSpec {
 
     /// This value holds when it is not given, and is never printed.
     pub const fn hidden(mut self, value: &'static str) -> OptionSpec {
-        self.default = Default::Hidden(value);
+        self.when_absent = WhenAbsent::Hidden(value);
         self
     }
 
     /// This value holds when it is not given, and is always printed.
     pub const fn shown(mut self, value: &'static str) -> OptionSpec {
-        self.default = Default::Shown(value);
+        self.when_absent = WhenAbsent::Shown(value);
         self
     }
 
@@ -382,7 +382,7 @@ pub const fn option(name: &'static str, value: ValueKind, help: &'static str) ->
         required: false,
         repeats: false,
         value_optional: false,
-        default: Default::None,
+        when_absent: WhenAbsent::None,
         short_for: None,
         means: Means::Nothing,
     }
