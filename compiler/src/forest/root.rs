@@ -123,8 +123,11 @@ fn bits_of(axis: &Axis) -> u32 {
 /// The bits that choose a cell.
 type Index = [Half; 2];
 
+/// The boxes of each tree, and its index.
+type Trees = Vec<(Vec<u32>, Index)>;
+
 /// The boxes as lists for trees, the largest first, the widest rules last, each with its index.
-fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Vec<(Vec<u32>, Index)> {
+fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Trees {
     let axes: Vec<Field> = (0..boxes.axes.len()).map(|a| Field::of(boxes, a, &all)).collect();
     let most = |list: &[u32], but: Option<usize>| {
         let others = axes.iter().filter(|f| Some(f.axis) != but).map(|f| (f.use_for(boxes, list), f.axis));
@@ -143,7 +146,7 @@ fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Vec<(Vec<u32>, Index
     let (in_both, only_a): (Vec<u32>, Vec<u32>) = in_a.iter().partition(|&&i| axes[b].is_narrow(boxes, i));
     let with_both = merged(&in_both, &in_b);
     // Rules narrow in both fields go where they cost less.
-    let mut best: Option<(f64, Vec<(Vec<u32>, Index)>)> = None;
+    let mut best: Option<(f64, Trees)> = None;
     for pair in [[in_a, in_b], [only_a, with_both]] {
         let mut trees = Vec::new();
         let mut cost = 0.0;
