@@ -61,7 +61,7 @@ pub mod subject;
 #[cfg(test)]
 mod testing;
 
-pub use agree::{Mismatch, Options, Progress, Report, check};
+pub use agree::{Compared, Mismatch, Options, Progress, Report, check};
 pub use draw::{Case, Drawer};
 pub use image_subject::{ImageSubject, Stranger};
 pub use oracle::{Oracle, OracleError};
