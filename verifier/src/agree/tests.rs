@@ -332,7 +332,7 @@ fn the_report_does_not_depend_on_threads() {
     let run = |threads, seed| {
         is_first.store(true, Ordering::Relaxed);
         let threads = NonZeroUsize::new(threads);
-        let options = Options { packets: 10_000, seed, threads, mismatches_max: 3 };
+        let options = Options { packets: 10_000, seed, threads, mismatches_max: 3, ..Options::default() };
         compare(&rules, &subject, &options)
     };
     let report = run(1, 5);
