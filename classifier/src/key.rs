@@ -14,6 +14,8 @@
 //! number of its class, where a class is a set of values that no rule tells apart. `--syn`
 //! holds for 16 scattered values of the TCP flags byte; recoded it is one interval.
 
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
 use crate::dim::{Dim, Ranks, value_of};
 use crate::packet::Packet;
 
@@ -25,8 +27,8 @@ pub const KEY_BYTES: usize = 128;
 pub const KEY_BYTES_MAX: usize = 112;
 
 /// A packet's values on the dimensions of one image.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(transparent)]
 pub struct Key(pub [u8; KEY_BYTES]);
 
 impl Key {
@@ -50,6 +52,60 @@ impl Key {
     fn put(&mut self, offset: u8, bytes: usize, value: u32) {
         let at = usize::from(offset);
         self.0[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
+    }
+}
+
+/// Many keys of one image, side by side: each takes only the bytes that the image's dimensions
+/// need, a multiple of 16.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    stride: usize,
+    /// The keys, and room for one whole [`Key`] behind the last.
+    bytes: Vec<u8>,
+}
+
+impl Keys {
+    /// No keys of `stride` bytes, a multiple of 16 up to [`KEY_BYTES`].
+    pub fn new(stride: usize) -> Keys {
+        assert!(stride.is_multiple_of(16) && (16..=KEY_BYTES).contains(&stride), "a key has 16 to 128 bytes");
+        Keys { stride, bytes: vec![0; KEY_BYTES] }
+    }
+
+    /// Adds a key.
+    pub fn push(&mut self, key: &Key) {
+        let at = self.len() * self.stride;
+        self.bytes.resize(at + self.stride + KEY_BYTES, 0);
+        self.bytes[at..at + self.stride].copy_from_slice(&key.0[..self.stride]);
+    }
+
+    /// How many.
+    #[inline]
+    pub fn len(&self) -> usize {
+        (self.bytes.len() - KEY_BYTES) / self.stride
+    }
+
+    /// None.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of one key.
+    #[inline]
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The key at `index`, in place: the bytes behind its own are its neighbours', which no
+    /// window of its image reaches.
+    #[inline]
+    pub fn get(&self, index: usize) -> &Key {
+        let bytes = self.bytes[index * self.stride..].first_chunk::<KEY_BYTES>();
+        zerocopy::transmute_ref!(bytes.expect("a whole key follows every key"))
+    }
+
+    /// All bytes: keys side by side, then [`KEY_BYTES`] more.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -102,6 +158,19 @@ impl<'a> KeyMaker<'a> {
     pub fn class(&self, table: u8, raw: u32) -> u32 {
         let at = usize::from(table) * 256 + (raw as usize & 255);
         self.recodes.get(at).copied().unwrap_or(0).into()
+    }
+
+    /// Bytes that the keys take, rounded up to 16.
+    pub fn key_bytes(&self) -> usize {
+        let end = self.slots().map(|s| usize::from(s.offset) + s.dim.key_bytes()).max().unwrap_or(0);
+        end.next_multiple_of(16).max(16)
+    }
+
+    /// The keys of many packets.
+    pub fn keys<'p>(&self, packets: impl IntoIterator<Item = &'p Packet>) -> Keys {
+        let mut keys = Keys::new(self.key_bytes());
+        packets.into_iter().for_each(|p| keys.push(&self.key(p)));
+        keys
     }
 
     /// The key of a packet. Costs a few nanoseconds a dimension, and a binary search for each

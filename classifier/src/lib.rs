@@ -20,6 +20,6 @@ pub mod wire;
 pub use dim::Dim;
 pub use evaluate::{Decision, Host, NoHost};
 pub use image::{EntryId, Image, OriginId};
-pub use key::Key;
+pub use key::{Key, Keys};
 pub use packet::{CtState, InterfaceName, L4, Packet};
 pub use wire::WireError;

@@ -15,7 +15,8 @@
 //! residual match guards the jump, when it is reached by goto, or when something in it changes
 //! a dimension (what the path tested may no longer hold behind that).
 //!
-//! **Invariant:** the flat rules of a table are at most 5 × its rules + half of them again.
+//! **Invariant:** the flat rules of a table are at most 5 × its rules + half of them again, and
+//! one for every match that wants a transport header (it drops packets that lack one).
 //!
 //! Stateful residual matches are evaluated exactly when the kernel would: the condition holds
 //! what stands before the first of them in its rule, everything behind goes to the program.
@@ -25,7 +26,8 @@ use std::collections::HashMap;
 use hipac_classifier::Dim;
 use hipac_classifier::program::{Change, Op, ResidualKind};
 use hipac_rules::{
-    Effect, IpPart, L4Need, MatchMeaning, Residual, Rule, Ruleset, Table, TableKind, Target, TargetMeaning,
+    Effect, Extension, IpPart, L4Need, MatchMeaning, Residual, Rule, Ruleset, Table, TableKind, Target,
+    TargetMeaning,
 };
 
 use crate::condition::{Condition, Space};
@@ -37,6 +39,9 @@ const ALWAYS_UNFOLD: usize = 4;
 
 /// Unfolded chains nested in each other, at most: bounds the recursion.
 const UNFOLD_DEPTH_MAX: u32 = 16;
+
+/// Matches of one rule, at most: a program names the one it asks for by a byte.
+const MATCHES_MAX: usize = 256;
 
 /// A flat rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +115,14 @@ pub enum LowerError {
         /// A chain of the circle.
         chain: String,
     },
+    /// A rule has more matches than a program can tell apart.
+    #[error("line {line}: the rule has {count} matches; at most {MATCHES_MAX} fit: split it by a jump")]
+    TooManyMatches {
+        /// Where.
+        line: u32,
+        /// How many.
+        count: usize,
+    },
     /// More than 255 different verdicts.
     #[error("line {line}: target `{target}` is one verdict too many (at most 256 different ones)")]
     TooManyVerdicts {
@@ -141,7 +154,7 @@ pub fn lower(ruleset: &Ruleset, space: &Space<'_>, counting: Counting) -> Result
 /// What is known of a chain before it is lowered.
 #[derive(Debug, Clone, Default)]
 struct ChainFacts {
-    /// Jump targets of each rule that a packet may reach: chain index.
+    /// Jump targets of each rule: chain index.
     targets: Vec<Option<usize>>,
     /// Flat rules it unfolds to.
     size: usize,
@@ -387,6 +400,9 @@ impl<'a> Lowering<'a> {
         home: Home,
         draft: &mut Draft,
     ) -> Result<(), LowerError> {
+        if rule.matches.len() > MATCHES_MAX {
+            return Err(LowerError::TooManyMatches { line: rule.line, count: rule.matches.len() });
+        }
         let mut matched = Matched { condition: path.clone(), pure: vec![], ops: vec![], is_indexed: true };
         matched.condition.and_ip_part(&rule.ip, self.space);
         for (number, extension) in rule.matches.iter().enumerate() {
@@ -430,7 +446,7 @@ impl<'a> Lowering<'a> {
                 };
                 push(draft, ops, Op::Call { entry, back });
             }
-            // `survey` has refused jumps to nowhere: no packet comes to this one.
+            // No packet comes here: `survey` has refused a jump to nowhere.
             (Target::Jump(_) | Target::Goto(_), None) => {}
             (Target::None, _) => {
                 if self.keeps_continue(&ops) {
@@ -491,16 +507,17 @@ fn change_of(effect: Effect) -> Option<Change> {
 }
 
 /// Looks at a table as a graph: resolves jumps, refuses circles, and decides bottom-up which
-/// chains are unfolded.
+/// chains are unfolded. Chains that no packet reaches are left alone: they may even be circles.
 fn survey(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerError> {
-    let mut facts = targets(table, first_origin)?;
+    let mut facts = targets(ruleset, table, first_origin)?;
+    let order = bottom_up(table.kind, table, &facts)?;
     let mut jumps_to = vec![0usize; facts.len()];
-    facts.iter().flat_map(|f| f.targets.iter().flatten()).for_each(|&t| jumps_to[t] += 1);
-    let rules: usize = table.chains.iter().map(|c| c.rules.len()).sum();
-    let mut spare = rules / 2;
-    for index in bottom_up(table.kind, table, &facts)? {
+    order.iter().flat_map(|&i| facts[i].targets.iter().flatten()).for_each(|&t| jumps_to[t] += 1);
+    let mut spare = order.iter().map(|&i| table.chains[i].rules.len()).sum::<usize>() / 2;
+    for index in order {
         let chain = &table.chains[index];
-        let mut fact = ChainFacts { size: chain.rules.len(), ..ChainFacts::default() };
+        let size = chain.rules.iter().map(|rule| flat_rules_of(rule, ruleset)).sum();
+        let mut fact = ChainFacts { size, ..ChainFacts::default() };
         for (rule, target) in chain.rules.iter().zip(&facts[index].targets) {
             if let Some(target) = *target {
                 fact.changes_packet |= facts[target].changes_packet;
@@ -525,29 +542,40 @@ fn survey(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<Cha
     Ok(facts)
 }
 
-/// The chain that each rule jumps or goes to.
-fn targets(table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerError> {
+/// Flat rules that a rule becomes, at most, without what it jumps to: itself, and a drop for each
+/// match that wants a transport header.
+fn flat_rules_of(rule: &Rule, ruleset: &Ruleset) -> usize {
+    let wants_header = |m: &&Extension| m.match_meaning(ruleset.family).l4 != L4Need::default();
+    1 + rule.matches.iter().filter(wants_header).count()
+}
+
+/// No packet goes on behind this rule.
+fn ends_chain(rule: &Rule, ruleset: &Ruleset) -> bool {
+    let ends = matches!(&rule.target, Target::Extension(e)
+        if !matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(_)));
+    ends && rule.matches.is_empty() && rule.ip == IpPart::default()
+}
+
+/// The chain that each rule jumps or goes to; none for a rule that no packet comes to, because
+/// one before it ends the chain for all.
+fn targets(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerError> {
     let names: HashMap<&str, usize> = table.chains.iter().enumerate().map(|(i, c)| (&*c.name, i)).collect();
     let mut origin = first_origin;
     table
         .chains
         .iter()
         .map(|chain| {
-            let mut is_reached = true;
-            let targets = chain.rules.iter().map(|rule| match &rule.target {
+            let end = chain.rules.iter().position(|rule| ends_chain(rule, ruleset));
+            let targets = chain.rules.iter().enumerate().map(|(number, rule)| match &rule.target {
                 Target::Jump(name) | Target::Goto(name) => match names.get(&**name) {
-                    // No packet takes a jump behind an end, so it closes no circle either.
-                    Some(&index) => Ok(is_reached.then_some(index)),
+                    Some(&index) => Ok(end.is_none_or(|end| number < end).then_some(index)),
                     None => Err(LowerError::NoSuchChain {
                         line: rule.line,
                         chain: name.to_string(),
                         table: table.kind.name(),
                     }),
                 },
-                Target::None | Target::Extension(_) => {
-                    is_reached &= !ends_chain(rule);
-                    Ok(None)
-                }
+                _ => Ok(None),
             });
             let facts = ChainFacts {
                 targets: targets.collect::<Result<_, _>>()?,
@@ -560,16 +588,7 @@ fn targets(table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerErr
         .collect()
 }
 
-/// No packet goes on behind the rule, as the kernel sees it when it looks for circles: only a
-/// rule that tests nothing counts, and of the targets only the built-in ones.
-fn ends_chain(rule: &Rule) -> bool {
-    let Target::Extension(target) = &rule.target else { return false };
-    let is_end = matches!(target.name(), "ACCEPT" | "DROP" | "QUEUE" | "RETURN");
-    is_end && rule.matches.is_empty() && rule.ip == IpPart::default()
-}
-
-/// The chains that built-in ones reach, each behind the ones it jumps to. Others may well be
-/// circles: the kernel loads them. Iterative: chains may be nested 10,000 deep.
+/// All chains that packets reach, each behind the ones it jumps to. Iterative: chains may be nested 10,000 deep.
 fn bottom_up(kind: TableKind, table: &Table, facts: &[ChainFacts]) -> Result<Vec<usize>, LowerError> {
     #[derive(Clone, Copy, PartialEq)]
     enum Color {
@@ -580,7 +599,7 @@ fn bottom_up(kind: TableKind, table: &Table, facts: &[ChainFacts]) -> Result<Vec
     let mut color = vec![Color::New; facts.len()];
     let mut order = Vec::with_capacity(facts.len());
     for start in 0..facts.len() {
-        if color[start] != Color::New || table.chains[start].policy.is_none() {
+        if color[start] != Color::New || table.chains[start].hook.is_none() {
             continue;
         }
         color[start] = Color::Open;

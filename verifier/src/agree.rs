@@ -1,9 +1,9 @@
 //! Holding a subject against the oracle.
 //!
 //! ```text
-//!   blocks of cases ──▶ threads: oracle and subject evaluate each ──▶ in the order of blocks:
-//!                                                                     count, keep one case of each difference
-//!                                                                 ──▶ shrink ──▶ report
+//!   blocks of cases ──▶ threads: oracle and subject evaluate each
+//!                   ──▶ in the order of blocks: count, keep one case of each difference
+//!                   ──▶ shrink ──▶ report
 //! ```
 //!
 //! Threads take blocks as they come, but results are folded in the order of their numbers, and folding ends
@@ -125,7 +125,8 @@ struct Block {
 ///
 /// # Cost
 ///
-/// Two evaluations a packet, and up to 2,000 more for each mismatch reported.
+/// Two evaluations a packet, up to 12 more by the oracle to draw it (where earlier rules are in the way), and
+/// up to 4,000 for each mismatch reported.
 pub fn check(
     oracle: &Oracle<'_>,
     subject: &dyn Subject,

@@ -5,6 +5,7 @@
 //! whatever they hold; on audited bytes its answers are what the compiler meant.
 
 mod audit;
+mod audit_forest;
 pub mod format;
 mod write;
 
@@ -17,7 +18,7 @@ pub use write::{Origin, Parts};
 use crate::dim::Ranks;
 use crate::forest::Ref;
 use crate::forest::lookup::{self, Machine, Visits};
-use crate::key::{Key, KeyMaker};
+use crate::key::{Key, KeyMaker, Keys};
 use crate::packet::Packet;
 
 /// Why bytes are no image.
@@ -115,12 +116,14 @@ impl<B: AsRef<[u8]>> Image<B> {
             })();
             sections[i] = range.ok_or(damaged)?;
         }
-        Ok(Image { bytes, sections, is_v6, machine: Machine::detect() })
+        let mut image = Image { bytes, sections, is_v6, machine: Machine::SCALAR };
+        image.machine = Machine::detect().for_keys(image.key_maker().key_bytes());
+        Ok(image)
     }
 
     /// The same image, looked up by another machine: for tests and comparisons.
     pub fn with_machine(mut self, machine: Machine) -> Self {
-        self.machine = machine;
+        self.machine = machine.for_keys(self.key_maker().key_bytes());
         self
     }
 
@@ -235,6 +238,21 @@ impl<B: AsRef<[u8]>> Image<B> {
     pub fn first_match(&self, entry: &EntryRecord, key: &Key, is_sound: bool, from: u32) -> u32 {
         let root = Ref(if is_sound { entry.root } else { entry.broken_root });
         lookup::first_match(self.machine, self.section(Section::Arena), root, key, from)
+    }
+
+    /// [`Image::first_match`] from the beginning for every key of `range`, into `out` (of the
+    /// same length): misses of the cache overlap.
+    pub fn first_match_batch(
+        &self,
+        entry: &EntryRecord,
+        keys: &Keys,
+        range: Range<usize>,
+        is_sound: bool,
+        out: &mut [u32],
+    ) {
+        let root = Ref(if is_sound { entry.root } else { entry.broken_root });
+        let machine = self.machine.for_keys(keys.stride());
+        lookup::first_match_batch(machine, self.section(Section::Arena), root, keys, range, out);
     }
 
     /// [`Image::first_match`] by the definition, with what it cost.
