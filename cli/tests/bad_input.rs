@@ -147,7 +147,9 @@ fn chains_that_double_at_every_step_are_taken_in_linear_size() {
         i => writeln!(text, "-A c{i} -j c{0}\n-A c{i} -j c{0}", i - 1).expect("a string"),
     });
     let [check, fmt, compile, _] = commands(text.as_bytes());
-    [check, fmt, compile].map(|run| run.exits(0));
+    for run in [check, fmt, compile] {
+        run.exits(0);
+    }
     // A packet of INPUT would take 2^60 steps: evaluation says that it stops.
     let run = hipac_reading(&["classify", "-", "--chain", "INPUT", "--packet", ""], text.as_bytes());
     assert!(run.time < TIME_MAX, "{:?}", run.time);
