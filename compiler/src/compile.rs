@@ -14,7 +14,8 @@ use hipac_rules::{Field, Ruleset, ValueSet};
 
 use crate::condition::{Space, interface_bounds};
 use crate::expand::{EntryBoxes, KeyPlan};
-use crate::forest::{Arena, Boxes, Shape, build};
+use crate::forest::budget::{self, Measured, Steps};
+use crate::forest::{Arena, Shape, Sketch};
 use crate::lower::{LowerError, Lowered, lower};
 use crate::options::Options;
 use crate::tables;
@@ -32,6 +33,9 @@ pub struct Compiled {
     /// The same for each entry, in the order of the image; called chains are counted with the
     /// entry list too.
     pub entries: Vec<EntryCost>,
+    /// When the fastest form did not fit: the visits of nodes and leaves that a lookup is expected
+    /// to make with regions in the fastest shape, and as they are.
+    pub visits: Option<(f64, f64)>,
 }
 
 /// What an image costs.
@@ -53,8 +57,10 @@ pub struct Cost {
     pub structure_bytes: usize,
     /// Bytes of the image, all of it.
     pub image_bytes: usize,
-    /// Which step of the ladder from fast to small was taken: 0 is the fastest.
-    pub step: usize,
+    /// Regions of the forest (cells of root tables, or whole entries) by the shape they are built
+    /// in: the fastest first, plain lists last. All are in the first when the budget does not
+    /// bind.
+    pub regions: [usize; Shape::LADDER.len()],
 }
 
 /// What one entry costs.
@@ -64,7 +70,7 @@ pub struct EntryCost {
     pub name: String,
     /// Reached by calls only.
     pub called: bool,
-    /// Its share, with the rules of its chain: `step` and `image_bytes` are the whole image's.
+    /// Its share, with the rules of its chain: `image_bytes` is the whole image's.
     pub cost: Cost,
     /// Seconds its trees took to build.
     pub seconds: f64,
@@ -135,27 +141,66 @@ pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, Compile
         (0..lowered.lists.len()).map(|i| plan.expand(&lowered, i, parts.entries[i].first)).collect();
 
     let mut smallest: Option<(usize, String)> = None;
-    for (step, shape) in Shape::LADDER.iter().enumerate() {
-        let (arena, costs) = forest(&lowered, &entries, shape, &mut parts)?;
-        let image_bytes = parts.image_bytes(arena.len());
-        if image_bytes <= options.memory_bytes_max {
-            return Ok(finish(ruleset, &lowered, parts, arena, costs, step));
-        }
-        if smallest.as_ref().is_none_or(|(bytes, _)| image_bytes < *bytes) {
-            smallest = Some((image_bytes, heaviest(&lowered, &costs)));
+    let mut fastest = None;
+    for cells_per_box in budget::root_sizes() {
+        let sketches = sketches(&entries, &parts, cells_per_box);
+        let mut steps = vec![Steps::default(); sketches.len()];
+        let mut measured = None;
+        let mut allowed = options.memory_bytes_max;
+        loop {
+            let built = forest(&lowered, &entries, &sketches, &steps, &mut parts)?;
+            let image_bytes = parts.image_bytes(built.arena.len());
+            if image_bytes <= options.memory_bytes_max {
+                let visits = fastest.zip(measured.as_ref().map(|m: &Measured| m.visits(&steps)));
+                return Ok(finish(ruleset, &lowered, parts, built, visits));
+            }
+            let besides = image_bytes - built.arena.len();
+            if smallest.as_ref().is_none_or(|(bytes, _)| image_bytes < *bytes) {
+                smallest = Some((image_bytes, heaviest(&lowered, &built.costs)));
+            }
+            // Alignment is not in the measures: what was too much is asked for once more.
+            let over = image_bytes - options.memory_bytes_max;
+            allowed = if measured.is_some() {
+                allowed.saturating_sub(over)
+            } else {
+                allowed.saturating_sub(besides)
+            };
+            let measured = measured.get_or_insert_with(|| Measured::new(&sketches));
+            fastest = fastest.or_else(|| Some(measured.visits(&[])));
+            let next = measured.choose(allowed);
+            if next == steps {
+                break;
+            }
+            steps = next;
         }
     }
     let (needed, per_entry) = smallest.unwrap_or_default();
     Err(CompileError::Memory { needed, limit: options.memory_bytes_max, per_entry })
 }
 
+/// The sketches of all entries: for each the sound packets' one, then the others' when there is.
+fn sketches<'e>(entries: &'e [EntryBoxes], parts: &Parts, cells_per_box: f64) -> Vec<Sketch<'e>> {
+    let all = entries.iter().zip(&parts.entries).flat_map(|(entry, record)| {
+        let boxes = std::iter::once(&entry.sound).chain(&entry.broken);
+        boxes.map(|boxes| Sketch::new(boxes, cells_per_box, record.first, record.count))
+    });
+    all.collect()
+}
+
+/// A forest that was laid out, and what each entry takes of it.
+struct Built {
+    arena: Arena,
+    costs: Vec<(Cost, f64)>,
+}
+
 /// Builds the trees of all entries and puts their roots into the entry records.
 fn forest(
     lowered: &Lowered,
     entries: &[EntryBoxes],
-    shape: &Shape,
+    sketches: &[Sketch<'_>],
+    steps: &[Steps],
     parts: &mut Parts,
-) -> Result<(Arena, Vec<(Cost, f64)>), CompileError> {
+) -> Result<Built, CompileError> {
     let mut arena = Arena::default();
     let mut costs = Vec::with_capacity(entries.len());
     let too_large = |_| CompileError::TooLarge {
@@ -163,41 +208,48 @@ fn forest(
         count: Ref::UNITS_MAX,
         limit: Ref::UNITS_MAX,
     };
+    let mut next = 0;
     for (i, entry) in entries.iter().enumerate() {
         let begin = Instant::now();
         let (nodes, leaves, bytes) = (arena.nodes, arena.leaves, arena.len());
         arena.depth = 0;
-        let record = &parts.entries[i];
-        let (first, count) = (record.first, record.count);
-        let root = arena.add(&build(&entry.sound, shape, first, count)).map_err(too_large)?;
-        let broken_root = match &entry.broken {
-            Some(broken) => arena.add(&build(broken, shape, first, count)).map_err(too_large)?,
-            None => root,
-        };
-        parts.entries[i].root = root.0;
-        parts.entries[i].broken_root = broken_root.0;
+        let mut regions = [0; Shape::LADDER.len()];
+        let mut roots = [Ref::EMPTY; 2];
+        let mut boxes = 0;
+        for (root, of) in roots.iter_mut().zip(std::iter::once(&entry.sound).chain(&entry.broken)) {
+            let (sketch, steps) = (&sketches[next], &steps[next]);
+            *root = arena.add(&sketch.build(|region| steps.shape(region))).map_err(too_large)?;
+            for (sum, count) in regions.iter_mut().zip(steps.counts(sketch.region_count())) {
+                *sum += count;
+            }
+            boxes += of.len();
+            next += 1;
+        }
+        parts.entries[i].root = roots[0].0;
+        parts.entries[i].broken_root = if entry.broken.is_some() { roots[1].0 } else { roots[0].0 };
         let cost = Cost {
             flat_rules: lowered.lists[i].rules.len(),
-            boxes: entry.sound.len() + entry.broken.as_ref().map_or(0, Boxes::len),
+            boxes,
             nodes: arena.nodes - nodes,
             leaves: arena.leaves - leaves,
             structure_bytes: arena.len() - bytes,
             depth: arena.depth,
+            regions,
             ..Cost::default()
         };
         costs.push((cost, begin.elapsed().as_secs_f64()));
     }
-    Ok((arena, costs))
+    Ok(Built { arena, costs })
 }
 
 fn finish(
     ruleset: &Ruleset,
     lowered: &Lowered,
     mut parts: Parts,
-    arena: Arena,
-    costs: Vec<(Cost, f64)>,
-    step: usize,
+    built: Built,
+    visits: Option<(f64, f64)>,
 ) -> Compiled {
+    let Built { arena, costs } = built;
     let structure_bytes = arena.len();
     parts.arena = arena.finish();
     let image = parts.encode();
@@ -210,15 +262,15 @@ fn finish(
         depth: costs.iter().map(|(c, _)| c.depth).max().unwrap_or(0),
         structure_bytes,
         image_bytes: image.len(),
-        step,
+        regions: std::array::from_fn(|step| costs.iter().map(|(c, _)| c.regions[step]).sum()),
     };
     let entries = lowered.lists.iter().zip(costs).map(|(list, (cost, seconds))| EntryCost {
         name: list.name.clone(),
         called: list.called,
-        cost: Cost { rules: list.chain_rules, step, image_bytes: total.image_bytes, ..cost },
+        cost: Cost { rules: list.chain_rules, image_bytes: total.image_bytes, ..cost },
         seconds,
     });
-    Compiled { image, cost: total, entries: entries.collect() }
+    Compiled { image, cost: total, entries: entries.collect(), visits }
 }
 
 /// All bounds of interface names that the rules set, rising.

@@ -84,7 +84,8 @@ struct CostReport {
     image_bytes: usize,
     bytes_per_rule: f64,
     depth: u32,
-    step: usize,
+    /// By shape, the fastest first.
+    regions: [usize; 4],
     seconds: f64,
 }
 
@@ -100,7 +101,7 @@ impl CostReport {
             image_bytes: cost.image_bytes,
             bytes_per_rule: per_rule(cost),
             depth: cost.depth,
-            step: cost.step,
+            regions: cost.regions,
             seconds,
         }
     }
@@ -172,12 +173,23 @@ fn text(out: &mut impl Write, compiled: &Compiled, time: f64, target: Option<&Pa
         Some(target) => writeln!(out, "\nimage {}: {image}", target.display())?,
         None => writeln!(out, "\nimage: {image}, not written: name a file with -o")?,
     }
-    if compiled.cost.step > 0 {
-        let step = compiled.cost.step;
+    if let Some((fastest, now)) = compiled.visits {
+        let all: usize = cost.regions.iter().sum();
+        let smaller = grouped(all - cost.regions[0]);
         writeln!(
             out,
-            "the fastest form did not fit into --memory: this is smaller and slower (step {step} of 3)"
+            "the fastest form did not fit into --memory: {smaller} of {} regions are built smaller;\n\
+             a lookup visits about {now:.1} nodes and leaves below its roots, {fastest:.1} in the fastest form",
+            grouped(all)
         )?;
+        for entry in compiled.entries.iter().filter(|e| e.cost.regions[1..].iter().any(|&n| n > 0)).take(8) {
+            let [_, lean, large, lists] = entry.cost.regions.map(grouped);
+            writeln!(
+                out,
+                "  {}: {lean} with fewer copies, {large} with large leaves, {lists} as lists",
+                entry.name
+            )?;
+        }
     }
     Ok(())
 }

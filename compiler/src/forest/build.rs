@@ -1,6 +1,7 @@
 //! The recursion: prune what cannot matter, stop at a leaf, or cut.
 
-use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX};
+use hipac_classifier::forest::node::NODE_BYTES;
+use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX, UNIT};
 
 use super::boxes::{Bounds, Boxes, Cuts, Window};
 use super::cut::{Cut, candidates, span};
@@ -9,8 +10,6 @@ use super::leaf;
 /// How much memory to trade for speed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
-    /// Cells of root tables for each rule, at most; 0: no root.
-    pub cells_per_rule: f64,
     /// Rules of a leaf; more are cut.
     pub leaf_rules: usize,
     /// Rules of a leaf that no cut improves.
@@ -24,16 +23,10 @@ pub struct Shape {
 impl Shape {
     /// From the fastest to the smallest. The last one is a plain list.
     pub const LADDER: [Shape; 4] = [
-        Shape { cells_per_rule: 4.0, leaf_rules: 8, fat_leaf_rules: 32, copies_max: 1.5, copy_price: 1.0 },
-        Shape { cells_per_rule: 0.5, leaf_rules: 8, fat_leaf_rules: 64, copies_max: 1.05, copy_price: 4.0 },
-        Shape { cells_per_rule: 0.0, leaf_rules: 32, fat_leaf_rules: 64, copies_max: 1.0, copy_price: 4.0 },
-        Shape {
-            cells_per_rule: 0.0,
-            leaf_rules: usize::MAX,
-            fat_leaf_rules: usize::MAX,
-            copies_max: 1.0,
-            copy_price: 4.0,
-        },
+        Shape { leaf_rules: 8, fat_leaf_rules: 32, copies_max: 1.5, copy_price: 1.0 },
+        Shape { leaf_rules: 8, fat_leaf_rules: 64, copies_max: 1.05, copy_price: 4.0 },
+        Shape { leaf_rules: 32, fat_leaf_rules: 64, copies_max: 1.0, copy_price: 4.0 },
+        Shape { leaf_rules: usize::MAX, fat_leaf_rules: usize::MAX, copies_max: 1.0, copy_price: 4.0 },
     ];
 }
 
@@ -53,6 +46,53 @@ pub enum Tree {
     },
     /// A node.
     Node(Box<Node>),
+}
+
+impl Tree {
+    /// Bytes it takes, but for what alignment adds.
+    pub fn bytes(&self) -> usize {
+        let padded = |bytes: &Vec<u8>| bytes.len().next_multiple_of(UNIT);
+        match self {
+            Tree::Empty => 0,
+            Tree::Leaf { bytes, continuations, .. } => {
+                padded(bytes) + continuations.iter().map(padded).sum::<usize>()
+            }
+            Tree::Node(node) => {
+                let deferred = node.deferred.as_ref().map_or(0, |(tree, _)| UNIT + tree.bytes());
+                NODE_BYTES + deferred + node.children.iter().map(Tree::bytes).sum::<usize>()
+            }
+        }
+    }
+
+    /// Rule entries in its leaves.
+    fn entries(&self) -> usize {
+        match self {
+            Tree::Empty => 0,
+            Tree::Leaf { bytes, continuations, .. } => {
+                usize::from(bytes[0]) + continuations.iter().map(|c| usize::from(c[0])).sum::<usize>()
+            }
+            Tree::Node(node) => {
+                let deferred = node.deferred.as_ref().map_or(0, |(tree, _)| tree.entries());
+                deferred + node.children.iter().map(Tree::entries).sum::<usize>()
+            }
+        }
+    }
+
+    /// Nodes and lean leaves' worth of work that a lookup is expected to do in it, were children
+    /// met as their entries are many.
+    pub fn visits(&self) -> f64 {
+        match self {
+            Tree::Empty => 0.0,
+            Tree::Leaf { kind: Kind::Fat, .. } => 1.0 + self.entries() as f64 / 24.0,
+            Tree::Leaf { .. } => 1.0,
+            Tree::Node(node) => {
+                let entries: usize = node.children.iter().map(Tree::entries).sum();
+                let share = |child: &Tree| child.entries() as f64 / entries.max(1) as f64 * child.visits();
+                let below: f64 = node.children.iter().map(share).sum();
+                1.0 + below + node.deferred.as_ref().map_or(0.0, |(tree, _)| tree.visits())
+            }
+        }
+    }
 }
 
 /// A node before it has an address.

@@ -17,7 +17,9 @@
 //! | module | does |
 //! |---|---|
 //! | [`boxes`] | boxes, regions, windows of the key |
-//! | `root` | which trees, which bits index their tables |
+//! | `budget` | which regions are built how small |
+//! | `root` | trees, their cells, what each becomes |
+//! | `index` | which trees, which bits choose their cells |
 //! | `filter` | which bits of a key its gates look at |
 //! | `cut` | where a node cuts: expected visits against copies |
 //! | `build` | the recursion: prune, stop at a leaf, or cut |
@@ -25,14 +27,16 @@
 //! | `emit` | the bytes, parents before children |
 
 pub mod boxes;
+pub mod budget;
 mod build;
 mod cut;
 mod emit;
 mod filter;
+mod index;
 mod leaf;
 mod root;
 
 pub use boxes::{Axis, Boxes};
 pub use build::Shape;
 pub use emit::Arena;
-pub use root::{Forest, build};
+pub use root::{Forest, Measure, Sketch};

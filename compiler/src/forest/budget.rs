@@ -1,0 +1,141 @@
+//! The budget: which regions are built how small.
+//!
+//! Everything is built in the fastest shape first. When that does not fit, each region is
+//! measured in every shape, and the ones that save most bytes for the visits they cost are
+//! built smaller, one step at a time, until the rest fits. Smaller root tables come after that,
+//! and in the end no root and plain lists; what does not even fit then is refused.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use super::build::Shape;
+use super::root::{CELLS_PER_BOX, Measure, Sketch};
+
+/// How one sketch is to be built.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Steps {
+    /// The step of each region that is not in the fastest shape: few, as a rule.
+    steps: Vec<u8>,
+}
+
+impl Steps {
+    /// The shape of a region.
+    pub fn shape(&self, region: usize) -> &'static Shape {
+        &Shape::LADDER[self.step(region)]
+    }
+
+    fn step(&self, region: usize) -> usize {
+        self.steps.get(region).copied().unwrap_or(0).into()
+    }
+
+    /// Regions at each step.
+    pub fn counts(&self, regions: usize) -> [usize; Shape::LADDER.len()] {
+        let mut counts = [0; Shape::LADDER.len()];
+        (0..regions).for_each(|region| counts[self.step(region)] += 1);
+        counts
+    }
+}
+
+/// All regions of all sketches in every shape.
+pub struct Measured {
+    /// By sketch, region, step.
+    all: Vec<Vec<[Measure; Shape::LADDER.len()]>>,
+    /// Bytes besides the regions.
+    fixed: usize,
+}
+
+/// One region made one step smaller: what that saves and costs.
+struct Saving {
+    sketch: usize,
+    region: usize,
+    step: usize,
+    bytes: usize,
+    /// Expected visits, of all lookups, for each byte saved.
+    price: f64,
+}
+
+impl Ord for Saving {
+    /// The cheapest is the greatest: a heap gives it first. Ties go by place.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.price.total_cmp(&self.price).then_with(|| {
+            (other.sketch, other.region, other.step).cmp(&(self.sketch, self.region, self.step))
+        })
+    }
+}
+
+impl PartialOrd for Saving {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Saving {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Saving {}
+
+impl Measured {
+    /// Builds every region in every shape, and keeps the measures only.
+    pub fn new(sketches: &[Sketch<'_>]) -> Measured {
+        let all = sketches.iter().map(|sketch| {
+            let by_step = Shape::LADDER.each_ref().map(|shape| sketch.measure(shape));
+            (0..sketch.region_count())
+                .map(|region| std::array::from_fn(|step| by_step[step][region]))
+                .collect()
+        });
+        Measured { all: all.collect(), fixed: sketches.iter().map(Sketch::table_bytes).sum() }
+    }
+
+    /// Steps for all regions so that they take about `bytes_max` bytes, if they can.
+    pub fn choose(&self, bytes_max: usize) -> Vec<Steps> {
+        let mut steps: Vec<Steps> =
+            self.all.iter().map(|regions| Steps { steps: vec![0; regions.len()] }).collect();
+        let mut total = self.fixed + self.all.iter().flatten().map(|m| m[0].bytes).sum::<usize>();
+        let mut heap: BinaryHeap<Saving> = BinaryHeap::new();
+        for (sketch, regions) in self.all.iter().enumerate() {
+            heap.extend((0..regions.len()).filter_map(|region| self.saving(sketch, region, 0)));
+        }
+        while total > bytes_max {
+            let Some(saving) = heap.pop() else { break };
+            total -= saving.bytes;
+            steps[saving.sketch].steps[saving.region] = saving.step as u8;
+            heap.extend(self.saving(saving.sketch, saving.region, saving.step));
+        }
+        steps
+    }
+
+    /// The next step of a region that saves anything.
+    fn saving(&self, sketch: usize, region: usize, from: usize) -> Option<Saving> {
+        let measures = &self.all[sketch][region];
+        let here = measures[from];
+        let all = (from + 1..Shape::LADDER.len()).filter(|&step| measures[step].bytes < here.bytes);
+        let savings = all.map(|step| {
+            let bytes = here.bytes - measures[step].bytes;
+            let slower = (measures[step].visits - here.visits).max(0.0) * here.boxes as f64;
+            Saving { sketch, region, step, bytes, price: slower / bytes as f64 }
+        });
+        savings.max()
+    }
+
+    /// Expected visits of a lookup, were regions met as their boxes are many. Without steps, in
+    /// the fastest shape.
+    pub fn visits(&self, steps: &[Steps]) -> f64 {
+        let (mut visits, mut boxes) = (0.0, 0.0);
+        for (i, regions) in self.all.iter().enumerate() {
+            for (region, measures) in regions.iter().enumerate() {
+                let measure = measures[steps.get(i).map_or(0, |s| s.step(region))];
+                visits += measure.visits * measure.boxes as f64;
+                boxes += measure.boxes as f64;
+            }
+        }
+        if boxes > 0.0 { visits / boxes } else { 0.0 }
+    }
+}
+
+/// The cells that root tables may have, from the fastest to the smallest.
+pub fn root_sizes() -> impl Iterator<Item = f64> {
+    CELLS_PER_BOX.into_iter()
+}
