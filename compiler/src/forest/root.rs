@@ -79,7 +79,8 @@ impl<'a> Sketch<'a> {
     pub fn new(boxes: &'a Boxes, cells_per_box: f64, first: u32, count: u32) -> Sketch<'a> {
         let cells_max = (boxes.len() as f64 * cells_per_box) as usize;
         let mut sketch = Sketch { boxes, scale: Scale::of(first, count), trees: vec![] };
-        if boxes.len() >= ROOT_BOXES_MIN && cells_max >= 2 {
+        // Rules that test nothing leave nothing to index by.
+        if boxes.len() >= ROOT_BOXES_MIN && cells_max >= 2 && !boxes.axes.is_empty() {
             let all = (0..boxes.len() as u32).collect();
             let trees = split(boxes, all, cells_max);
             sketch.trees =
