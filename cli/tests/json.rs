@@ -27,9 +27,9 @@ const COST: [&str; 11] = [
     "image_bytes",
     "leaves",
     "nodes",
+    "regions",
     "rules",
     "seconds",
-    "step",
     "structure_bytes",
 ];
 
