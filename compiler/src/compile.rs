@@ -140,51 +140,56 @@ pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, Compile
     let entries: Vec<EntryBoxes> =
         (0..lowered.lists.len()).map(|i| plan.expand(&lowered, i, parts.entries[i].first)).collect();
 
-    let mut smallest: Option<(usize, String)> = None;
-    let mut fastest = None;
-    for cells_per_box in budget::root_sizes() {
-        let sketches = sketches(&entries, &parts, cells_per_box);
-        let mut steps = vec![Steps::default(); sketches.len()];
-        let mut measured = None;
-        let mut allowed = options.memory_bytes_max;
-        loop {
-            let built = forest(&lowered, &entries, &sketches, &steps, &mut parts)?;
-            let image_bytes = parts.image_bytes(built.arena.len());
-            if image_bytes <= options.memory_bytes_max {
-                let visits = fastest.zip(measured.as_ref().map(|m: &Measured| m.visits(&steps)));
-                return Ok(finish(ruleset, &lowered, parts, built, visits));
-            }
-            let besides = image_bytes - built.arena.len();
-            if smallest.as_ref().is_none_or(|(bytes, _)| image_bytes < *bytes) {
-                smallest = Some((image_bytes, heaviest(&lowered, &built.costs)));
-            }
-            // Alignment is not in the measures: what was too much is asked for once more.
-            let over = image_bytes - options.memory_bytes_max;
-            allowed = if measured.is_some() {
-                allowed.saturating_sub(over)
-            } else {
-                allowed.saturating_sub(besides)
-            };
-            let measured = measured.get_or_insert_with(|| Measured::new(&sketches));
-            fastest = fastest.or_else(|| Some(measured.visits(&[])));
-            let next = measured.choose(allowed);
-            if next == steps {
-                break;
-            }
-            steps = next;
+    let builder = ForestBuilder { lowered: &lowered, entries: &entries };
+    let limit = options.memory_bytes_max;
+
+    let sketches = builder.sketches(&parts, budget::ROOT_SIZES[0]);
+    let fastest = builder.build(&sketches, &vec![Steps::default(); sketches.len()], &mut parts)?;
+    let fastest_bytes = parts.image_bytes(fastest.arena.len());
+    if fastest_bytes <= limit {
+        return Ok(finish(ruleset, &lowered, parts, fastest, None));
+    }
+    // The smallest image of each size of roots: what is refused does not hang on luck. (Of a few
+    // rules the fastest form can be the smallest, too.)
+    let fastest_costs = heaviest(&lowered, &fastest.costs);
+    drop((fastest, sketches));
+    let mut smallest = Vec::new();
+    let mut fastest_visits = 0.0;
+    for (i, size) in budget::ROOT_SIZES.into_iter().enumerate() {
+        let sketches = builder.sketches(&parts, size);
+        let measured = Measured::new(&sketches);
+        if i == 0 {
+            fastest_visits = measured.visits(&[]);
+        }
+        let built = builder.build(&sketches, &measured.choose(0), &mut parts)?;
+        smallest.push((parts.image_bytes(built.arena.len()), heaviest(&lowered, &built.costs)));
+        if !sketches.iter().any(Sketch::has_root) {
+            break; // smaller ones are the same
         }
     }
-    let (needed, per_entry) = smallest.unwrap_or_default();
-    Err(CompileError::Memory { needed, limit: options.memory_bytes_max, per_entry })
-}
+    let fitting = smallest.iter().position(|(bytes, _)| *bytes <= limit);
+    let Some(size) = fitting else {
+        smallest.push((fastest_bytes, fastest_costs));
+        let (needed, per_entry) = smallest.into_iter().min().unwrap_or_default();
+        return Err(CompileError::Memory { needed, limit, per_entry });
+    };
 
-/// The sketches of all entries: for each the sound packets' one, then the others' when there is.
-fn sketches<'e>(entries: &'e [EntryBoxes], parts: &Parts, cells_per_box: f64) -> Vec<Sketch<'e>> {
-    let all = entries.iter().zip(&parts.entries).flat_map(|(entry, record)| {
-        let boxes = std::iter::once(&entry.sound).chain(&entry.broken);
-        boxes.map(|boxes| Sketch::new(boxes, cells_per_box, record.first, record.count))
-    });
-    all.collect()
+    // The largest roots whose smallest image fits: as fast as fits below them.
+    let sketches = builder.sketches(&parts, budget::ROOT_SIZES[size]);
+    let measured = Measured::new(&sketches);
+    let mut allowed = limit - parts.image_bytes(0).min(limit);
+    loop {
+        let steps = measured.choose(allowed);
+        let built = builder.build(&sketches, &steps, &mut parts)?;
+        let image_bytes = parts.image_bytes(built.arena.len());
+        if image_bytes <= limit {
+            let visits = (fastest_visits, measured.visits(&steps));
+            return Ok(finish(ruleset, &lowered, parts, built, Some(visits)));
+        }
+        // Alignment is not in the measures: ask for a little less. At nothing all is smallest,
+        // and fits.
+        allowed = allowed.saturating_sub(2 * (image_bytes - limit));
+    }
 }
 
 /// A forest that was laid out, and what each entry takes of it.
@@ -193,53 +198,70 @@ struct Built {
     costs: Vec<(Cost, f64)>,
 }
 
-/// Builds the trees of all entries and puts their roots into the entry records.
-fn forest(
-    lowered: &Lowered,
-    entries: &[EntryBoxes],
-    sketches: &[Sketch<'_>],
-    steps: &[Steps],
-    parts: &mut Parts,
-) -> Result<Built, CompileError> {
-    let mut arena = Arena::default();
-    let mut costs = Vec::with_capacity(entries.len());
-    let too_large = |_| CompileError::TooLarge {
-        what: "units of 16 bytes",
-        count: Ref::UNITS_MAX,
-        limit: Ref::UNITS_MAX,
-    };
-    let mut next = 0;
-    for (i, entry) in entries.iter().enumerate() {
-        let begin = Instant::now();
-        let (nodes, leaves, bytes) = (arena.nodes, arena.leaves, arena.len());
-        arena.depth = 0;
-        let mut regions = [0; Shape::LADDER.len()];
-        let mut roots = [Ref::EMPTY; 2];
-        let mut boxes = 0;
-        for (root, of) in roots.iter_mut().zip(std::iter::once(&entry.sound).chain(&entry.broken)) {
-            let (sketch, steps) = (&sketches[next], &steps[next]);
-            *root = arena.add(&sketch.build(|region| steps.shape(region))).map_err(too_large)?;
-            for (sum, count) in regions.iter_mut().zip(steps.counts(sketch.region_count())) {
-                *sum += count;
-            }
-            boxes += of.len();
-            next += 1;
-        }
-        parts.entries[i].root = roots[0].0;
-        parts.entries[i].broken_root = if entry.broken.is_some() { roots[1].0 } else { roots[0].0 };
-        let cost = Cost {
-            flat_rules: lowered.lists[i].rules.len(),
-            boxes,
-            nodes: arena.nodes - nodes,
-            leaves: arena.leaves - leaves,
-            structure_bytes: arena.len() - bytes,
-            depth: arena.depth,
-            regions,
-            ..Cost::default()
-        };
-        costs.push((cost, begin.elapsed().as_secs_f64()));
+/// Builds the forests of all entries.
+struct ForestBuilder<'a> {
+    lowered: &'a Lowered,
+    entries: &'a [EntryBoxes],
+}
+
+impl<'a> ForestBuilder<'a> {
+    /// The sketches of all entries: for each the sound packets' one, then the others' when there
+    /// is.
+    fn sketches(&self, parts: &Parts, cells_per_box: f64) -> Vec<Sketch<'a>> {
+        let all = self.entries.iter().zip(&parts.entries).flat_map(|(entry, record)| {
+            let boxes = std::iter::once(&entry.sound).chain(&entry.broken);
+            boxes.map(|boxes| Sketch::new(boxes, cells_per_box, record.first, record.count))
+        });
+        all.collect()
     }
-    Ok(Built { arena, costs })
+
+    /// Builds the trees of all entries and puts their roots into the entry records.
+    fn build(
+        &self,
+        sketches: &[Sketch<'_>],
+        steps: &[Steps],
+        parts: &mut Parts,
+    ) -> Result<Built, CompileError> {
+        let mut arena = Arena::default();
+        let mut costs = Vec::with_capacity(self.entries.len());
+        let too_large = |_| CompileError::TooLarge {
+            what: "units of 16 bytes",
+            count: Ref::UNITS_MAX,
+            limit: Ref::UNITS_MAX,
+        };
+        let mut next = 0;
+        for (i, entry) in self.entries.iter().enumerate() {
+            let begin = Instant::now();
+            let (nodes, leaves, bytes) = (arena.nodes, arena.leaves, arena.len());
+            arena.depth = 0;
+            let mut regions = [0; Shape::LADDER.len()];
+            let mut roots = [Ref::EMPTY; 2];
+            let mut boxes = 0;
+            for (root, of) in roots.iter_mut().zip(std::iter::once(&entry.sound).chain(&entry.broken)) {
+                let (sketch, steps) = (&sketches[next], &steps[next]);
+                *root = arena.add(&sketch.build(|region| steps.shape(region))).map_err(too_large)?;
+                for (sum, count) in regions.iter_mut().zip(steps.counts(sketch.region_count())) {
+                    *sum += count;
+                }
+                boxes += of.len();
+                next += 1;
+            }
+            parts.entries[i].root = roots[0].0;
+            parts.entries[i].broken_root = if entry.broken.is_some() { roots[1].0 } else { roots[0].0 };
+            let cost = Cost {
+                flat_rules: self.lowered.lists[i].rules.len(),
+                boxes,
+                nodes: arena.nodes - nodes,
+                leaves: arena.leaves - leaves,
+                structure_bytes: arena.len() - bytes,
+                depth: arena.depth,
+                regions,
+                ..Cost::default()
+            };
+            costs.push((cost, begin.elapsed().as_secs_f64()));
+        }
+        Ok(Built { arena, costs })
+    }
 }
 
 fn finish(

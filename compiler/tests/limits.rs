@@ -131,11 +131,11 @@ fn a_refusal_says_what_to_do() {
 fn ladder(how: &str, depth: usize) -> Ruleset {
     let mut text = format!("-A FORWARD -p tcp {how} c0\n");
     for i in 0..depth - 1 {
-        let _ = write!(text, ":c{i} - [0:0]\n-A c{i} {how} c{}\n-A c{i} -j LOG\n", i + 1);
+        let _ = writeln!(text, ":c{i} - [0:0]\n-A c{i} {how} c{}\n-A c{i} -j LOG", i + 1);
     }
     let last = depth - 1;
     let _ =
-        write!(text, ":c{last} - [0:0]\n-A c{last} -p tcp -m tcp --dport 80 -j ACCEPT\n-A c{last} -j LOG\n");
+        writeln!(text, ":c{last} - [0:0]\n-A c{last} -p tcp -m tcp --dport 80 -j ACCEPT\n-A c{last} -j LOG");
     filter(&text)
 }
 
@@ -197,7 +197,7 @@ fn a_chain_reached_from_a_thousand_places_stays_within_the_bound() {
     for (length, body) in [1, 4, 5, 60].into_iter().flat_map(|l| bodies.map(|b| (l, b))) {
         let mut text = String::from(":shared - [0:0]\n");
         (0..1_000).for_each(|i| {
-            let _ = write!(text, "-A FORWARD -s 10.0.{}.{} -j shared\n", i / 250, i % 250);
+            let _ = writeln!(text, "-A FORWARD -s 10.0.{}.{} -j shared", i / 250, i % 250);
         });
         (0..length).for_each(|_| {
             let _ = write!(text, "-A shared {body}");
@@ -222,12 +222,12 @@ fn chains_that_call_each_other_exponentially_are_given_up_by_both_and_hang_neith
     for body in ["-j", "-p tcp -m limit --limit 1/s -j"] {
         let mut text = String::from("-A FORWARD -j c0\n");
         for i in 0..DEPTH {
-            let _ = write!(text, ":c{i} - [0:0]\n");
+            let _ = writeln!(text, ":c{i} - [0:0]");
             (0..2).for_each(|_| {
-                let _ = write!(text, "-A c{i} {body} c{}\n", i + 1);
+                let _ = writeln!(text, "-A c{i} {body} c{}", i + 1);
             });
         }
-        let _ = write!(text, ":c{DEPTH} - [0:0]\n-A c{DEPTH} -j LOG\n");
+        let _ = writeln!(text, ":c{DEPTH} - [0:0]\n-A c{DEPTH} -j LOG");
         let ruleset = filter(&text);
         check_bounded(&ruleset);
         let oracle = Oracle::new(&ruleset).unwrap();

@@ -9,7 +9,10 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::build::Shape;
-use super::root::{CELLS_PER_BOX, Measure, Sketch};
+use super::root::{Measure, Sketch};
+
+/// Cells that root tables have for each box at most, from the fastest to the smallest. 0: no root.
+pub const ROOT_SIZES: [f64; 7] = [4.0, 0.5, 0.1, 0.02, 0.004, 0.000_5, 0.0];
 
 /// How one sketch is to be built.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -133,9 +136,4 @@ impl Measured {
         }
         if boxes > 0.0 { visits / boxes } else { 0.0 }
     }
-}
-
-/// The cells that root tables may have, from the fastest to the smallest.
-pub fn root_sizes() -> impl Iterator<Item = f64> {
-    CELLS_PER_BOX.into_iter()
 }

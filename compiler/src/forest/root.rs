@@ -40,9 +40,6 @@ pub(super) struct RootTree {
 /// Fewer boxes than this have no root.
 const ROOT_BOXES_MIN: usize = 48;
 
-/// Cells of root tables for each box, from the fastest to the smallest. 0: no root.
-pub(super) const CELLS_PER_BOX: [f64; 7] = [4.0, 0.5, 0.1, 0.02, 0.004, 0.000_5, 0.0];
-
 /// The trees of an entry with the boxes of each cell.
 #[derive(Debug)]
 pub struct Sketch<'a> {
@@ -87,6 +84,11 @@ impl<'a> Sketch<'a> {
                 trees.into_iter().map(|(list, index)| TreeSketch::new(boxes, &list, index)).collect();
         }
         sketch
+    }
+
+    /// It has tables, and not one tree alone.
+    pub fn has_root(&self) -> bool {
+        !self.trees.is_empty()
     }
 
     /// How many regions it has.

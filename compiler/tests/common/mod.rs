@@ -39,15 +39,14 @@ pub(crate) fn subject_of(image: Vec<u8>, ruleset: &Ruleset) -> ImageSubject<Vec<
 /// Compiles with much memory.
 #[track_caller]
 pub(crate) fn compile_roomy(ruleset: &Ruleset, counting: Counting) -> Compiled {
-    let options = Options { counting, memory_bytes_max: 1 << 30, ..Options::default() };
+    let options = Options { counting, memory_bytes_max: 1 << 30 };
     compile(ruleset, &options).expect("rules without errors compile")
 }
 
 /// The bytes that the smallest image of these rules takes: a refusal names them, and they do.
 #[track_caller]
 pub(crate) fn bytes_needed(ruleset: &Ruleset, counting: Counting) -> usize {
-    let at =
-        |memory_bytes_max| compile(ruleset, &Options { counting, memory_bytes_max, ..Options::default() });
+    let at = |memory_bytes_max| compile(ruleset, &Options { counting, memory_bytes_max });
     let Err(CompileError::Memory { needed, limit: 0, .. }) = at(0) else {
         panic!("no image fits into 0 bytes");
     };
@@ -76,12 +75,12 @@ pub(crate) fn images_of_all_sizes(ruleset: &Ruleset, counting: Counting) -> Vec<
         }
         let below = bytes - 1;
         let memory_bytes_max = if halve { needed + (below - needed) / 2 } else { below };
-        let options = Options { counting, memory_bytes_max, ..Options::default() };
+        let options = Options { counting, memory_bytes_max };
         let compiled = compile(ruleset, &options).expect("more than the least is enough");
         assert!(compiled.image.len() <= memory_bytes_max, "the budget is a contract");
         images.push(compiled);
     }
-    let options = Options { counting, memory_bytes_max: needed, ..Options::default() };
+    let options = Options { counting, memory_bytes_max: needed };
     let smallest = compile(ruleset, &options).expect("the size that a refusal names is enough");
     if images.iter().all(|c| c.image != smallest.image) {
         images.push(smallest);
