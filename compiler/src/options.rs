@@ -11,7 +11,7 @@ pub enum Counting {
     Deciding,
 }
 
-/// Options of [`compile`](crate::compile).
+/// Options of [`compile`](crate::compile()).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Bytes that the image may take, all of it. The builder trades speed for memory to stay
