@@ -40,6 +40,15 @@ pub struct Facts {
     pub pending: usize,
 }
 
+/// A leaf as an audit meets it, once each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafSeen<'a> {
+    /// Bytes that it takes in the forest.
+    pub bytes: usize,
+    /// Positions of its rules.
+    pub positions: &'a [u32],
+}
+
 impl<B: AsRef<[u8]>> Image<B> {
     /// Reads the whole image once: checksum, every record, every node and leaf. An image that
     /// passes is safe to look up in: no walk leaves it, loops, or forgets a deferred part.
@@ -50,17 +59,25 @@ impl<B: AsRef<[u8]>> Image<B> {
     /// # Errors
     /// The first invariant that does not hold.
     pub fn audit(&self) -> Result<Facts, AuditError> {
+        self.audit_leaves(&mut |_| {})
+    }
+
+    /// [`Image::audit`], which shows each leaf to `visit`: what the rules' copies cost.
+    ///
+    /// # Errors
+    /// As for an audit; leaves before the damage have been shown.
+    pub fn audit_leaves(&self, visit: &mut dyn FnMut(LeafSeen<'_>)) -> Result<Facts, AuditError> {
         let stated = u32_at(self.bytes(), 24);
         ensure!(crc32fast::hash(&self.bytes()[format::HEADER_BYTES..]) == stated, "checksum differs");
         self.audit_keys()?;
         self.audit_names()?;
         self.audit_flats()?;
         self.audit_calls()?;
-        self.audit_forest()
+        self.audit_forest(visit)
     }
 
     /// The audit of the forest alone, for every entry.
-    fn audit_forest(&self) -> Result<Facts, AuditError> {
+    fn audit_forest(&self, visit: &mut dyn FnMut(LeafSeen<'_>)) -> Result<Facts, AuditError> {
         let arena = self.section(Section::Arena);
         ensure!(
             arena.len() >= ARENA_SLACK && arena[arena.len() - ARENA_SLACK..].iter().all(|&b| b == 0),
@@ -68,8 +85,14 @@ impl<B: AsRef<[u8]>> Image<B> {
         );
         let key_end =
             self.key_maker().slots().map(|s| usize::from(s.offset) + s.dim.key_bytes()).max().unwrap_or(0);
-        let mut walk =
-            ForestAudit { arena, key_end, positions: 0..0, seen: HashMap::new(), facts: Facts::default() };
+        let mut walk = ForestAudit {
+            arena,
+            key_end,
+            positions: 0..0,
+            seen: HashMap::new(),
+            facts: Facts::default(),
+            visit,
+        };
         for (id, entry, _) in self.entries() {
             walk.positions = entry.first..entry.first + entry.count;
             walk.seen.clear(); // positions differ from entry to entry
@@ -255,6 +278,7 @@ struct ForestAudit<'a> {
     positions: std::ops::Range<u32>,
     seen: HashMap<u32, Shape>,
     facts: Facts,
+    visit: &'a mut dyn FnMut(LeafSeen<'_>),
 }
 
 impl ForestAudit<'_> {
@@ -343,6 +367,9 @@ impl ForestAudit<'_> {
                 smallest = smallest.min(position);
                 last = Some(position);
             }
+            let positions: Vec<u32> = (0..l.rules).map(|rule| leaf.position(rule)).collect();
+            let bytes = crate::forest::leaf::units(l.bytes()) * UNIT;
+            (self.visit)(LeafSeen { bytes, positions: &positions });
             let next = leaf.next();
             if !l.chained {
                 break;
