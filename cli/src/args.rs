@@ -292,10 +292,7 @@ impl From<Counting> for hipac_compiler::Counting {
 impl Build {
     /// The compiler's options.
     pub(crate) fn options(&self) -> hipac_compiler::Options {
-        hipac_compiler::Options {
-            memory_bytes_max: self.memory,
-            counting: self.counting.into(),
-        }
+        hipac_compiler::Options { memory_bytes_max: self.memory, counting: self.counting.into() }
     }
 }
 

@@ -49,6 +49,9 @@ struct Build {
 const BUILDS_MAX: usize = 5;
 const BUILDS_S: f64 = 4.0;
 
+/// Seconds that one walk over the trace may take; of a longer trace only a beginning is walked.
+const WALK_S: f64 = 1.0;
+
 pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exit, Failure> {
     let busy = progress::spinner("building");
     let mut built = built(of, plan)?;
@@ -71,10 +74,12 @@ pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exi
         }
     };
     if trace.keys.is_empty() {
-        return Err(Failure::new("the trace holds no packet with a whole transport header: nothing to measure"));
+        return Err(Failure::new(
+            "the trace holds no packet with a whole transport header: nothing to measure",
+        ));
     }
     busy.set_message("checking answers");
-    let lookups = Lookups { image, entry, keys: &trace.keys };
+    let lookups = Lookups::new(image, entry, &trace.keys, WALK_S);
     let checked = check::check(&lookups, built.ruleset.as_ref(), (table, &chain), &trace)?;
     busy.set_message("measuring");
     let measured = report::Measured {
@@ -97,7 +102,7 @@ pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exi
         build: built.build,
         open_s,
         audit_s,
-        trace: report::TraceFacts::of(&trace, plan),
+        trace: report::TraceFacts::of(&trace, plan, lookups.count),
         checked,
         measured,
     }
@@ -185,7 +190,9 @@ pub(super) fn entry(image: &OpenImage, place: &Place) -> Result<(TableKind, Stri
 /// Nanoseconds from a packet to its verdict: key, every lookup, every rule on the way. Residual
 /// matches hold, at no cost.
 fn evaluate(image: &OpenImage, (table, chain): (TableKind, &str), sample: &[Packet]) -> Spread {
-    let Some(entry) = image.find_entry(&format!("{}/{chain}", table.name())) else { return Spread::of(vec![]) };
+    let Some(entry) = image.find_entry(&format!("{}/{chain}", table.name())) else {
+        return Spread::of(vec![]);
+    };
     let mut walk = || {
         let ends = sample.iter().filter(|packet| {
             let decision = image.evaluate(entry, &mut (**packet).clone(), &mut NoHost);

@@ -96,12 +96,7 @@ struct Answer {
 /// Evaluations tried to find out what an answer hangs on.
 const TRIES_MAX: usize = 256;
 
-fn answer(
-    image: &OpenImage,
-    entry: EntryId,
-    packet: &Packet,
-    assume: Assume,
-) -> Result<Answer, Failure> {
+fn answer(image: &OpenImage, entry: EntryId, packet: &Packet, assume: Assume) -> Result<Answer, Failure> {
     let default = assume == Assume::Hold;
     let (decision, assumed) = evaluate(image, entry, packet, default, &BTreeMap::new())?;
     // Every way the residual matches can come out: flip one at a time, depth first.

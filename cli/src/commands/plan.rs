@@ -71,7 +71,8 @@ pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exi
     busy.finish_and_clear();
     let dearest = dearest::rules(&open(&rules, fastest.image)?, &rules)?;
     if let Some(path) = plan.svg {
-        file::replace(path, curve::svg(&points, &rules.name)?.as_bytes())?;
+        let title = of.file.file_name().map_or(rules.name.clone(), |name| name.display().to_string());
+        file::replace(path, curve::svg(&points, &title)?.as_bytes())?;
     }
     let is_clean = points.iter().all(|point| point.differing == 0);
     report::print(&points, &dearest, plan.svg, format)?;
@@ -82,6 +83,10 @@ fn open(rules: &Rules, image: Vec<u8>) -> Result<OpenImage, Failure> {
     Image::open(mapped::Bytes::from(image)).map_err(|e| Failure::at(&rules.name, e))
 }
 
+/// Seconds that one walk over the trace may take: the smallest forms are a thousand times slower
+/// than the fastest.
+const WALK_S: f64 = 0.1;
+
 /// Measures what a budget gave. The trace is the same for every budget.
 fn point(rules: &Rules, plan: &Plan<'_>, memory: usize, compiled: Compiled) -> Result<Point, Failure> {
     let image = bench::with_machine(open(rules, compiled.image.clone())?, plan.drawn.machine)?;
@@ -89,7 +94,7 @@ fn point(rules: &Rules, plan: &Plan<'_>, memory: usize, compiled: Compiled) -> R
     let traffic = (plan.drawn.traffic, plan.drawn.seed);
     // Keys are made anew: what a key holds, and where, is the image's own affair.
     let trace = Trace::draw(&rules.ruleset, (table, &chain), &image.key_maker(), plan.packets, traffic);
-    let lookups = Lookups { image: &image, entry, keys: &trace.keys };
+    let lookups = Lookups::new(&image, entry, &trace.keys, WALK_S);
     let (differing, visited) = lookups.compare_with_definition(&lookups.batch_answers());
     Ok(Point { memory, rates: lookups.rates(), compiled, visited, differing })
 }

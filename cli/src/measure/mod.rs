@@ -67,7 +67,9 @@ impl Spread {
 pub(crate) struct Lookups<'a, B> {
     pub(crate) image: &'a Image<B>,
     pub(crate) entry: EntryRecord,
-    pub(crate) keys: &'a Keys,
+    keys: &'a Keys,
+    /// The first so many keys are walked.
+    pub(crate) count: usize,
 }
 
 // Written out: a derived one would ask for `B: Copy`.
@@ -94,15 +96,28 @@ pub(crate) struct Visited {
     pub(crate) leaves: f64,
 }
 
-impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
+impl<'a, B: AsRef<[u8]> + Sync> Lookups<'a, B> {
+    /// Lookups of as many of the keys as can be walked in about `walk_s` seconds.
+    pub(crate) fn new(
+        image: &'a Image<B>,
+        entry: EntryRecord,
+        keys: &'a Keys,
+        walk_s: f64,
+    ) -> Lookups<'a, B> {
+        let few = Lookups { image, entry, keys, count: keys.len().min(BATCH) };
+        let each_s = timed(|| black_box(few.walk_single())).0 / few.count.max(1) as f64;
+        let count = (walk_s / each_s.max(1e-9)) as usize;
+        Lookups { count: count.clamp(few.count, keys.len()), ..few }
+    }
+
     /// The answers, one lookup after the other.
     pub(crate) fn answers(&self) -> Vec<u32> {
-        (0..self.keys.len()).map(|i| self.single(i)).collect()
+        (0..self.count).map(|i| self.single(i)).collect()
     }
 
     /// The answers by batches.
     pub(crate) fn batch_answers(&self) -> Vec<u32> {
-        let mut out = vec![0; self.keys.len()];
+        let mut out = vec![0; self.count];
         for (i, out) in out.chunks_mut(BATCH).enumerate() {
             let first = i * BATCH;
             self.image.first_match_batch(&self.entry, self.keys, first..first + out.len(), true, out);
@@ -127,7 +142,7 @@ impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
     /// All kinds, taking turns.
     pub(crate) fn rates(&self) -> Rates {
         let [single, dependent, batch, stream] = take_turns(
-            self.keys.len(),
+            self.count,
             [
                 &mut || self.walk_single(),
                 &mut || self.walk_dependent(),
@@ -140,7 +155,7 @@ impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
 
     /// The distribution of single lookups.
     pub(crate) fn latency(&self) -> Latency {
-        latency::measure(self.keys.len(), |i| self.single(i))
+        latency::measure(self.count, |i| self.single(i))
     }
 
     /// Lookups a second, in millions on the wall's clock, of so many threads that share the
@@ -151,7 +166,7 @@ impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
             let start = Barrier::new(threads + 1);
             let begin = std::thread::scope(|scope| {
                 for thread in 0..threads {
-                    let first = self.keys.len() * thread / threads;
+                    let first = self.count * thread / threads;
                     let start = &start;
                     scope.spawn(move || {
                         start.wait();
@@ -163,7 +178,7 @@ impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
                 start.wait();
                 Instant::now() // the scope ends when the last thread does
             });
-            (threads * walks * self.keys.len()) as f64 / begin.elapsed().as_secs_f64() / 1e6
+            (threads * walks * self.count) as f64 / begin.elapsed().as_secs_f64() / 1e6
         });
         Spread::of(passes.collect())
     }
@@ -178,21 +193,21 @@ impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
     }
 
     fn walk_single(&self) -> u64 {
-        (0..self.keys.len()).fold(0, |sum, i| sum + u64::from(self.single(i)))
+        (0..self.count).fold(0, |sum, i| sum + u64::from(self.single(i)))
     }
 
     /// As many lookups as there are keys, each one or two keys on from the last: which one is
     /// known when its answer is.
     fn walk_dependent(&self) -> u64 {
         let (mut at, mut sum) = (0, 0);
-        for _ in 0..self.keys.len() {
+        for _ in 0..self.count {
             let answer = self.single(at);
             sum += u64::from(answer);
             at += 1 + (answer & 1) as usize;
-            if at >= self.keys.len() {
-                at -= self.keys.len();
+            if at >= self.count {
+                at -= self.count;
             }
-            at = at.min(self.keys.len() - 1);
+            at = at.min(self.count - 1);
         }
         sum
     }
@@ -201,7 +216,7 @@ impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
     fn walk_batch(&self, first: usize) -> u64 {
         let mut out = [0; BATCH];
         let mut sum = 0;
-        for whole in [first..self.keys.len(), 0..first] {
+        for whole in [first..self.count, 0..first] {
             for from in whole.clone().step_by(BATCH) {
                 let range = from..(from + BATCH).min(whole.end);
                 let out = &mut out[..range.len()];
@@ -213,7 +228,7 @@ impl<B: AsRef<[u8]> + Sync> Lookups<'_, B> {
     }
 
     fn walk_stream(&self) -> u64 {
-        let bytes = &self.keys.as_bytes()[..self.keys.len() * self.keys.stride()];
+        let bytes = &self.keys.as_bytes()[..self.count * self.keys.stride()];
         let words = bytes.as_chunks::<8>().0;
         words.iter().fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
     }

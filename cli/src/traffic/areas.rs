@@ -213,9 +213,10 @@ mod tests {
     fn negations_and_names_are_taken_into_account() {
         check("-A FORWARD ! -p tcp -j DROP", &["protocol [(0, 5), (7, 255)]"]);
         check("-A FORWARD -i eth+ ! -o lo -j DROP", &["in-interface eth0, out-interface other0"]);
-        check("-A FORWARD ! -f -p udp -m udp --dport 53 -j DROP", &[
-            "protocol [(17, 17)], fragment [(0, 0)], destination port [(53, 53)]",
-        ]);
+        check(
+            "-A FORWARD ! -f -p udp -m udp --dport 53 -j DROP",
+            &["protocol [(17, 17)], fragment [(0, 0)], destination port [(53, 53)]"],
+        );
         check("-A FORWARD -f -p udp -m udp --dport 53 -j DROP", &[]);
     }
 

@@ -244,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_trace_loses_its_repeats() {
-        let ruleset = parse(b"*filter\n-A FORWARD -s 10.0.0.1 -j DROP\nCOMMIT\n", &ParseOptions::default()).ruleset;
+        let ruleset =
+            parse(b"*filter\n-A FORWARD -s 10.0.0.1 -j DROP\nCOMMIT\n", &ParseOptions::default()).ruleset;
         let image = hipac_compiler::compile(&ruleset, &hipac_compiler::Options::default()).unwrap().image;
         let image = Image::open(image).unwrap();
         let packet = |source| Packet { source, ..Packet::default() };

@@ -45,12 +45,14 @@ pub(super) struct TraceFacts {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     packets: usize,
+    /// As many as there was time for.
+    walked: usize,
     repeats_left_out: usize,
     broken_left_out: usize,
 }
 
 impl TraceFacts {
-    pub(super) fn of(trace: &Trace, plan: &Plan<'_>) -> TraceFacts {
+    pub(super) fn of(trace: &Trace, plan: &Plan<'_>, walked: usize) -> TraceFacts {
         let (traffic, seed) = match plan.trace {
             Some(path) => (path.display().to_string(), None),
             None => (format!("{:?}", plan.drawn.traffic).to_lowercase(), Some(plan.drawn.seed)),
@@ -59,6 +61,7 @@ impl TraceFacts {
             traffic,
             seed,
             packets: trace.keys.len(),
+            walked,
             repeats_left_out: trace.repeats,
             broken_left_out: trace.broken,
         }
@@ -76,6 +79,9 @@ impl TraceFacts {
             if count > 0 {
                 text += &format!("; left out: {} {why}", grouped(count));
             }
+        }
+        if self.walked < self.packets {
+            text += &format!("; slow: the first {} are measured", grouped(self.walked));
         }
         text + ")"
     }
@@ -268,11 +274,7 @@ impl Report {
             notes.set_cell_alignment(comfy_table::CellAlignment::Left);
         }
         writeln!(out, "\n{table}")?;
-        writeln!(
-            out,
-            "({}, processor time of one thread, medians of {PASSES} passes)",
-            self.machine
-        )?;
+        writeln!(out, "({}, processor time of one thread, medians of {PASSES} passes)", self.machine)?;
         let Latency { p50_ns, p99_ns, p999_ns, timer_ns, samples } = latency;
         writeln!(
             out,

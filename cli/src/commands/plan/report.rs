@@ -90,12 +90,7 @@ fn line<'a>(points: &[Point], dearest: &'a [Dear]) -> Line<'a> {
     Line { schema: "hipac.plan/1", points: points.collect(), dearest: dearest.collect() }
 }
 
-fn text(
-    out: &mut impl Write,
-    points: &[Point],
-    dearest: &[Dear],
-    svg: Option<&Path>,
-) -> Result<(), Failure> {
+fn text(out: &mut impl Write, points: &[Point], dearest: &[Dear], svg: Option<&Path>) -> Result<(), Failure> {
     let header = ["--memory", "bytes/rule", "step", "single ns", "batch ns", "nodes", "leaves", "batch M/s"];
     let fastest_ns = points.iter().map(|p| p.rates.batch.median).fold(f64::MAX, f64::min);
     let rows: Vec<Vec<String>> = points
