@@ -108,6 +108,51 @@ pub(crate) enum Command {
         #[command(flatten)]
         build: Build,
     },
+    /// Measure what lookups and builds cost, on traffic drawn from the rules or on a trace.
+    #[command(after_help = BENCH_HELP)]
+    Bench {
+        /// A ruleset or an image; `-` is standard input.
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        place: Place,
+        /// Measure with these packets: a CSV file whose first row names fields, or a ClassBench
+        /// trace. Keys equal to the one before are left out.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["packets", "seed", "traffic"])]
+        trace: Option<PathBuf>,
+        #[command(flatten)]
+        drawn: Drawn,
+        /// Packets to draw.
+        #[arg(long, default_value_t = 1_000_000, value_parser = packets_range())]
+        packets: u32,
+        /// Also measure so many threads that share the image.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        threads: Option<u16>,
+        #[command(flatten)]
+        build: Build,
+    },
+    /// Show what a memory budget buys: builds from the smallest that fits to the fastest, with
+    /// what each costs, and the rules that cost most.
+    Plan {
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        drawn: Drawn,
+        /// Packets to draw.
+        #[arg(long, default_value_t = 200_000, value_parser = packets_range())]
+        packets: u32,
+        /// Budgets tried between the smallest and the largest that matter, both included.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(2..=100))]
+        points: u8,
+        /// Draw the curve of memory and throughput as SVG.
+        #[arg(short, long, value_name = "SVG")]
+        output: Option<PathBuf>,
+        /// Which rules an image reports when they match.
+        #[arg(long, value_enum, default_value_t = Counting::Exact)]
+        counting: Counting,
+    },
     /// Show all of it on 100,000 generated rules: compile, verify, classify.
     Demo {
         /// What the rules are drawn from.
@@ -132,6 +177,66 @@ tcp-flags, ctstate, mark, connmark, ttl, tos, length, mac, pkt-type, src-type, d
 physdev-in, physdev-out, bridged, l4, f. An empty cell leaves the default.
 
 Where the answer hangs on a residual match, the other ends are shown too.";
+
+const BENCH_HELP: &str = "\
+Times are processor time of the measuring thread: medians of several passes, with the lowest and \
+the highest. Only p50, p99 and p99.9 come from the wall's clock, whose own cost is taken off and \
+stated. Every answer is compared between one-at-a-time, batched and counted lookups, and a sample \
+with a walk of the rules, one by one.";
+
+/// Packets that can be drawn: their keys take up to 2 GiB.
+fn packets_range() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=16_777_216)
+}
+
+/// Where packets enter.
+#[derive(Debug, Group)]
+pub(crate) struct Place {
+    /// The table.
+    #[arg(long, default_value = "filter")]
+    pub(crate) table: String,
+    /// The built-in chain [default: the one that reaches most rules].
+    #[arg(long)]
+    pub(crate) chain: Option<String>,
+}
+
+/// How packets are drawn.
+#[derive(Debug, Group)]
+pub(crate) struct Drawn {
+    /// What packets are like.
+    #[arg(long, value_enum, default_value_t = Traffic::Corners)]
+    pub(crate) traffic: Traffic,
+    /// What they are drawn from: same seed, same packets.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// The instructions that lookups use.
+    #[arg(long, value_enum, default_value_t = MachineName::Best)]
+    pub(crate) machine: MachineName,
+}
+
+/// What drawn packets are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Traffic {
+    /// Each field at a bound of a rule, all rules alike.
+    Corners,
+    /// Points inside of rules, a few rules most of the time (Zipf's law).
+    Inside,
+    /// Anything.
+    Random,
+}
+
+/// A set of instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MachineName {
+    /// Plain code.
+    Scalar,
+    /// AVX2.
+    Avx2,
+    /// AVX-512.
+    Avx512,
+    /// The best that this processor has.
+    Best,
+}
 
 /// A ruleset in a file.
 #[derive(Debug, Group)]
@@ -188,16 +293,19 @@ pub(crate) enum Counting {
     Deciding,
 }
 
+impl From<Counting> for hipac_compiler::Counting {
+    fn from(counting: Counting) -> hipac_compiler::Counting {
+        match counting {
+            Counting::Exact => hipac_compiler::Counting::Exact,
+            Counting::Deciding => hipac_compiler::Counting::Deciding,
+        }
+    }
+}
+
 impl Build {
     /// The compiler's options.
     pub(crate) fn options(&self) -> hipac_compiler::Options {
-        hipac_compiler::Options {
-            memory_bytes_max: self.memory,
-            counting: match self.counting {
-                Counting::Exact => hipac_compiler::Counting::Exact,
-                Counting::Deciding => hipac_compiler::Counting::Deciding,
-            },
-        }
+        hipac_compiler::Options { memory_bytes_max: self.memory, counting: self.counting.into() }
     }
 }
 

@@ -22,12 +22,21 @@ fn is_stdin(path: &Path) -> bool {
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error: io::Error| Failure::at(&name(path), error);
     let mut bytes = Vec::new();
-    let limit = INPUT_BYTES_MAX + 1;
     if is_stdin(path) {
-        io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(failed)?;
+        read_limited(io::stdin().lock(), &mut bytes).map_err(failed)?;
     } else {
-        fs::File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+        read_limited(fs::File::open(path).map_err(failed)?, &mut bytes).map_err(failed)?;
     }
+    within_limit(path, bytes)
+}
+
+/// Reads up to one byte more than a file may have.
+pub(crate) fn read_limited(from: impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    from.take(INPUT_BYTES_MAX + 1).read_to_end(bytes)
+}
+
+/// Refuses what is longer than any input.
+pub(crate) fn within_limit(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
     if bytes.len() as u64 > INPUT_BYTES_MAX {
         return Err(Failure::at(&name(path), "more than 4 GiB: no ruleset, image or trace is so long"));
     }

@@ -9,8 +9,8 @@ use hipac_rules::{Family, Fault, ParseOptions, Ruleset, parse};
 
 use crate::args::{InputFormat, RulesFile};
 use crate::exit::Failure;
-use crate::file;
 use crate::output::counted;
+use crate::{file, mapped};
 
 /// A ruleset with the text it was read from.
 pub(crate) struct Rules {
@@ -65,10 +65,13 @@ fn diagnose(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+/// An image in place.
+pub(crate) type OpenImage = Image<mapped::Bytes>;
+
 /// What a file holds.
 pub(crate) enum Input {
     Rules(Rules),
-    Image(Box<Image<Vec<u8>>>),
+    Image(Box<OpenImage>),
 }
 
 /// Reads a ruleset.
@@ -78,19 +81,19 @@ pub(crate) fn rules(of: &RulesFile) -> Result<Rules, Failure> {
 
 /// Reads a ruleset or an image.
 pub(crate) fn rules_or_image(of: &RulesFile) -> Result<Input, Failure> {
-    let bytes = file::read(&of.file)?;
-    if bytes.starts_with(&hipac_classifier::image::format::MAGIC) {
+    let bytes = mapped::open(&of.file)?;
+    if bytes.as_ref().starts_with(&hipac_classifier::image::format::MAGIC) {
         return Ok(Input::Image(Box::new(image_of_bytes(&of.file, bytes)?)));
     }
-    Ok(Input::Rules(rules_of_bytes(of, bytes)?))
+    Ok(Input::Rules(rules_of_bytes(of, bytes.into_vec())?))
 }
 
-/// Reads an image and audits it: it comes from outside.
-pub(crate) fn image(path: &Path) -> Result<Image<Vec<u8>>, Failure> {
-    image_of_bytes(path, file::read(path)?)
+/// Opens an image and audits it: it comes from outside.
+pub(crate) fn image(path: &Path) -> Result<OpenImage, Failure> {
+    image_of_bytes(path, mapped::open(path)?)
 }
 
-fn image_of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Image<Vec<u8>>, Failure> {
+fn image_of_bytes(path: &Path, bytes: mapped::Bytes) -> Result<OpenImage, Failure> {
     let image = Image::open(bytes).map_err(|e| Failure::at(&file::name(path), e))?;
     image.audit().map_err(|e| Failure::at(&file::name(path), e))?;
     Ok(image)

@@ -5,9 +5,12 @@ mod commands;
 mod exit;
 mod file;
 mod input;
+mod mapped;
+mod measure;
 mod output;
 mod packets;
 mod progress;
+mod traffic;
 
 use std::process::ExitCode;
 

@@ -20,6 +20,16 @@ pub(crate) fn json_line(out: &mut impl Write, value: &impl Serialize) -> Result<
 
 /// A table whose numbers line up on the right; no line ends in blanks.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    table_of(header, rows, header.len())
+}
+
+/// The same, but the last column is text and lines up on the left.
+pub(crate) fn table_with_notes(header: &[&str], rows: &[Vec<String>]) -> String {
+    table_of(header, rows, header.len() - 1)
+}
+
+/// Columns from the second up to `numbers` line up on the right.
+fn table_of(header: &[&str], rows: &[Vec<String>], numbers: usize) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header);
@@ -28,7 +38,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     }
     for (i, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if i > 0 {
+        if (1..numbers).contains(&i) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
     }

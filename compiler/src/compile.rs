@@ -63,6 +63,13 @@ pub struct Cost {
     pub regions: [usize; Shape::LADDER.len()],
 }
 
+impl Cost {
+    /// Regions that are not built in the fastest shape.
+    pub fn regions_shrunk(&self) -> usize {
+        self.regions[1..].iter().sum()
+    }
+}
+
 /// What one entry costs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntryCost {

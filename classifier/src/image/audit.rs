@@ -40,6 +40,15 @@ pub struct Facts {
     pub pending: usize,
 }
 
+/// A leaf as an audit meets it, once each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafSeen<'a> {
+    /// Bytes that it takes in the forest.
+    pub bytes: usize,
+    /// Positions of its rules.
+    pub positions: &'a [u32],
+}
+
 impl<B: AsRef<[u8]>> Image<B> {
     /// Reads the whole image once: checksum, every record, every node and leaf. An image that
     /// passes is safe to look up in: no walk leaves it, loops, or forgets a deferred part.
@@ -50,6 +59,14 @@ impl<B: AsRef<[u8]>> Image<B> {
     /// # Errors
     /// The first invariant that does not hold.
     pub fn audit(&self) -> Result<Facts, AuditError> {
+        self.audit_leaves(&mut |_| {})
+    }
+
+    /// [`Image::audit`], which shows each leaf to `visit`: what the rules' copies cost.
+    ///
+    /// # Errors
+    /// As for an audit; leaves before the damage have been shown.
+    pub fn audit_leaves(&self, visit: &mut dyn FnMut(LeafSeen<'_>)) -> Result<Facts, AuditError> {
         let stated = u32_at(self.bytes(), 24);
         ensure!(crc32fast::hash(&self.bytes()[format::HEADER_BYTES..]) == stated, "checksum differs");
         // No checksum covers these: that of the header ends before its own place.
@@ -59,11 +76,11 @@ impl<B: AsRef<[u8]>> Image<B> {
         self.audit_names()?;
         self.audit_flats()?;
         self.audit_calls()?;
-        self.audit_forest()
+        self.audit_forest(visit)
     }
 
     /// The audit of the forest alone, for every entry.
-    fn audit_forest(&self) -> Result<Facts, AuditError> {
+    fn audit_forest(&self, visit: &mut dyn FnMut(LeafSeen<'_>)) -> Result<Facts, AuditError> {
         let arena = self.section(Section::Arena);
         ensure!(
             arena.len() >= ARENA_SLACK && arena[arena.len() - ARENA_SLACK..].iter().all(|&b| b == 0),
@@ -71,7 +88,7 @@ impl<B: AsRef<[u8]>> Image<B> {
         );
         let key_end =
             self.key_maker().slots().map(|s| usize::from(s.offset) + s.dim.key_bytes()).max().unwrap_or(0);
-        let mut walk = ForestAudit::new(arena, key_end);
+        let mut walk = ForestAudit::new(arena, key_end, visit);
         for (id, entry, _) in self.entries() {
             walk.begin_entry(entry.first..entry.first + entry.count);
             let roots = [entry.root, entry.broken_root];

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::audit::{AuditError, Facts, ensure};
+use super::audit::{AuditError, Facts, LeafSeen, ensure};
 use crate::forest::fat::FatLeaf;
 use crate::forest::leaf::{Leaf, VECTOR_LANES};
 use crate::forest::node::{NO_CHILD, NODE_BYTES, Node};
@@ -32,12 +32,18 @@ pub(super) struct ForestAudit<'a> {
     positions: Range<u32>,
     seen: HashMap<u32, Shape>,
     pub(super) facts: Facts,
+    /// Is shown each leaf.
+    visit: &'a mut dyn FnMut(LeafSeen<'_>),
 }
 
 impl<'a> ForestAudit<'a> {
     /// `key_end`: bytes that the image's dimensions take in a key.
-    pub(super) fn new(arena: &'a [u8], key_end: usize) -> ForestAudit<'a> {
-        ForestAudit { arena, key_end, positions: 0..0, seen: HashMap::new(), facts: Facts::default() }
+    pub(super) fn new(
+        arena: &'a [u8],
+        key_end: usize,
+        visit: &'a mut dyn FnMut(LeafSeen<'_>),
+    ) -> ForestAudit<'a> {
+        ForestAudit { arena, key_end, positions: 0..0, seen: HashMap::new(), facts: Facts::default(), visit }
     }
 
     /// What follows belongs to an entry with these positions.
@@ -179,7 +185,7 @@ impl<'a> ForestAudit<'a> {
             let end = usize::from(leaf.window(column)) + 2;
             ensure!(end <= self.key_end, "the leaf at {offset} looks behind the key");
         }
-        self.positions_of(offset, None, l.rules, |rule| leaf.position(rule))?;
+        self.positions_of(offset, None, l.rules, l.bytes(), |rule| leaf.position(rule))?;
         Ok(Shape { smallest: leaf.position(0), ..Shape::EMPTY })
     }
 
@@ -199,7 +205,7 @@ impl<'a> ForestAudit<'a> {
                 let end = usize::from(leaf.window(column)) + bytes;
                 ensure!(end <= self.key_end, "the leaf at {offset} looks behind the key");
             }
-            self.positions_of(offset, last, l.rules, |rule| leaf.position(rule))?;
+            self.positions_of(offset, last, l.rules, l.bytes(), |rule| leaf.position(rule))?;
             if l.rules > 0 {
                 smallest = smallest.min(leaf.position(0));
                 last = Some(leaf.position(l.rules - 1));
@@ -219,13 +225,16 @@ impl<'a> ForestAudit<'a> {
 
     /// Positions do not fall and are the entry's.
     fn positions_of(
-        &self,
+        &mut self,
         offset: usize,
         mut last: Option<u32>,
         rules: usize,
+        bytes: usize,
         position: impl Fn(usize) -> u32,
     ) -> Result<(), AuditError> {
-        for position in (0..rules).map(position) {
+        let positions: Vec<u32> = (0..rules).map(position).collect();
+        (self.visit)(LeafSeen { bytes: bytes.next_multiple_of(UNIT), positions: &positions });
+        for position in positions {
             ensure!(last.is_none_or(|l| l <= position), "the positions of the leaf at {offset} fall");
             ensure!(
                 self.positions.contains(&position),

@@ -11,7 +11,7 @@ mod write;
 
 use std::ops::Range;
 
-pub use audit::{AuditError, Facts};
+pub use audit::{AuditError, Facts, LeafSeen};
 pub use format::{EntryRecord, Flat, Section};
 pub use write::{Origin, Parts};
 
@@ -125,6 +125,11 @@ impl<B: AsRef<[u8]>> Image<B> {
     pub fn with_machine(mut self, machine: Machine) -> Self {
         self.machine = machine.for_keys(self.key_maker().key_bytes());
         self
+    }
+
+    /// The machine that looks up.
+    pub fn machine(&self) -> Machine {
+        self.machine
     }
 
     /// All its bytes.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::args::{Assume, Format, RulesFile};
 use crate::exit::{Exit, Failure};
-use crate::input::{self, Input};
+use crate::input::{self, Input, OpenImage};
 use crate::{output, packets};
 
 /// What is asked.
@@ -34,7 +34,7 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
             let options = Options { memory_bytes_max: usize::MAX, ..Options::default() };
             let compiled = hipac_compiler::compile(&rules.ruleset, &options);
             let compiled = compiled.map_err(|e| Failure::at(&rules.name, e))?;
-            let image = Image::open(compiled.image).map_err(|e| Failure::at(&rules.name, e))?;
+            let image = Image::open(compiled.image.into()).map_err(|e| Failure::at(&rules.name, e))?;
             (image, Some(rules.ruleset))
         }
     };
@@ -44,7 +44,7 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
         (None, Some(path)) => packets::of_trace(path, family)?,
         (None, None) => return Err(Failure::new("name a packet (--packet) or a trace (--trace)")),
     };
-    let place = find_entry(&image, question)?;
+    let place = find_entry(&image, question.table, question.chain)?;
     let mut out = output::stdout();
     for packet in &packets {
         let answer = answer(&image, place, packet, question.assume)?;
@@ -60,13 +60,12 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
 }
 
 /// The entry that is meant: its id, with the names for messages.
-fn find_entry(image: &Image<Vec<u8>>, question: &Question<'_>) -> Result<EntryId, Failure> {
-    let table = question.table;
+pub(super) fn find_entry(image: &OpenImage, table: &str, chain: Option<&str>) -> Result<EntryId, Failure> {
     let kind = TableKind::from_name(table).ok_or_else(|| {
         Failure::new(format_args!("there is no table `{table}`: give filter, nat, mangle, raw or security"))
     })?;
     let default = if kind.hooks().contains(&hipac_rules::Hook::Forward) { "FORWARD" } else { "PREROUTING" };
-    let chain = question.chain.unwrap_or(default);
+    let chain = chain.unwrap_or(default);
     image.find_entry(&format!("{table}/{chain}")).ok_or_else(|| {
         let known: Vec<&str> = image.entries().filter(|(_, e, _)| !e.called).map(|(.., name)| name).collect();
         let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
@@ -95,12 +94,7 @@ struct Answer {
 /// Evaluations tried to find out what an answer hangs on.
 const TRIES_MAX: usize = 256;
 
-fn answer(
-    image: &Image<Vec<u8>>,
-    entry: EntryId,
-    packet: &Packet,
-    assume: Assume,
-) -> Result<Answer, Failure> {
+fn answer(image: &OpenImage, entry: EntryId, packet: &Packet, assume: Assume) -> Result<Answer, Failure> {
     let default = assume == Assume::Hold;
     let (decision, assumed) = evaluate(image, entry, packet, default, &BTreeMap::new())?;
     // Every way the residual matches can come out: flip one at a time, depth first.
@@ -144,7 +138,7 @@ impl Host for Recorder<'_> {
 }
 
 fn evaluate(
-    image: &Image<Vec<u8>>,
+    image: &OpenImage,
     entry: EntryId,
     packet: &Packet,
     default: bool,
@@ -199,7 +193,7 @@ struct AssumedLine {
 }
 
 struct Show<'a> {
-    image: &'a Image<Vec<u8>>,
+    image: &'a OpenImage,
     ruleset: Option<&'a Ruleset>,
     entry: EntryId,
 }

@@ -1,10 +1,12 @@
 //! The commands, one a file.
 
+mod bench;
 mod check;
 mod classify;
 mod compile;
 mod demo;
 mod fmt;
+mod plan;
 mod verify;
 
 use crate::args::{Args, Command};
@@ -32,6 +34,28 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Verify { rules, image, packets, seed, build } => {
             let plan = verify::Plan { packets: *packets, seed: *seed, options: build.options() };
             verify::run(rules, image.as_deref(), &plan, format)
+        }
+        Command::Bench { rules, place, trace, drawn, packets, threads, build } => {
+            let plan = bench::Plan {
+                place,
+                trace: trace.as_deref(),
+                drawn,
+                packets: *packets as usize,
+                threads: threads.map(usize::from),
+                options: build.options(),
+            };
+            bench::run(rules, &plan, format)
+        }
+        Command::Plan { rules, place, drawn, packets, points, output, counting } => {
+            let plan = plan::Plan {
+                place,
+                drawn,
+                packets: *packets as usize,
+                points: (*points).into(),
+                svg: output.as_deref(),
+                counting: (*counting).into(),
+            };
+            plan::run(rules, &plan, format)
         }
         Command::Demo { seed, rules } => demo::run(*seed, *rules, format),
     }

@@ -35,7 +35,7 @@ pub(crate) fn run(
         None => {
             let compiled = hipac_compiler::compile(&rules.ruleset, &plan.options);
             let compiled = compiled.map_err(|e| compile::failure(&rules.name, &e))?;
-            let image = Image::open(compiled.image).map_err(|e| Failure::at(&rules.name, e))?;
+            let image = Image::open(compiled.image.into()).map_err(|e| Failure::at(&rules.name, e))?;
             image.audit().map_err(|e| Failure::at(&rules.name, e))?;
             (image, rules.name.clone())
         }
@@ -57,9 +57,9 @@ pub(crate) fn run(
 }
 
 /// Draws packets and compares, with a progress bar.
-pub(crate) fn compare(
+pub(crate) fn compare<B: AsRef<[u8]> + Sync>(
     ruleset: &Ruleset,
-    subject: &ImageSubject<Vec<u8>>,
+    subject: &ImageSubject<B>,
     options: &agree::Options,
 ) -> Result<Report, hipac_verifier::OracleError> {
     let oracle = Oracle::new(ruleset)?;
