@@ -209,9 +209,13 @@ impl<B: AsRef<[u8]>> Image<B> {
     }
 }
 
-/// Makes a change to a packet.
+/// Makes a change to a packet. What touches the connection mark does nothing to a packet without
+/// a connection.
 pub fn apply(change: Change, packet: &mut Packet) {
+    let has_connection = !matches!(packet.ct_state, CtState::Invalid | CtState::Untracked);
     match change {
+        Change::ConnMark { .. } | Change::SaveMark { .. } | Change::RestoreMark { .. } if !has_connection => {
+        }
         Change::Mark { clear, flip } => packet.mark = (packet.mark & !clear) ^ flip,
         Change::ConnMark { clear, flip } => packet.connmark = (packet.connmark & !clear) ^ flip,
         Change::SaveMark { ctmask, nfmask } => {

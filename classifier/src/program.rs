@@ -71,7 +71,8 @@ pub enum ResidualKind {
     Unknown,
 }
 
-/// A change to the packet that later rules see.
+/// A change to the packet that later rules see. Those of the connection mark do nothing when the
+/// packet has no connection (INVALID, UNTRACKED).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
     /// `mark = (mark & !clear) ^ flip`

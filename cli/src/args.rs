@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 
 /// Compiles iptables rulesets into one search structure, classifies packets with it, and shows
 /// that it means what the rules say. Needs no kernel and no root.
@@ -11,29 +11,34 @@ use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// How results are printed on standard output. JSON objects name their schema.
+    /// How results are printed: for people, or as JSON objects that name their schema.
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub(crate) format: Format,
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, nothing found; 1 done, faults or mismatches found; 2 not done (unreadable \
-input, wrong use, no room).
-Results go to standard output; diagnostics and progress to standard error.
+Exit codes:
+  0  done, nothing found
+  1  done, and faults or mismatches were found
+  2  not done: unreadable input, wrong use, no room
+Results go to standard output, diagnostics and progress to standard error.
 
 Start with `hipac demo`, which needs no input.";
 
+// Comments on the values below are no doc comments: clap would print each as a paragraph, and the
+// option says all of it in a line.
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    // For people.
     Text,
-    /// One object, or one object a line.
+    // One object, or one object a line.
     Json,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Report every fault of a ruleset, with its place, and what the ruleset holds.
+    /// Report every fault of a ruleset with its place, and what the ruleset holds.
     Check {
         #[command(flatten)]
         rules: RulesFile,
@@ -45,7 +50,7 @@ pub(crate) enum Command {
         /// Print packet and byte counters, like `iptables-save -c`.
         #[arg(short, long)]
         counters: bool,
-        /// Print it even when the ruleset has errors.
+        /// Print what could be read even when the ruleset has errors.
         #[arg(long)]
         keep_going: bool,
     },
@@ -63,35 +68,38 @@ pub(crate) enum Command {
         keep_going: bool,
     },
     /// Say what happens to packets: the verdict and the rule that gives it.
-    #[command(after_help = CLASSIFY_HELP)]
+    #[command(
+        after_help = CLASSIFY_HELP,
+        mut_arg("file", |file| file.help("A ruleset or an image; `-` reads standard input")),
+        group = ArgGroup::new("packets").required(true).args(["packet", "trace"]),
+    )]
     Classify {
-        /// A ruleset or an image; `-` is standard input.
         #[command(flatten)]
         rules: RulesFile,
         /// One packet, in iptables' own flags.
-        #[arg(long, value_name = "FLAGS", allow_hyphen_values = true, conflicts_with = "trace")]
+        #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
         packet: Option<String>,
         /// Many packets: a CSV file whose first row names fields, or a ClassBench trace.
-        #[arg(long, value_name = "FILE", required_unless_present = "packet")]
+        #[arg(long, value_name = "TRACE")]
         trace: Option<PathBuf>,
-        /// The table.
+        /// The table that the packets meet.
         #[arg(long, default_value = "filter")]
         table: String,
-        /// The built-in chain [default: FORWARD, or PREROUTING where there is no FORWARD].
+        /// The built-in chain that they meet [default: FORWARD; PREROUTING in nat and raw].
         #[arg(long)]
         chain: Option<String>,
-        /// What matches that no field decides (limit, recent, string, …) are taken to do.
+        /// What residual matches, which no field decides (limit, recent, …), are taken to do.
         #[arg(long, value_enum, default_value_t = Assume::Hold)]
         assume: Assume,
     },
-    /// Hold an image against the rules, packet by packet: the rules that match, the residual
-    /// matches evaluated, the verdict.
+    /// Compare an image with a linear walk of the rules, packet by packet: rules matched,
+    /// residual matches evaluated, verdict.
     Verify {
         #[command(flatten)]
         rules: RulesFile,
-        /// The image; without one the ruleset is compiled in memory.
+        /// The image [default: FILE is compiled in memory].
         image: Option<PathBuf>,
-        /// Packets to draw: on and beside the bounds of the rules, inside them, and at random.
+        /// Packets to draw: on and beside the bounds of rules, inside them, at random.
         #[arg(long, default_value_t = 100_000)]
         packets: u64,
         /// What they are drawn from: same seed, same packets.
@@ -113,65 +121,70 @@ pub(crate) enum Command {
 
 const CLASSIFY_HELP: &str = "\
 Example:
-  hipac classify rules.v4 --chain INPUT \\
-    --packet \"-i eth0 -p tcp -s 10.1.2.3 --sport 40000 -d 192.0.2.7 --dport 22 --tcp-flags SYN --ctstate NEW\"
+  hipac classify rules.v4 --table filter --chain FORWARD \\
+    --packet \"-i eth0 -p tcp -s 10.1.2.3 -d 192.0.2.7 --dport 22 --ctstate NEW\"
 
-Fields that are not named have these defaults: an IPv4 or IPv6 packet between zero addresses, \
-ctstate NEW, ttl 64, length 40, no interfaces, no mark.
-CSV columns have the names of the flags: in, out, src, dst, proto, sport, dport, icmp-type, \
-tcp-flags, ctstate, mark, connmark, ttl, tos, length, mac, pkt-type, src-type, dst-type, l4, …; an \
-empty cell leaves the default.";
+Fields that are not named have these defaults: zero addresses, protocol 0, ports 0, no \
+interfaces, ctstate NEW, no mark, ttl 64, length 40.
+
+A CSV trace names its fields in the first row: in, out, src, dst, proto, sport, dport, icmp-type, \
+tcp-flags, ctstate, mark, connmark, ttl, tos, length, mac, pkt-type, src-type, dst-type, \
+physdev-in, physdev-out, bridged, l4, f. An empty cell leaves the default.
+
+Where the answer hangs on a residual match, the other ends are shown too.";
 
 /// A ruleset in a file.
 #[derive(Debug, Group)]
 pub(crate) struct RulesFile {
-    /// A ruleset (for classify, an image too); `-` reads standard input.
+    /// A ruleset; `-` reads standard input.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// The rules are IPv4 rules [default: read off the text].
+    /// The rules are for IPv4 [default: what the text shows].
     #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
     pub(crate) ipv4: bool,
-    /// The rules are IPv6 rules.
+    /// The rules are for IPv6.
     #[arg(short = '6', long = "ipv6")]
     pub(crate) ipv6: bool,
-    /// What language the file is in.
-    #[arg(long, value_enum, default_value_t = InputFormat::Iptables)]
+    /// The language of FILE: iptables-save's, or ClassBench filters (chain FORWARD, one ACCEPT
+    /// rule a line, policy DROP).
+    #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = InputFormat::Iptables)]
     pub(crate) input_format: InputFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
-    /// What iptables-save prints and iptables-restore reads.
+    // What iptables-save prints and iptables-restore reads.
     Iptables,
-    /// ClassBench filters: chain filter/FORWARD, one ACCEPT rule a line, policy DROP.
+    // ClassBench filters, one a line.
     Classbench,
 }
 
 /// What is taken of matches that no field decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Assume {
-    /// They hold.
+    // They hold.
     Hold,
-    /// They do not.
+    // They do not.
     Fail,
 }
 
 /// How an image is built.
 #[derive(Debug, Group)]
 pub(crate) struct Build {
-    /// Bytes the image may take: 64M, 512K, 1G, or a plain number.
+    /// Bytes that the image may take, as in 64M, 512K, 1G.
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
     pub(crate) memory: usize,
-    /// Which rules an image reports when they match.
-    #[arg(long, value_enum, default_value_t = Counting::Exact)]
+    /// The rules that an image reports when they match: all, as iptables counts, or those that
+    /// decide or act (not jumps, nor rules without a target), which is faster.
+    #[arg(long, value_name = "RULES", value_enum, default_value_t = Counting::Exact)]
     pub(crate) counting: Counting,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Counting {
-    /// Every rule, as iptables counts: jumps and rules without a target too.
+    // Every rule, as iptables counts: jumps and rules without a target too.
     Exact,
-    /// Rules that decide or act; faster where chains are many.
+    // Rules that decide or act.
     Deciding,
 }
 

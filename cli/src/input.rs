@@ -1,5 +1,6 @@
 //! Inputs: rulesets and images, told apart by their first bytes.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use hipac_classifier::Image;
@@ -9,6 +10,7 @@ use hipac_rules::{Family, Fault, ParseOptions, Ruleset, parse};
 use crate::args::{InputFormat, RulesFile};
 use crate::exit::Failure;
 use crate::file;
+use crate::output::counted;
 
 /// A ruleset with the text it was read from.
 pub(crate) struct Rules {
@@ -20,34 +22,47 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// The kernel's tools would refuse the text.
-    pub(crate) fn has_errors(&self) -> bool {
-        self.faults.iter().any(|f| f.severity == Severity::Error)
+    /// Faults for which the kernel's tools would refuse the text.
+    fn error_count(&self) -> usize {
+        self.faults.iter().filter(|f| f.severity == Severity::Error).count()
     }
 
     /// Prints faults on standard error; `Err` when they are errors and nobody said to go on.
     pub(crate) fn accept(&self, keep_going: bool) -> Result<(), Failure> {
-        self.report();
-        if self.has_errors() && !keep_going {
-            let count = self.faults.iter().filter(|f| f.severity == Severity::Error).count();
-            let plural = if count == 1 { "" } else { "s" };
-            return Err(Failure::at(
+        self.print_faults();
+        match self.error_count() {
+            0 => Ok(()),
+            _ if keep_going => Ok(()),
+            count => Err(Failure::at(
                 &self.name,
                 format_args!(
-                    "{count} error{plural}, as above: iptables-restore would refuse it \
-                     (--keep-going takes what could be read)"
+                    "{} as above: iptables-restore would refuse it (--keep-going takes what could be read)",
+                    counted(count, "error")
                 ),
-            ));
+            )),
         }
-        Ok(())
     }
 
-    /// Prints faults on standard error.
+    /// Prints faults on standard error, and that the rest is used.
     pub(crate) fn report(&self) {
-        if !self.faults.is_empty() {
-            eprintln!("{}", render_all(&self.faults, &self.name, &self.text).trim_end());
+        self.print_faults();
+        let count = self.error_count();
+        if count > 0 {
+            let errors = counted(count, "error");
+            diagnose(&format!("hipac: {}: {errors} as above; what could be read is used\n", self.name));
         }
     }
+
+    fn print_faults(&self) {
+        if !self.faults.is_empty() {
+            diagnose(&render_all(&self.faults, &self.name, &self.text));
+        }
+    }
+}
+
+/// Prints on standard error. When that is gone there is nobody to tell: no reason to stop.
+fn diagnose(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// What a file holds.

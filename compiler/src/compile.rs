@@ -167,9 +167,11 @@ fn forest(
         let begin = Instant::now();
         let (nodes, leaves, bytes) = (arena.nodes, arena.leaves, arena.len());
         arena.depth = 0;
-        let root = arena.add(&build(&entry.sound, shape)).map_err(too_large)?;
+        let record = &parts.entries[i];
+        let (first, count) = (record.first, record.count);
+        let root = arena.add(&build(&entry.sound, shape, first, count)).map_err(too_large)?;
         let broken_root = match &entry.broken {
-            Some(broken) => arena.add(&build(broken, shape)).map_err(too_large)?,
+            Some(broken) => arena.add(&build(broken, shape, first, count)).map_err(too_large)?,
             None => root,
         };
         parts.entries[i].root = root.0;

@@ -58,7 +58,10 @@ impl KeyPlan {
             let i = RECODED.iter().position(|d| *d == dim)?;
             Recode::of(dim, sets[i].as_slice())
         };
-        let dims: Vec<_> = Dim::ALL.into_iter().filter(|d| used[d.index()]).map(|d| (d, recode(d))).collect();
+        let mut dims: Vec<_> =
+            Dim::ALL.into_iter().filter(|d| used[d.index()]).map(|d| (d, recode(d))).collect();
+        // Four-byte dimensions first: each then lies in one aligned word of the key.
+        dims.sort_by_key(|(d, _)| std::cmp::Reverse(d.key_bytes()));
         let bytes: usize = dims.iter().map(|(d, _)| d.key_bytes()).sum();
         if bytes > KEY_BYTES_MAX {
             return Err(CompileError::KeyTooLong { bytes });

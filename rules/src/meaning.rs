@@ -179,7 +179,8 @@ pub struct MatchMeaning {
     pub residual: Option<Residual>,
 }
 
-/// A change that a target makes to what later rules look at.
+/// A change that a target makes to what later rules look at. Those of the connection mark do
+/// nothing when the packet has no connection (INVALID, UNTRACKED).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Nothing that a rule can see (LOG, NFLOG, no target at all, an unknown target …).

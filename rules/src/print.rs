@@ -157,7 +157,7 @@ fn write_name(name: &str, out: &mut String) {
 }
 
 impl fmt::Display for Ruleset {
-    /// The text that [`print`] makes, without counters of rules.
+    /// The text that [`print()`] makes, without counters of rules.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&print(self, &PrintOptions::default()))
     }

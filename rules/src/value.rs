@@ -57,7 +57,7 @@ pub enum Value {
     /// Time between packets, in 1/10,000 seconds (`--limit`).
     Rate(u32),
     /// Addresses and ports of a translation.
-    Nat(Nat),
+    Nat(Box<Nat>),
     /// A fraction of 2³¹ (`--probability`).
     Fraction(u32),
 }
@@ -72,3 +72,6 @@ pub struct Nat {
     /// The port that the first one of the range stands for.
     pub base_port: Option<u16>,
 }
+
+// Rulesets hold hundreds of thousands of values; a larger one would be felt.
+const _: () = assert!(size_of::<Value>() <= 48);

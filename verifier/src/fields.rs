@@ -188,8 +188,11 @@ pub fn default_packet(family: Family) -> Packet {
 /// Makes the change of a target that later rules can see.
 pub fn apply(effect: Effect, packet: &mut Packet) {
     let p = packet;
+    let is_tracked = matches!(p.ct_state, CtState::New | CtState::Related | CtState::Established);
     match effect {
         Effect::None => {}
+        // CONNMARK leaves a packet alone that belongs to no connection.
+        Effect::ConnMark { .. } | Effect::SaveMark { .. } | Effect::RestoreMark { .. } if !is_tracked => {}
         Effect::Mark { clear, flip } => p.mark = (p.mark & !clear) ^ flip,
         Effect::ConnMark { clear, flip } => p.connmark = (p.connmark & !clear) ^ flip,
         Effect::SaveMark { ctmask, nfmask } => p.connmark = (p.connmark & !ctmask) ^ (p.mark & nfmask),

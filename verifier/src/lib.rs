@@ -17,6 +17,34 @@
 //! order (their counters move and their targets run), which residual matches were evaluated, in order
 //! (`limit` and `recent` change state when they are), and the verdict with the rule that gave it.
 //!
+//! ```
+//! use hipac_rules::{Hook, ParseOptions, TableKind, parse};
+//! use hipac_verifier::{Options, Oracle, Script, check, packet_text};
+//!
+//! let text = |port: u16| format!("*filter\n:FORWARD DROP\n-A FORWARD -p tcp --dport {port}: -j ACCEPT\nCOMMIT\n");
+//! let right = parse(text(1024), &ParseOptions::default()).ruleset;
+//! let oracle = Oracle::new(&right)?;
+//!
+//! // One packet.
+//! let packet = packet_text::parse("-p tcp --dport 1024", right.family)?;
+//! let evaluation =
+//!     oracle.evaluate(TableKind::Filter, Hook::Forward, &packet, &mut Script::AllHold.play());
+//! assert_eq!(evaluation.verdict.show(&right).to_string(), "ACCEPT by filter/FORWARD rule 1 (line 3)");
+//!
+//! // Many, against something that is wrong in one place.
+//! let wrong = parse(text(1025), &ParseOptions::default()).ruleset;
+//! let report = check(&oracle, &Oracle::new(&wrong)?, &Options::default(), &mut |_| {});
+//! assert_eq!(
+//!     report.mismatches[0].show(&right).to_string(),
+//!     "\
+//! filter/FORWARD: -p tcp --dport 1024
+//!   ▶ oracle   matched filter/FORWARD rule 1 (line 3)
+//!     oracle   … ACCEPT by filter/FORWARD rule 1 (line 3)
+//!   ▶ subject  DROP by policy"
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! This crate shares no code with the compiler and does not depend on it, so that no mistake
 //! can be on both sides. It does no I/O.
 
@@ -33,7 +61,7 @@ pub mod subject;
 #[cfg(test)]
 mod testing;
 
-pub use agree::{Mismatch, Options, Progress, Report, check};
+pub use agree::{Compared, Mismatch, Options, Progress, Report, check};
 pub use draw::{Case, Drawer};
 pub use image_subject::{ImageSubject, Stranger};
 pub use oracle::{Oracle, OracleError};

@@ -31,7 +31,7 @@ mod words;
 use std::fmt;
 
 use hipac_classifier::{CtState, L4, Packet};
-use hipac_rules::{Family, Field};
+use hipac_rules::{Family, Field, names};
 
 pub use read::{PacketTextError, parse};
 
@@ -40,21 +40,6 @@ use crate::fields;
 /// Names for the numbers of a field: the first name of a number is the one printed.
 type Names = [(&'static str, u8)];
 
-const PROTOCOLS: &Names = &[
-    ("icmp", 1),
-    ("igmp", 2),
-    ("tcp", 6),
-    ("udp", 17),
-    ("dccp", 33),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmpv6", 58),
-    ("ipv6-icmp", 58),
-    ("icmp6", 58),
-    ("sctp", 132),
-    ("udplite", 136),
-];
 const TCP_FLAGS: &Names = &[
     ("FIN", 1),
     ("SYN", 2),
@@ -153,7 +138,10 @@ fn write_field(f: &mut fmt::Formatter<'_>, packet: &Packet, field: Field) -> fmt
         Field::PhysOut => write!(f, "--physdev-out {}", words::quote(&p.phys_out.to_string())),
         Field::Source => write!(f, "-s {}", p.source_addr()),
         Field::Destination => write!(f, "-d {}", p.destination_addr()),
-        Field::Protocol => write!(f, "-p {}", name(PROTOCOLS, p.protocol)),
+        Field::Protocol => match names::protocol_name(p.protocol) {
+            Some(name) => write!(f, "-p {name}"),
+            None => write!(f, "-p {}", p.protocol),
+        },
         Field::SourcePort => write!(f, "--sport {}", p.source_port),
         Field::DestinationPort if is_icmp(p) => {
             let [kind, code] = p.destination_port.to_be_bytes();

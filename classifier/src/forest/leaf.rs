@@ -1,191 +1,165 @@
-//! A leaf compares the key with a few rules at once, column by column.
+//! A lean leaf: up to 8 rules, compared with the key in one or two vectors.
 //!
 //! ```text
-//!  0      1    2    3    4    5      6  8
-//!  rules  r32  r16  e16  g16  flags  0  [next u32]  window u8 × columns, to a multiple of 4
-//!  u8     u8   u8   u8   u8   u8        │
-//!                                       └ when flags & 1: where the list goes on
-//!  r32 columns   lo u32 × rules, hi u32 × rules      32-bit ranges (rare)
-//!  positions     u32 × rules, not falling
-//!  r16 columns   lo u16 × rules, hi u16 × rules      ranges
-//!  e16 columns   value u16 × rules                   one value a rule
-//!  g16 columns   lo u16, hi u16                      one range for all rules: a guard
-//!  zeros to a multiple of 16
+//!  0      1       2       3      4                12
+//!  rules  guards  ranges  exact  window u8 × 8    lo u16 × lanes    hi u16 × hi lanes
+//!  u8 n   u8 g    u8 r    u8 e   g, then r, e     g + (r + e)·n     g + r·n
+//!
+//!  then, at a multiple of 4:   positions  u32 × n, not falling
 //! ```
 //!
-//! A column is a window of the key that some rule does not already cover in the leaf's region;
-//! the path has decided the others. Nothing is padded to a vector's length: kernels load past
-//! the end and mask.
+//! A *column* is a window of the key that some rule does not already cover in the leaf's
+//! region; the path has decided the others. Its lanes are the ranges of the n rules. A column in
+//! which all rules have the same range is a *guard*, one lane; one in which every range is a
+//! single value stores no upper ends. Lane `g + c·n + i` is rule `i` in column `c`, so the
+//! rules that hold are the AND of the lane mask shifted by multiples of n. Nothing is padded:
+//! kernels load past the end and mask. The layout is that of the blueprint's prototypes, with
+//! the pattern of lanes computed from n and g alone.
 
-use super::{LEAF_RULES_MAX, Ref, UNIT, u16_at, u32_at};
+use super::{ARENA_SLACK, UNIT, u16_at, u32_at};
 use crate::key::Key;
 
-/// Bytes before the optional `next`.
-pub const HEADER_BYTES: usize = 8;
+/// Rules, at most.
+pub const RULES_MAX: usize = 8;
 
-/// Set in the flags of a leaf whose list goes on.
-pub const CHAINED: u8 = 1;
+/// Columns, at most.
+pub const COLUMNS_MAX: usize = 8;
 
-/// Where everything lies in a leaf: computed from its header.
+/// Lanes, at most: two vectors, less one so that a shift by all of them is one.
+pub const LANES_MAX: usize = 63;
+
+/// Lanes of one vector.
+pub const VECTOR_LANES: usize = 32;
+
+/// Offset of the windows.
+pub const WINDOWS_AT: usize = 4;
+
+/// Offset of the lower ends.
+pub const LO_AT: usize = 12;
+
+/// Where everything lies in a lean leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// Rules.
     pub rules: usize,
-    /// Columns by kind.
-    pub r32: usize,
-    /// 16-bit ranges.
-    pub r16: usize,
-    /// 16-bit values.
-    pub e16: usize,
-    /// Guards.
-    pub g16: usize,
-    /// The list goes on elsewhere.
-    pub chained: bool,
+    /// Guard columns.
+    pub guards: usize,
+    /// Range columns.
+    pub ranges: usize,
+    /// Columns of single values.
+    pub exact: usize,
 }
 
 impl Layout {
-    /// Reads the first [`HEADER_BYTES`].
+    /// Reads the first four bytes.
     #[inline(always)]
-    pub fn read(header: &[u8; HEADER_BYTES]) -> Layout {
+    pub fn read(bytes: &[u8; LO_AT]) -> Layout {
         Layout {
-            rules: header[0].into(),
-            r32: header[1].into(),
-            r16: header[2].into(),
-            e16: header[3].into(),
-            g16: header[4].into(),
-            chained: header[5] & CHAINED != 0,
+            rules: bytes[0].into(),
+            guards: bytes[1].into(),
+            ranges: bytes[2].into(),
+            exact: bytes[3].into(),
         }
+    }
+
+    /// Lower ends.
+    #[inline(always)]
+    pub fn lanes(&self) -> usize {
+        self.guards + (self.ranges + self.exact) * self.rules
+    }
+
+    /// Upper ends: lanes of guards and ranges, which come first.
+    #[inline(always)]
+    pub fn hi_lanes(&self) -> usize {
+        self.guards + self.ranges * self.rules
     }
 
     /// Columns.
     #[inline(always)]
     pub fn columns(&self) -> usize {
-        self.r32 + self.r16 + self.e16 + self.g16
+        self.guards + self.ranges + self.exact
     }
 
-    /// Offset of the window list.
+    /// Offset of the upper ends.
     #[inline(always)]
-    pub fn windows_at(&self) -> usize {
-        HEADER_BYTES + if self.chained { 4 } else { 0 }
-    }
-
-    /// Offset of the 32-bit columns.
-    #[inline(always)]
-    pub fn r32_at(&self) -> usize {
-        self.windows_at() + self.columns().next_multiple_of(4)
+    pub fn hi_at(&self) -> usize {
+        LO_AT + 2 * self.lanes()
     }
 
     /// Offset of the positions.
     #[inline(always)]
     pub fn positions_at(&self) -> usize {
-        self.r32_at() + self.r32 * self.rules * 8
-    }
-
-    /// Offset of the 16-bit range columns.
-    #[inline(always)]
-    pub fn r16_at(&self) -> usize {
-        self.positions_at() + self.rules * 4
-    }
-
-    /// Offset of the value columns.
-    #[inline(always)]
-    pub fn e16_at(&self) -> usize {
-        self.r16_at() + self.r16 * self.rules * 4
-    }
-
-    /// Offset of the guards.
-    #[inline(always)]
-    pub fn g16_at(&self) -> usize {
-        self.e16_at() + self.e16 * self.rules * 2
+        (self.hi_at() + 2 * self.hi_lanes() + 3) & !3
     }
 
     /// Bytes up to the padding.
     #[inline(always)]
     pub fn bytes(&self) -> usize {
-        self.g16_at() + self.g16 * 4
+        self.positions_at() + 4 * self.rules
+    }
+
+    /// A leaf of this layout can be.
+    #[inline(always)]
+    pub fn is_sound(&self) -> bool {
+        self.rules.wrapping_sub(1) < RULES_MAX && self.columns() <= COLUMNS_MAX && self.lanes() <= LANES_MAX
     }
 }
 
-/// A leaf seen in place: its layout and its bytes, at least [`Layout::bytes`] and a vector's
-/// length of slack.
+/// A lean leaf in place.
 #[derive(Debug, Clone, Copy)]
 pub struct Leaf<'a> {
     /// Where things are.
     pub layout: Layout,
-    /// The bytes, from the header on.
+    /// The bytes from its beginning, with [`ARENA_SLACK`] more behind its end at least.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Leaf<'a> {
-    /// Views the leaf at `offset` of an arena; `None` when it does not fit.
+    /// Views the leaf at `offset` of an arena; `None` when there cannot be one.
     #[inline(always)]
     pub fn view(arena: &'a [u8], offset: usize) -> Option<Leaf<'a>> {
-        let header = arena.get(offset..)?.first_chunk::<HEADER_BYTES>()?;
-        let layout = Layout::read(header);
-        let bytes = &arena[offset..];
+        let bytes = arena.get(offset..)?;
+        let layout = Layout::read(bytes.first_chunk()?);
         // One test covers every later access, kernels' loads past the end included.
-        (layout.rules <= LEAF_RULES_MAX && layout.bytes() + super::ARENA_SLACK <= bytes.len())
-            .then_some(Leaf { layout, bytes })
+        (layout.is_sound() && layout.bytes() + ARENA_SLACK <= bytes.len()).then_some(Leaf { layout, bytes })
     }
 
-    /// Where the list goes on.
-    #[inline(always)]
-    pub fn next(&self) -> Ref {
-        if self.layout.chained { Ref(u32_at(self.bytes, HEADER_BYTES)) } else { Ref::EMPTY }
-    }
-
-    /// The key offset of column `column`, counted over r32, r16, e16, g16.
+    /// The key offset of a column.
     #[inline(always)]
     pub fn window(&self, column: usize) -> u8 {
-        self.bytes[self.layout.windows_at() + column]
+        self.bytes[WINDOWS_AT + column]
     }
 
-    /// The position of rule `rule`.
+    /// The position of a rule.
     #[inline(always)]
     pub fn position(&self, rule: usize) -> u32 {
         u32_at(self.bytes, self.layout.positions_at() + 4 * rule)
     }
 
     /// The definition of a leaf's answer: a bit for each rule that holds the key.
+    #[inline(always)]
     pub fn matches(&self, key: &Key) -> u64 {
         let l = &self.layout;
-        let n = l.rules;
-        let mut column = 0;
-        let mut mask = if n == 64 { u64::MAX } else { (1 << n) - 1 };
-        for i in 0..l.r32 {
-            let x = key.wide(self.window(column));
-            let at = l.r32_at() + i * n * 8;
-            mask &=
-                bits(n, |r| u32_at(self.bytes, at + 4 * r) <= x && x <= u32_at(self.bytes, at + 4 * (n + r)));
-            column += 1;
-        }
-        for i in 0..l.r16 {
-            let x = key.window(self.window(column));
-            let at = l.r16_at() + i * n * 4;
-            mask &=
-                bits(n, |r| u16_at(self.bytes, at + 2 * r) <= x && x <= u16_at(self.bytes, at + 2 * (n + r)));
-            column += 1;
-        }
-        for i in 0..l.e16 {
-            let x = key.window(self.window(column));
-            let at = l.e16_at() + i * n * 2;
-            mask &= bits(n, |r| u16_at(self.bytes, at + 2 * r) == x);
-            column += 1;
-        }
-        for i in 0..l.g16 {
-            let x = key.window(self.window(column));
-            let at = l.g16_at() + i * 4;
-            if !(u16_at(self.bytes, at) <= x && x <= u16_at(self.bytes, at + 2)) {
+        let lo = |lane: usize| u16_at(self.bytes, LO_AT + 2 * lane);
+        let hi = |lane: usize| u16_at(self.bytes, l.hi_at() + 2 * lane);
+        for guard in 0..l.guards {
+            let x = key.window(self.window(guard));
+            if x < lo(guard) || hi(guard) < x {
                 return 0;
             }
-            column += 1;
+        }
+        let mut mask = (1 << l.rules) - 1;
+        for column in 0..l.ranges + l.exact {
+            let x = key.window(self.window(l.guards + column));
+            let first = l.guards + column * l.rules;
+            for rule in 0..l.rules {
+                let lane = first + rule;
+                let holds = if column < l.ranges { lo(lane) <= x && x <= hi(lane) } else { lo(lane) == x };
+                mask &= !(u64::from(!holds) << rule);
+            }
         }
         mask
     }
-}
-
-fn bits(n: usize, holds: impl Fn(usize) -> bool) -> u64 {
-    (0..n).fold(0, |mask, r| mask | u64::from(holds(r)) << r)
 }
 
 /// One column to be stored: the ranges of all rules on one window.
@@ -193,65 +167,45 @@ fn bits(n: usize, holds: impl Fn(usize) -> bool) -> u64 {
 pub struct Column {
     /// Key offset.
     pub window: u8,
-    /// Compare 32 bits, not 16.
+    /// Compare 32 bits, not 16: for fat leaves only.
     pub is_wide: bool,
     /// One inclusive range a rule.
     pub ranges: Vec<(u32, u32)>,
 }
 
 impl Column {
-    fn is_guard(&self) -> bool {
+    /// All rules have the same range.
+    pub fn is_guard(&self) -> bool {
         !self.is_wide && self.ranges.iter().all(|r| *r == self.ranges[0])
     }
 
-    fn is_exact(&self) -> bool {
+    /// Every range is one value.
+    pub fn is_exact(&self) -> bool {
         self.ranges.iter().all(|r| r.0 == r.1)
     }
 }
 
-/// The bytes of a leaf without its padding: at most [`LEAF_RULES_MAX`] rules, at most 255
-/// columns of a kind. `next` is the continuation; patch it at [`HEADER_BYTES`] when it is not
-/// known yet.
-pub fn encode(positions: &[u32], columns: &[Column], next: Option<Ref>) -> Vec<u8> {
+/// The bytes of a lean leaf without its padding; `None` when these rules do not fit one.
+pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
     let n = positions.len();
-    assert!((1..=LEAF_RULES_MAX).contains(&n), "a leaf holds 1 to {LEAF_RULES_MAX} rules, not {n}");
+    let (guards, rest): (Vec<&Column>, Vec<&Column>) = columns.iter().partition(|c| c.is_guard());
+    let (exact, ranges): (Vec<&Column>, Vec<&Column>) = rest.into_iter().partition(|c| c.is_exact());
+    let layout = Layout { rules: n, guards: guards.len(), ranges: ranges.len(), exact: exact.len() };
+    if !layout.is_sound() || columns.iter().any(|c| c.is_wide) {
+        return None;
+    }
     debug_assert!(positions.is_sorted());
-    let (mut r32, mut r16, mut e16, mut g16) = (vec![], vec![], vec![], vec![]);
-    for c in columns {
-        debug_assert_eq!(c.ranges.len(), n);
-        match c {
-            c if c.is_wide => r32.push(c),
-            c if c.is_guard() => g16.push(c),
-            c if c.is_exact() => e16.push(c),
-            c => r16.push(c),
-        }
-    }
-    let flags = if next.is_some() { CHAINED } else { 0 };
-    let mut out =
-        vec![n as u8, r32.len() as u8, r16.len() as u8, e16.len() as u8, g16.len() as u8, flags, 0, 0];
-    if let Some(next) = next {
-        out.extend(next.0.to_le_bytes());
-    }
-    let windows = [&r32, &r16, &e16, &g16].into_iter().flatten().map(|c| c.window);
-    out.extend(windows);
-    out.resize(out.len().next_multiple_of(4), 0);
-    for c in r32 {
-        c.ranges.iter().for_each(|r| out.extend(r.0.to_le_bytes()));
-        c.ranges.iter().for_each(|r| out.extend(r.1.to_le_bytes()));
-    }
+    let mut out = vec![n as u8, guards.len() as u8, ranges.len() as u8, exact.len() as u8];
+    out.extend([&guards, &ranges, &exact].into_iter().flatten().map(|c| c.window));
+    out.resize(LO_AT, 0);
+    let put = |out: &mut Vec<u8>, value: u32| out.extend((value as u16).to_le_bytes());
+    guards.iter().for_each(|c| put(&mut out, c.ranges[0].0));
+    ranges.iter().chain(&exact).flat_map(|c| &c.ranges).for_each(|r| put(&mut out, r.0));
+    guards.iter().for_each(|c| put(&mut out, c.ranges[0].1));
+    ranges.iter().flat_map(|c| &c.ranges).for_each(|r| put(&mut out, r.1));
+    out.resize(layout.positions_at(), 0);
     positions.iter().for_each(|p| out.extend(p.to_le_bytes()));
-    for c in r16 {
-        c.ranges.iter().for_each(|r| out.extend((r.0 as u16).to_le_bytes()));
-        c.ranges.iter().for_each(|r| out.extend((r.1 as u16).to_le_bytes()));
-    }
-    for c in e16 {
-        c.ranges.iter().for_each(|r| out.extend((r.0 as u16).to_le_bytes()));
-    }
-    for c in g16 {
-        out.extend((c.ranges[0].0 as u16).to_le_bytes());
-        out.extend((c.ranges[0].1 as u16).to_le_bytes());
-    }
-    out
+    Some(out)
 }
 
 /// Units that a leaf of so many bytes takes.

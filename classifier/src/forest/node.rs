@@ -2,17 +2,16 @@
 //!
 //! ```text
 //!  0     4      5      6                        34                            64
-//!  base  window flags  bound[0] … bound[13]     delta[0] … delta[14]
-//!  u32   u8     u8     14 × u16, last value     15 × u16, units from base;
-//!                      of each interval         0xffff: no rule there
+//!  base  window flags  bound[0] … bound[13]     child[0] … child[14]
+//!  u32   u8     u8     14 × u16, last value     15 × u16: kind and lines in the top four
+//!                      of each interval         bits, units from base below; 0xffff: no rule
 //! ```
 //!
 //! The interval of a value is the number of bounds below it. Children lie side by side from
-//! `base` on: nodes first (`flags & 15` of them, 4 units each), then leaves; equal neighbouring
-//! leaves are stored once. When `flags & 128` is set, the unit before `base` holds the deferred
-//! reference and the smallest rule position behind it.
+//! `base` on: nodes first, then leaves; equal leaves are stored once. When `flags` is 1, the
+//! unit before `base` holds the deferred reference and the smallest rule position behind it.
 
-use super::{Ref, UNIT, u16_at, u32_at};
+use super::{Ref, u16_at, u32_at};
 
 /// Bytes of a node: one cache line.
 pub const NODE_BYTES: usize = 64;
@@ -20,16 +19,19 @@ pub const NODE_BYTES: usize = 64;
 /// Children, at most.
 pub const FAN_MAX: usize = 15;
 
-/// Delta of a child that holds no rule.
+/// A child that holds no rule.
 pub const NO_CHILD: u16 = 0xffff;
 
-/// Set in the flags of a node that defers.
-pub const HAS_DEFERRED: u8 = 128;
+/// Units that a child may lie behind `base`.
+pub const CHILD_UNITS_MAX: usize = (1 << 12) - 2;
+
+/// Flags of a node that defers.
+pub const HAS_DEFERRED: u8 = 1;
 
 const BOUNDS: usize = 6;
-const DELTAS: usize = BOUNDS + 2 * (FAN_MAX - 1);
+const CHILDREN: usize = BOUNDS + 2 * (FAN_MAX - 1);
 
-const _: () = assert!(DELTAS + 2 * FAN_MAX == NODE_BYTES);
+const _: () = assert!(CHILDREN + 2 * FAN_MAX == NODE_BYTES);
 
 /// The bytes of one node.
 pub type NodeBytes = [u8; NODE_BYTES];
@@ -41,14 +43,12 @@ pub struct Node {
     pub base: u32,
     /// Byte offset of the window in the key.
     pub window: u8,
-    /// How many of the children are nodes.
-    pub node_children: u8,
     /// A deferred reference lies before `base`.
     pub has_deferred: bool,
     /// Last value of each interval but the last, rising.
     pub bounds: Vec<u16>,
-    /// Units from `base` of each interval's child: one more than bounds.
-    pub deltas: Vec<u16>,
+    /// Each interval's child, kind and units from `base`: one more than bounds.
+    pub children: Vec<u16>,
 }
 
 impl Node {
@@ -57,12 +57,12 @@ impl Node {
         let mut bytes = [0xff; NODE_BYTES];
         bytes[..4].copy_from_slice(&self.base.to_le_bytes());
         bytes[4] = self.window;
-        bytes[5] = self.node_children | if self.has_deferred { HAS_DEFERRED } else { 0 };
+        bytes[5] = if self.has_deferred { HAS_DEFERRED } else { 0 };
         for (i, bound) in self.bounds.iter().enumerate() {
             bytes[BOUNDS + 2 * i..][..2].copy_from_slice(&bound.to_le_bytes());
         }
-        for (i, delta) in self.deltas.iter().enumerate() {
-            bytes[DELTAS + 2 * i..][..2].copy_from_slice(&delta.to_le_bytes());
+        for (i, child) in self.children.iter().enumerate() {
+            bytes[CHILDREN + 2 * i..][..2].copy_from_slice(&child.to_le_bytes());
         }
         bytes
     }
@@ -71,35 +71,28 @@ impl Node {
     pub fn decode(bytes: &NodeBytes) -> Node {
         let bounds: Vec<u16> =
             (0..FAN_MAX - 1).map(|i| u16_at(bytes, BOUNDS + 2 * i)).take_while(|&b| b != 0xffff).collect();
-        let deltas = (0..=bounds.len()).map(|i| u16_at(bytes, DELTAS + 2 * i)).collect();
+        let children = (0..=bounds.len()).map(|i| u16_at(bytes, CHILDREN + 2 * i)).collect();
         Node {
             base: u32_at(bytes, 0),
             window: bytes[4],
-            node_children: bytes[5] & 15,
             has_deferred: bytes[5] & HAS_DEFERRED != 0,
             bounds,
-            deltas,
+            children,
         }
     }
 
     /// Where the child of interval `slot` lies.
     pub fn child(&self, slot: usize) -> Ref {
-        child_ref(self.base, self.deltas[slot], self.node_children)
+        child_ref(self.base, self.children[slot])
     }
 }
 
 #[inline(always)]
-fn child_ref(base: u32, delta: u16, node_children: u8) -> Ref {
-    if delta == NO_CHILD {
+fn child_ref(base: u32, child: u16) -> Ref {
+    if child == NO_CHILD {
         return Ref::EMPTY;
     }
-    let unit = base.wrapping_add(delta.into()) as usize & Ref::UNITS_MAX;
-    // Nodes come first and take four units each.
-    if delta < u16::from(node_children) * (NODE_BYTES / UNIT) as u16 {
-        Ref::node(unit * UNIT)
-    } else {
-        Ref::leaf(unit * UNIT)
-    }
+    Ref::from_bits(u32::from(child >> 12), base.wrapping_add(u32::from(child & 0xfff)))
 }
 
 /// The window of a node's bytes.
@@ -111,8 +104,8 @@ pub fn window(bytes: &NodeBytes) -> u8 {
 /// The child of interval `slot` of a node's bytes.
 #[inline(always)]
 pub fn child(bytes: &NodeBytes, slot: usize) -> Ref {
-    let at = DELTAS + 2 * slot.min(FAN_MAX - 1);
-    child_ref(base(bytes), u16::from_le_bytes([bytes[at], bytes[at + 1]]), bytes[5] & 15)
+    let at = CHILDREN + 2 * slot.min(FAN_MAX - 1);
+    child_ref(base(bytes), u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
 /// The unit at which the children of a node's bytes begin.
@@ -139,21 +132,24 @@ pub(crate) const BOUNDS_OFFSET: usize = BOUNDS;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forest::{Kind, UNIT};
 
     #[test]
     fn a_node_survives_its_bytes() {
         let node = Node {
             base: 77,
             window: 3,
-            node_children: 1,
             has_deferred: true,
             bounds: vec![0, 9, 80],
-            deltas: vec![4, 0, NO_CHILD, 6],
+            children: vec![5 << 12 | 4, 0, NO_CHILD, 12 << 12 | 6],
         };
         let bytes = node.encode();
         assert_eq!(Node::decode(&bytes), node);
         assert_eq!([0, 1, 9, 10, 80, 81, 0xffff].map(|v| slot(&bytes, v)), [0, 1, 1, 2, 2, 3, 3]);
-        assert_eq!(child(&bytes, 0), Ref::leaf(81 * UNIT));
+        let kinds: Vec<Kind> = (0..4).map(|i| child(&bytes, i).kind()).collect();
+        assert_eq!(kinds, [Kind::Lean, Kind::Node, Kind::Fat, Kind::Fat]);
+        assert_eq!(child(&bytes, 0).offset(), 81 * UNIT);
+        assert_eq!(child(&bytes, 0).lines(), 2);
         assert_eq!(child(&bytes, 1), Ref::node(77 * UNIT));
         assert_eq!(child(&bytes, 2), Ref::EMPTY);
     }
@@ -161,14 +157,7 @@ mod tests {
     #[test]
     fn a_node_may_have_fifteen_children() {
         let bounds: Vec<u16> = (1..15).map(|i| i * 1000).collect();
-        let node = Node {
-            base: 1,
-            window: 0,
-            node_children: 0,
-            has_deferred: false,
-            bounds,
-            deltas: (0..15).collect(),
-        };
+        let node = Node { base: 1, window: 0, has_deferred: false, bounds, children: (0..15).collect() };
         let bytes = node.encode();
         assert_eq!(Node::decode(&bytes), node);
         assert_eq!(slot(&bytes, 0xffff), 14);

@@ -1,12 +1,9 @@
 //! The audit: reads a whole image once and checks every invariant that lookups rely on.
 
-use std::collections::HashMap;
-
+use super::audit_forest::ForestAudit;
 use super::format::{self, EntryRecord, Flat, Section};
 use super::{EntryId, Image};
-use crate::forest::leaf::Leaf;
-use crate::forest::node::{NO_CHILD, NODE_BYTES, Node};
-use crate::forest::{ARENA_SLACK, DEPTH_MAX, PENDING_MAX, Ref, UNIT, u32_at};
+use crate::forest::{ARENA_SLACK, Ref, u32_at};
 use crate::key::KEY_BYTES_MAX;
 use crate::program::{Op, Reader};
 
@@ -14,16 +11,17 @@ use crate::program::{Op, Reader};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("image is damaged: {what}: compile the rules again")]
 pub struct AuditError {
-    what: String,
+    pub(super) what: String,
 }
 
 macro_rules! ensure {
     ($holds:expr, $($what:tt)*) => {
         if !$holds {
-            return Err(AuditError { what: format!($($what)*) });
+            return Err($crate::image::AuditError { what: format!($($what)*) });
         }
     };
 }
+pub(super) use ensure;
 
 /// What an audit counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +32,8 @@ pub struct Facts {
     pub leaves: usize,
     /// Rule entries in leaves: copies.
     pub entries: usize,
+    /// Cells of root tables.
+    pub cells: usize,
     /// Nodes on the longest way from a root to a leaf.
     pub depth: u32,
     /// Deferred references that may wait at once.
@@ -68,25 +68,14 @@ impl<B: AsRef<[u8]>> Image<B> {
         );
         let key_end =
             self.key_maker().slots().map(|s| usize::from(s.offset) + s.dim.key_bytes()).max().unwrap_or(0);
-        let mut walk =
-            ForestAudit { arena, key_end, positions: 0..0, seen: HashMap::new(), facts: Facts::default() };
+        let mut walk = ForestAudit::new(arena, key_end);
         for (id, entry, _) in self.entries() {
-            walk.positions = entry.first..entry.first + entry.count;
-            walk.seen.clear(); // positions differ from entry to entry
-            for root in [entry.root, entry.broken_root] {
-                let shape = walk.tree(Ref(root), None, 0)?;
-                ensure!(
-                    shape.depth <= DEPTH_MAX && shape.pending <= PENDING_MAX,
-                    "entry {} is {} nodes deep with {} deferred parts waiting",
-                    id.0,
-                    shape.depth,
-                    shape.pending
-                );
-                walk.facts.depth = walk.facts.depth.max(shape.depth);
-                walk.facts.pending = walk.facts.pending.max(shape.pending);
-                if entry.root == entry.broken_root {
-                    break;
-                }
+            walk.begin_entry(entry.first..entry.first + entry.count);
+            let roots = [entry.root, entry.broken_root];
+            let different = if roots[0] == roots[1] { 1 } else { 2 };
+            for root in &roots[..different] {
+                walk.root(Ref(*root))
+                    .map_err(|e| AuditError { what: format!("entry {}: {}", id.0, e.what) })?;
             }
         }
         Ok(walk.facts)
@@ -237,122 +226,5 @@ impl<B: AsRef<[u8]>> Image<B> {
         }
         ensure!(taken == count, "entries call each other in a circle");
         Ok(())
-    }
-}
-
-/// Shape of a subtree.
-#[derive(Debug, Clone, Copy, Default)]
-struct Shape {
-    depth: u32,
-    pending: usize,
-    /// Smallest position in it.
-    smallest: u32,
-}
-
-struct ForestAudit<'a> {
-    arena: &'a [u8],
-    key_end: usize,
-    positions: std::ops::Range<u32>,
-    seen: HashMap<u32, Shape>,
-    facts: Facts,
-}
-
-impl ForestAudit<'_> {
-    /// `from`: offset of the node or leaf that refers here.
-    fn tree(&mut self, here: Ref, from: Option<usize>, depth: u32) -> Result<Shape, AuditError> {
-        if here.is_empty() {
-            return Ok(Shape { smallest: u32::MAX, ..Shape::default() });
-        }
-        if let Some(shape) = self.seen.get(&here.0) {
-            return Ok(*shape);
-        }
-        let offset = here.offset();
-        ensure!(from.is_none_or(|f| f < offset), "the reference at {from:?} does not lead upward");
-        ensure!(depth <= DEPTH_MAX, "the forest is deeper than {DEPTH_MAX} nodes");
-        let shape = if here.is_leaf() { self.leaf(offset)? } else { self.node(offset, depth)? };
-        self.seen.insert(here.0, shape);
-        Ok(shape)
-    }
-
-    fn node(&mut self, offset: usize, depth: u32) -> Result<Shape, AuditError> {
-        self.facts.nodes += 1;
-        let Some(bytes) = self.arena.get(offset..).and_then(|a| a.first_chunk::<NODE_BYTES>()) else {
-            ensure!(false, "the node at {offset} lies outside");
-            return Ok(Shape::default());
-        };
-        let node = Node::decode(bytes);
-        ensure!(node.encode() == *bytes, "the node at {offset} has bytes that say nothing");
-        ensure!(!node.bounds.is_empty(), "the node at {offset} cuts nothing");
-        ensure!(usize::from(node.window) + 2 <= self.key_end, "the node at {offset} looks behind the key");
-        ensure!(node.bounds.is_sorted_by(|a, b| a < b), "the bounds of the node at {offset} do not rise");
-        let mut shape = Shape { smallest: u32::MAX, ..Shape::default() };
-        for slot in 0..node.deltas.len() {
-            if node.deltas[slot] != NO_CHILD {
-                let child = self.tree(node.child(slot), Some(offset), depth + 1)?;
-                shape.depth = shape.depth.max(child.depth);
-                shape.pending = shape.pending.max(child.pending + usize::from(node.has_deferred));
-                shape.smallest = shape.smallest.min(child.smallest);
-            }
-        }
-        if node.has_deferred {
-            let at = (node.base as usize).checked_sub(1).map(|unit| unit * UNIT);
-            let Some(unit) = at.and_then(|at| self.arena.get(at..at + UNIT)) else {
-                ensure!(false, "the deferred part of the node at {offset} lies outside");
-                return Ok(shape);
-            };
-            let part = self.tree(Ref(u32_at(unit, 0)), Some(offset), depth + 1)?;
-            ensure!(
-                part.smallest == u32_at(unit, 4),
-                "the node at {offset} gives a wrong smallest position of its deferred part"
-            );
-            shape.depth = shape.depth.max(part.depth);
-            shape.pending = shape.pending.max(part.pending).max(1);
-            shape.smallest = shape.smallest.min(part.smallest);
-        }
-        shape.depth += 1;
-        Ok(shape)
-    }
-
-    fn leaf(&mut self, mut offset: usize) -> Result<Shape, AuditError> {
-        let mut last: Option<u32> = None;
-        let mut smallest = u32::MAX;
-        loop {
-            self.facts.leaves += 1;
-            let Some(leaf) = Leaf::view(self.arena, offset) else {
-                ensure!(false, "the leaf at {offset} lies outside");
-                break;
-            };
-            let l = leaf.layout;
-            ensure!(l.rules > 0, "the leaf at {offset} is empty");
-            self.facts.entries += l.rules;
-            for column in 0..l.columns() {
-                let bytes = if column < l.r32 { 4 } else { 2 };
-                let end = usize::from(leaf.window(column)) + bytes;
-                ensure!(end <= self.key_end, "the leaf at {offset} looks behind the key");
-            }
-            for rule in 0..l.rules {
-                let position = leaf.position(rule);
-                ensure!(
-                    last.is_none_or(|l| l <= position),
-                    "the positions of the leaf at {offset} do not rise"
-                );
-                ensure!(
-                    self.positions.contains(&position),
-                    "the leaf at {offset} holds position {position} of another entry"
-                );
-                smallest = smallest.min(position);
-                last = Some(position);
-            }
-            let next = leaf.next();
-            if !l.chained {
-                break;
-            }
-            ensure!(
-                next.is_leaf() && !next.is_empty() && next.offset() > offset,
-                "the leaf at {offset} does not go on upward"
-            );
-            offset = next.offset();
-        }
-        Ok(Shape { depth: 0, pending: 0, smallest })
     }
 }

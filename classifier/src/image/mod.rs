@@ -5,6 +5,7 @@
 //! whatever they hold; on audited bytes its answers are what the compiler meant.
 
 mod audit;
+mod audit_forest;
 pub mod format;
 mod write;
 
@@ -115,12 +116,14 @@ impl<B: AsRef<[u8]>> Image<B> {
             })();
             sections[i] = range.ok_or(damaged)?;
         }
-        Ok(Image { bytes, sections, is_v6, machine: Machine::detect() })
+        let mut image = Image { bytes, sections, is_v6, machine: Machine::SCALAR };
+        image.machine = Machine::detect().for_keys(image.key_maker().key_bytes());
+        Ok(image)
     }
 
     /// The same image, looked up by another machine: for tests and comparisons.
     pub fn with_machine(mut self, machine: Machine) -> Self {
-        self.machine = machine;
+        self.machine = machine.for_keys(self.key_maker().key_bytes());
         self
     }
 
@@ -247,10 +250,9 @@ impl<B: AsRef<[u8]>> Image<B> {
         is_sound: bool,
         out: &mut [u32],
     ) {
-        assert_eq!(range.len(), out.len(), "one answer a key");
-        for (index, out) in range.zip(out) {
-            *out = self.first_match(entry, keys.get(index), is_sound, 0);
-        }
+        let root = Ref(if is_sound { entry.root } else { entry.broken_root });
+        let machine = self.machine.for_keys(keys.stride());
+        lookup::first_match_batch(machine, self.section(Section::Arena), root, keys, range, out);
     }
 
     /// [`Image::first_match`] by the definition, with what it cost.

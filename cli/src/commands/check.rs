@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::{Format, RulesFile};
 use crate::exit::{Exit, Failure};
 use crate::input::{self, Rules};
-use crate::output::{self, grouped};
+use crate::output::{self, counted, grouped, list};
 
 pub(crate) fn run(of: &RulesFile, format: Format) -> Result<Exit, Failure> {
     let rules = input::rules(of)?;
@@ -156,20 +156,32 @@ fn summary(out: &mut impl Write, rules: &Rules) -> Result<(), Failure> {
     let ruleset = &rules.ruleset;
     let facts = Facts::of(ruleset);
     let count = |severity| rules.faults.iter().filter(|f| f.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    let list = |items: Vec<&str>| if items.is_empty() { "–".to_owned() } else { items.join(", ") };
-    writeln!(out, "{}: {errors} errors, {warnings} warnings", rules.name)?;
+    let errors = counted(count(Severity::Error), "error");
+    let warnings = counted(count(Severity::Warning), "warning");
+    writeln!(out, "{}: {errors}, {warnings}", rules.name)?;
+    let mut line = |name: &str, value: &str| writeln!(out, "  {name:<18}{value}");
+    line("family", family_name(ruleset.family))?;
     let tables: Vec<&str> = ruleset.tables.iter().map(|t| t.kind.name()).collect();
-    writeln!(out, "  family            {}", family_name(ruleset.family))?;
-    writeln!(out, "  tables            {}", list(tables))?;
-    let user = grouped(facts.user_chains);
-    writeln!(out, "  chains            {} ({user} of the user's)", grouped(facts.chains))?;
-    writeln!(out, "  rules             {} ({} jumps)", grouped(ruleset.rule_count()), grouped(facts.jumps))?;
-    writeln!(out, "  dimensions        {}", list(facts.dimensions.into_iter().collect()))?;
-    writeln!(out, "  native matches    {}", grouped(facts.native))?;
+    line("tables", &list(&tables, VALUES_COLUMN))?;
+    let built_in = grouped(facts.chains - facts.user_chains);
+    line("chains", &format!("{built_in} built-in, {} of the user's", grouped(facts.user_chains)))?;
+    let jumps =
+        if facts.jumps > 0 { format!(", {} of them jumps", grouped(facts.jumps)) } else { String::new() };
+    line("rules", &format!("{}{jumps}", grouped(ruleset.rule_count())))?;
+    let dimensions: Vec<&str> = facts.dimensions.into_iter().collect();
+    line("dimensions", &list(&dimensions, VALUES_COLUMN))?;
+    line("native matches", &grouped(facts.native))?;
     let names: Vec<&str> = facts.residual_names.iter().map(String::as_str).collect();
     let residual = grouped(facts.residual);
-    let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
-    writeln!(out, "  residual matches  {residual}{names}")?;
+    match facts.residual {
+        0 => line("residual matches", "0")?,
+        _ => {
+            let names = list(&names, VALUES_COLUMN + residual.len() + 2);
+            line("residual matches", &format!("{residual}: {names}"))?;
+        }
+    }
     Ok(())
 }
+
+/// Where the values of the summary begin.
+const VALUES_COLUMN: usize = 20;

@@ -63,16 +63,14 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
 fn find_entry(image: &Image<Vec<u8>>, question: &Question<'_>) -> Result<EntryId, Failure> {
     let table = question.table;
     let kind = TableKind::from_name(table).ok_or_else(|| {
-        Failure::new(format_args!("there is no table `{table}`: filter, nat, mangle, raw or security"))
+        Failure::new(format_args!("there is no table `{table}`: give filter, nat, mangle, raw or security"))
     })?;
     let default = if kind.hooks().contains(&hipac_rules::Hook::Forward) { "FORWARD" } else { "PREROUTING" };
     let chain = question.chain.unwrap_or(default);
     image.find_entry(&format!("{table}/{chain}")).ok_or_else(|| {
         let known: Vec<&str> = image.entries().filter(|(_, e, _)| !e.called).map(|(.., name)| name).collect();
-        Failure::new(format_args!(
-            "there is no built-in chain {table}/{chain} in these rules; they have {}",
-            known.join(", ")
-        ))
+        let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
+        Failure::new(format_args!("these rules have no built-in chain {table}/{chain}; they have {known}"))
     })
 }
 

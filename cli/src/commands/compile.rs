@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use hipac_compiler::{Compiled, Cost};
+use hipac_compiler::{CompileError, Compiled, Cost};
 use serde::Serialize;
 
 use crate::args::{Build, Format, RulesFile};
 use crate::exit::{Exit, Failure};
-use crate::output::{self, bytes, grouped};
+use crate::output::{self, bytes, counted, grouped, seconds};
 use crate::{file, input, progress};
 
 pub(crate) fn run(
@@ -24,21 +24,38 @@ pub(crate) fn run(
     let busy = progress::spinner("compiling");
     let begin = Instant::now();
     let compiled = hipac_compiler::compile(&rules.ruleset, &build.options());
-    let seconds = begin.elapsed().as_secs_f64();
+    let time = begin.elapsed().as_secs_f64();
     busy.finish_and_clear();
-    let compiled = compiled.map_err(|e| Failure::at(&rules.name, e))?;
+    let compiled = compiled.map_err(|e| failure(&rules.name, &e))?;
     if let Some(target) = target {
         file::replace(target, &compiled.image)?;
     }
     let mut out = output::stdout();
     match format {
-        Format::Json => output::json_line(&mut out, &Report::of(&compiled, seconds))?,
+        Format::Json => output::json_line(&mut out, &Report::of(&compiled, time))?,
         Format::Text => {
-            text(&mut out, &compiled, seconds, target)?;
+            text(&mut out, &compiled, time, target)?;
         }
     }
     out.flush()?;
     Ok(Exit::Clean)
+}
+
+/// Why rules could not be compiled, with what would help in the words of the command line.
+pub(crate) fn failure(name: &str, error: &CompileError) -> Failure {
+    match error {
+        CompileError::Memory { needed, limit, .. } => {
+            let (least, limit) = (bytes(*needed), bytes(*limit));
+            let kib = needed.div_ceil(1024);
+            Failure::at(
+                name,
+                format_args!(
+                    "the smallest image takes {least}, {limit} are allowed: --memory {kib}K would do"
+                ),
+            )
+        }
+        other => Failure::at(name, other),
+    }
 }
 
 #[derive(Serialize)]
@@ -108,18 +125,12 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Called chains shown by name; the rest is summed up.
+/// Called chains shown by name; the others are counted.
 const CALLED_SHOWN: usize = 8;
 
-fn text(
-    out: &mut impl Write,
-    compiled: &Compiled,
-    seconds: f64,
-    target: Option<&Path>,
-) -> Result<(), Failure> {
-    let header =
-        ["entry", "rules", "flat rules", "nodes", "leaves", "depth", "structure", "bytes/rule", "seconds"];
-    let row = |name: String, cost: &Cost, seconds: f64| {
+fn text(out: &mut impl Write, compiled: &Compiled, time: f64, target: Option<&Path>) -> Result<(), Failure> {
+    let header = ["entry", "rules", "flat rules", "nodes", "leaves", "depth", "structure", "time"];
+    let row = |name: String, cost: &Cost, time: f64| {
         vec![
             name,
             grouped(cost.rules),
@@ -128,34 +139,44 @@ fn text(
             grouped(cost.leaves),
             cost.depth.to_string(),
             bytes(cost.structure_bytes),
-            if cost.rules == 0 { "–".to_owned() } else { format!("{:.1}", per_rule(cost)) },
-            format!("{seconds:.3}"),
+            seconds(time),
         ]
     };
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let mut called = 0;
+    let (mut rows, mut called, mut empty) = (Vec::new(), 0, 0);
     for entry in &compiled.entries {
-        called += usize::from(entry.called);
-        if called <= CALLED_SHOWN || !entry.called {
-            let name = if entry.called { format!("{} (called)", entry.name) } else { entry.name.clone() };
-            rows.push(row(name, &entry.cost, entry.seconds));
+        if entry.called {
+            called += 1;
+            if called <= CALLED_SHOWN {
+                rows.push(row(format!("{} (called)", entry.name), &entry.cost, entry.seconds));
+            }
+        } else if entry.cost.rules == 0 {
+            empty += 1;
+        } else {
+            rows.push(row(entry.name.clone(), &entry.cost, entry.seconds));
         }
     }
-    rows.push(row("all".to_owned(), &compiled.cost, seconds));
-    writeln!(out, "{}", output::table(&header, &rows))?;
+    rows.push(row("all".to_owned(), &compiled.cost, time));
+    write!(out, "{}", output::table(&header, &rows))?;
     if called > CALLED_SHOWN {
-        writeln!(out, "({} more called chains)", called - CALLED_SHOWN)?;
+        writeln!(out, "not shown: {}", counted(called - CALLED_SHOWN, "more called chain"))?;
     }
-    let image = bytes(compiled.cost.image_bytes);
+    if empty > 0 {
+        writeln!(out, "not shown: {} without rules", counted(empty, "built-in chain"))?;
+    }
+    let cost = &compiled.cost;
+    let image = match cost.rules {
+        0 => bytes(cost.image_bytes),
+        _ => format!("{} (structure: {:.1} bytes a rule)", bytes(cost.image_bytes), per_rule(cost)),
+    };
     match target {
         Some(target) => writeln!(out, "\nimage {}: {image}", target.display())?,
-        None => writeln!(out, "\nimage: {image} (not written: name a file with -o)")?,
+        None => writeln!(out, "\nimage: {image}, not written: name a file with -o")?,
     }
     if compiled.cost.step > 0 {
+        let step = compiled.cost.step;
         writeln!(
             out,
-            "the fastest form did not fit: built smaller and slower (step {} of 3); --memory allows more",
-            compiled.cost.step
+            "the fastest form did not fit into --memory: this is smaller and slower (step {step} of 3)"
         )?;
     }
     Ok(())

@@ -7,13 +7,13 @@ use hipac_bench_data::{FilterFamily, TracePacket, classbench_gen, ruleset, trace
 use hipac_classifier::image::EntryRecord;
 use hipac_classifier::{EntryId, Image, Packet};
 use hipac_compiler::Options;
-use hipac_verifier::ImageSubject;
+use hipac_verifier::{ImageSubject, agree};
 use serde::Serialize;
 
 use super::verify;
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, bytes, grouped};
+use crate::output::{self, bytes, grouped, seconds};
 use crate::progress;
 
 /// Memory allowed to the image.
@@ -54,7 +54,8 @@ pub(crate) fn run(seed: u64, rules: u32, format: Format) -> Result<Exit, Failure
     let subject = ImageSubject::new(image, &ruleset).map_err(Failure::new)?;
     let begin = Instant::now();
     let compared = (COMPARISONS / u64::from(rules)).clamp(1, 100_000);
-    let report = verify::compare(&ruleset, &subject, compared, seed).map_err(Failure::new)?;
+    let options = agree::Options { packets: compared, seed, ..Default::default() };
+    let report = verify::compare(&ruleset, &subject, &options).map_err(Failure::new)?;
     let verify_s = begin.elapsed().as_secs_f64();
 
     let facts = Facts {
@@ -137,12 +138,12 @@ impl Facts {
         let per_rule = self.structure_bytes as f64 / self.rules as f64;
         let rows = [
             ("rules", grouped(self.rules), format!("an access list, drawn from seed {seed}")),
-            ("compiled in", format!("{:.2} s", self.compile_s), "into one search structure".to_owned()),
+            ("compiled in", seconds(self.compile_s), "into one search structure".to_owned()),
             ("structure", bytes(self.structure_bytes), format!("{per_rule:.1} bytes a rule")),
             (
                 "image",
                 bytes(self.image_bytes),
-                format!("everything a lookup needs; {} were allowed", bytes(self.memory_bytes_max)),
+                format!("all that a lookup needs; {} were allowed", bytes(self.memory_bytes_max)),
             ),
             (
                 "one lookup",
@@ -152,12 +153,15 @@ impl Facts {
             (
                 "verified",
                 format!("{} packets", grouped(self.packets_verified as usize)),
-                format!("against that walk, drawn from the bounds of the rules, in {:.1} s", self.verify_s),
+                format!("against that walk, drawn from the rules' bounds, in {}", seconds(self.verify_s)),
             ),
             (
                 "mismatches",
                 grouped(self.mismatches as usize),
-                "the compiled form means what the rules say".to_owned(),
+                match self.mismatches {
+                    0 => "the image did what the rules say".to_owned(),
+                    _ => "the image differs from its rules, as below: please report it".to_owned(),
+                },
             ),
         ];
         for (what, value, note) in rows {
@@ -165,7 +169,7 @@ impl Facts {
         }
         writeln!(
             out,
-            "\nNext: hipac check FILE, hipac compile FILE -o IMAGE, hipac classify IMAGE --packet \"…\""
+            "\nNext: hipac check FILE; hipac compile FILE -o IMAGE; hipac classify IMAGE --packet \"…\""
         )?;
         Ok(())
     }

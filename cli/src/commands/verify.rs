@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::Path;
 
 use hipac_classifier::Image;
-use hipac_compiler::Options;
+use hipac_compiler::{Counting, Options};
 use hipac_rules::Ruleset;
-use hipac_verifier::{ImageSubject, Oracle, Report, agree};
+use hipac_verifier::{Compared, ImageSubject, Oracle, Report, agree};
 use serde::Serialize;
 
+use super::compile;
 use crate::args::{Format, RulesFile};
 use crate::exit::{Exit, Failure};
 use crate::{file, input, output, progress};
@@ -33,15 +34,19 @@ pub(crate) fn run(
         Some(path) => (input::image(path)?, file::name(path)),
         None => {
             let compiled = hipac_compiler::compile(&rules.ruleset, &plan.options);
-            let compiled = compiled.map_err(|e| Failure::at(&rules.name, e))?;
+            let compiled = compiled.map_err(|e| compile::failure(&rules.name, &e))?;
             let image = Image::open(compiled.image).map_err(|e| Failure::at(&rules.name, e))?;
             image.audit().map_err(|e| Failure::at(&rules.name, e))?;
             (image, rules.name.clone())
         }
     };
     let subject = ImageSubject::new(image, &rules.ruleset).map_err(|e| Failure::at(&name, e))?;
-    let report = compare(&rules.ruleset, &subject, plan.packets, plan.seed)
-        .map_err(|e| Failure::at(&rules.name, e))?;
+    let compared = match plan.options.counting {
+        Counting::Exact => Compared::All,
+        Counting::Deciding => Compared::Deciding,
+    };
+    let options = agree::Options { packets: plan.packets, seed: plan.seed, compared, ..Default::default() };
+    let report = compare(&rules.ruleset, &subject, &options).map_err(|e| Failure::at(&rules.name, e))?;
     let mut out = output::stdout();
     match format {
         Format::Json => output::json_line(&mut out, &Line::of(&report, &rules.ruleset))?,
@@ -55,13 +60,11 @@ pub(crate) fn run(
 pub(crate) fn compare(
     ruleset: &Ruleset,
     subject: &ImageSubject<Vec<u8>>,
-    packets: u64,
-    seed: u64,
+    options: &agree::Options,
 ) -> Result<Report, hipac_verifier::OracleError> {
     let oracle = Oracle::new(ruleset)?;
-    let options = agree::Options { packets, seed, ..agree::Options::default() };
-    let bar = progress::bar(packets, "verifying");
-    let report = agree::check(&oracle, subject, &options, &mut |p| bar.set_position(p.packets));
+    let bar = progress::bar(options.packets, "verifying");
+    let report = agree::check(&oracle, subject, options, &mut |p| bar.set_position(p.packets));
     bar.finish_and_clear();
     Ok(report)
 }

@@ -1,6 +1,6 @@
 //! The recursion: prune what cannot matter, stop at a leaf, or cut.
 
-use hipac_classifier::forest::{DEPTH_MAX, PENDING_MAX};
+use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX};
 
 use super::boxes::{Bounds, Boxes, Cuts, Window};
 use super::cut::{Cut, candidates, span};
@@ -9,6 +9,8 @@ use super::leaf;
 /// How much memory to trade for speed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
+    /// Cells of root tables for each rule, at most; 0: no root.
+    pub cells_per_rule: f64,
     /// Rules of a leaf; more are cut.
     pub leaf_rules: usize,
     /// Rules of a leaf that no cut improves.
@@ -21,15 +23,17 @@ pub struct Shape {
 
 impl Shape {
     /// From the fastest to the smallest. The last one is a plain list.
-    ///
-    /// PERF: on ClassBench acl1, fw1 and ipc1 at 100k the first takes 35, 23 and 32 bytes a rule.
-    /// Leaves of 8 rules with 4 copies a cut take 64, 221 and 257, and are slower for it
-    /// (`hipac compile --input-format classbench`, 2026-11-23).
     pub const LADDER: [Shape; 4] = [
-        Shape { leaf_rules: 16, fat_leaf_rules: 48, copies_max: 1.5, copy_price: 3.0 },
-        Shape { leaf_rules: 16, fat_leaf_rules: 64, copies_max: 1.05, copy_price: 4.0 },
-        Shape { leaf_rules: 32, fat_leaf_rules: 64, copies_max: 1.0, copy_price: 4.0 },
-        Shape { leaf_rules: usize::MAX, fat_leaf_rules: usize::MAX, copies_max: 1.0, copy_price: 4.0 },
+        Shape { cells_per_rule: 4.0, leaf_rules: 8, fat_leaf_rules: 32, copies_max: 1.5, copy_price: 1.0 },
+        Shape { cells_per_rule: 0.5, leaf_rules: 8, fat_leaf_rules: 64, copies_max: 1.05, copy_price: 4.0 },
+        Shape { cells_per_rule: 0.0, leaf_rules: 32, fat_leaf_rules: 64, copies_max: 1.0, copy_price: 4.0 },
+        Shape {
+            cells_per_rule: 0.0,
+            leaf_rules: usize::MAX,
+            fat_leaf_rules: usize::MAX,
+            copies_max: 1.0,
+            copy_price: 4.0,
+        },
     ];
 }
 
@@ -38,8 +42,15 @@ impl Shape {
 pub enum Tree {
     /// No rule.
     Empty,
-    /// The encoded leaves of one list, in order; all but the last lack their `next`.
-    Leaf(Vec<Vec<u8>>),
+    /// A leaf. What has continuations, and all of these but the last, lacks its `next`.
+    Leaf {
+        /// What kind of leaf.
+        kind: Kind,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// Leaves in which the list goes on.
+        continuations: Vec<Vec<u8>>,
+    },
     /// A node.
     Node(Box<Node>),
 }
@@ -57,16 +68,9 @@ pub struct Node {
     pub deferred: Option<(Tree, u32)>,
 }
 
-/// Builds the tree of all boxes. Deterministic.
-pub fn build(boxes: &Boxes, shape: &Shape) -> Tree {
-    let region: Vec<(u32, u32)> = boxes.axes.iter().map(|a| (0, a.max)).collect();
-    let list: Vec<u32> = (0..boxes.len() as u32).collect();
-    Builder { boxes, shape }.tree(list, &region, 0, 0)
-}
-
-struct Builder<'a> {
-    boxes: &'a Boxes,
-    shape: &'a Shape,
+pub(super) struct Builder<'a> {
+    pub(super) boxes: &'a Boxes,
+    pub(super) shape: &'a Shape,
 }
 
 /// Lists up to this long are searched for boxes hidden by a single earlier one.
@@ -75,7 +79,7 @@ const SHADOW_LIST_MAX: usize = 64;
 impl Builder<'_> {
     /// `list`: boxes that meet `region`, by rising index. `pending`: deferred parts that may
     /// wait when a lookup comes here.
-    fn tree(&self, mut list: Vec<u32>, region: &Bounds, depth: u32, pending: usize) -> Tree {
+    pub(super) fn tree(&self, mut list: Vec<u32>, region: &Bounds, depth: u32, pending: usize) -> Tree {
         self.prune(&mut list, region);
         if list.is_empty() {
             return Tree::Empty;
@@ -96,7 +100,7 @@ impl Builder<'_> {
     }
 
     fn leaf(&self, list: &[u32], region: &Bounds) -> Tree {
-        Tree::Leaf(leaf::encode(self.boxes, list, region))
+        leaf::encode(self.boxes, list, region)
     }
 
     fn node(&self, parts: Parts, region: &Bounds, cut: &Cut, depth: u32, pending: usize) -> Tree {
@@ -116,7 +120,7 @@ impl Builder<'_> {
     }
 
     /// Drops boxes that no packet of the region can reach first.
-    fn prune(&self, list: &mut Vec<u32>, region: &Bounds) {
+    pub(super) fn prune(&self, list: &mut Vec<u32>, region: &Bounds) {
         let boxes = self.boxes;
         // Behind the first box that covers the region and ends the search.
         if let Some(at) = list.iter().position(|&i| boxes.hides(i) && boxes.covers(i, region)) {

@@ -1,10 +1,13 @@
 //! Laying out: trees become bytes, parents before children, children side by side.
 
-use hipac_classifier::forest::leaf::HEADER_BYTES;
+use std::collections::HashMap;
+
 use hipac_classifier::forest::node::{self, NO_CHILD, NODE_BYTES};
-use hipac_classifier::forest::{ARENA_SLACK, Ref, UNIT};
+use hipac_classifier::forest::root::{CELL_BYTES, Cell, HEADER_BYTES, Root, TREE_BYTES, TreeRecord};
+use hipac_classifier::forest::{ARENA_SLACK, Kind, LINE, Ref, UNIT, fat, leaf_bits};
 
 use super::build::{Node, Tree};
+use super::root::{Forest, RootPlan};
 
 /// The bytes of a forest in the making.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +19,8 @@ pub struct Arena {
     pub leaves: usize,
     /// Depth of the deepest tree in nodes.
     pub depth: u32,
+    /// Cells of root tables.
+    pub cells: usize,
 }
 
 /// The forest does not fit into an arena.
@@ -39,24 +44,61 @@ impl Arena {
         self.bytes
     }
 
-    /// Lays out a tree and says where its root is.
+    /// Lays out an entry's forest and says where its root is.
     ///
     /// # Errors
-    /// The arena would have more than 2^31 units.
-    pub fn add(&mut self, tree: &Tree) -> Result<Ref, ArenaFull> {
-        self.tree(tree, 0)
+    /// The arena would have more than 2^28 units.
+    pub fn add(&mut self, forest: &Forest) -> Result<Ref, ArenaFull> {
+        match forest {
+            Forest::Tree(tree) => self.tree(tree, 0),
+            Forest::Root(root) => self.root(root),
+        }
+    }
+
+    fn root(&mut self, plan: &RootPlan) -> Result<Ref, ArenaFull> {
+        let offset = self.reserve(HEADER_BYTES + TREE_BYTES * plan.trees.len(), LINE)?;
+        let header = Root::encode_header(plan.trees.len(), plan.scale.first, plan.scale.shift);
+        self.bytes[offset..offset + HEADER_BYTES].copy_from_slice(&header);
+        // Equal leaves of different cells are stored once.
+        let mut shared: HashMap<Vec<u8>, Ref> = HashMap::new();
+        for (t, tree) in plan.trees.iter().enumerate() {
+            let table = self.reserve(CELL_BYTES * tree.cells.len(), LINE)?;
+            let record = TreeRecord { cells: (table / UNIT) as u32, ..tree.record };
+            self.bytes[offset + HEADER_BYTES + TREE_BYTES * t..][..TREE_BYTES]
+                .copy_from_slice(&record.encode());
+            for (i, (below, gate)) in tree.cells.iter().enumerate() {
+                let reference = match below {
+                    Tree::Empty => Ref::EMPTY,
+                    Tree::Leaf { bytes, continuations, .. } if continuations.is_empty() => {
+                        match shared.get(bytes) {
+                            Some(reference) => *reference,
+                            None => {
+                                let reference = self.tree(below, 0)?;
+                                shared.insert(bytes.clone(), reference);
+                                reference
+                            }
+                        }
+                    }
+                    _ => self.tree(below, 0)?,
+                };
+                let cell = if reference.is_empty() { Cell::EMPTY } else { Cell { reference, gate: *gate } };
+                self.bytes[table + CELL_BYTES * i..][..CELL_BYTES].copy_from_slice(&cell.encode());
+            }
+        }
+        self.cells += plan.trees.iter().map(|t| t.cells.len()).sum::<usize>();
+        Ok(Ref::root(offset))
     }
 
     fn tree(&mut self, tree: &Tree, depth: u32) -> Result<Ref, ArenaFull> {
         match tree {
             Tree::Empty => Ok(Ref::EMPTY),
-            Tree::Leaf(chunks) => {
-                let offset = self.leaf(&chunks[0])?;
-                self.continuations(offset, chunks)?;
-                Ok(Ref::leaf(offset))
+            Tree::Leaf { kind, bytes, continuations } => {
+                let offset = self.leaf(bytes)?;
+                self.continue_list(offset, continuations)?;
+                Ok(Ref::leaf(*kind, offset, bytes.len()))
             }
             Tree::Node(node) => {
-                let offset = self.reserve(NODE_BYTES, NODE_BYTES)?;
+                let offset = self.reserve(NODE_BYTES, LINE)?;
                 self.node(offset, node, depth + 1)?;
                 Ok(Ref::node(offset))
             }
@@ -66,26 +108,28 @@ impl Arena {
     /// Room for `bytes`, aligned.
     fn reserve(&mut self, bytes: usize, alignment: usize) -> Result<usize, ArenaFull> {
         let offset = self.bytes.len().next_multiple_of(alignment);
-        if (offset + bytes) / UNIT >= Ref::UNITS_MAX {
+        let end = (offset + bytes).next_multiple_of(UNIT);
+        if end / UNIT >= Ref::UNITS_MAX {
             return Err(ArenaFull);
         }
-        self.bytes.resize(offset + bytes, 0);
+        self.bytes.resize(end, 0);
         Ok(offset)
     }
 
     fn leaf(&mut self, leaf: &[u8]) -> Result<usize, ArenaFull> {
         self.leaves += 1;
-        let offset = self.reserve(leaf.len().next_multiple_of(UNIT), UNIT)?;
+        let offset = self.reserve(leaf.len(), UNIT)?;
         self.bytes[offset..offset + leaf.len()].copy_from_slice(leaf);
         Ok(offset)
     }
 
     /// Lays out what follows the first leaf of a long list, and links it.
-    fn continuations(&mut self, first: usize, chunks: &[Vec<u8>]) -> Result<(), ArenaFull> {
+    fn continue_list(&mut self, first: usize, continuations: &[Vec<u8>]) -> Result<(), ArenaFull> {
         let mut before = first;
-        for chunk in &chunks[1..] {
-            let offset = self.leaf(chunk)?;
-            self.bytes[before + HEADER_BYTES..][..4].copy_from_slice(&Ref::leaf(offset).0.to_le_bytes());
+        for leaf in continuations {
+            let offset = self.leaf(leaf)?;
+            let next = Ref::leaf(Kind::Fat, offset, leaf.len());
+            self.bytes[before + fat::HEADER_BYTES..][..4].copy_from_slice(&next.0.to_le_bytes());
             before = offset;
         }
         Ok(())
@@ -97,46 +141,51 @@ impl Arena {
         self.depth = self.depth.max(depth);
         let node_children = node.children.iter().filter(|c| matches!(c, Tree::Node(_))).count();
         let before = if node.deferred.is_some() { UNIT } else { 0 };
-        let alignment = if node_children > 0 { NODE_BYTES } else { UNIT };
+        let alignment = if node_children > 0 { LINE } else { UNIT };
         let base = (self.bytes.len() + before).next_multiple_of(alignment);
         self.reserve(base - self.bytes.len() + node_children * NODE_BYTES, 1)?;
 
-        let mut deltas = Vec::with_capacity(node.children.len());
-        let mut stored: Vec<(&Vec<Vec<u8>>, u16)> = Vec::new();
-        let mut chains = Vec::new();
+        let mut children = Vec::with_capacity(node.children.len());
+        let mut late = Vec::new();
         let mut nodes = 0;
-        for child in &node.children {
-            deltas.push(match child {
-                Tree::Empty => NO_CHILD,
-                Tree::Node(_) => {
+        for (i, child) in node.children.iter().enumerate() {
+            let equal = (0..i).find(|&j| matches!(child, Tree::Leaf { .. }) && node.children[j] == *child);
+            children.push(match (child, equal) {
+                (_, Some(earlier)) => children[earlier],
+                (Tree::Empty, _) => NO_CHILD,
+                (Tree::Node(_), _) => {
                     nodes += 1;
                     ((nodes - 1) * NODE_BYTES / UNIT) as u16
                 }
-                Tree::Leaf(chunks) => match stored.iter().find(|(other, _)| *other == chunks) {
-                    Some((_, delta)) => *delta,
-                    None => {
-                        let offset = self.leaf(&chunks[0])?;
-                        chains.push((offset, chunks));
-                        // 15 leaves of at most 64 rules stay far below 2^16 units.
-                        let delta = ((offset - base) / UNIT) as u16;
-                        stored.push((chunks, delta));
-                        delta
+                (Tree::Leaf { kind, bytes, continuations }, _) => {
+                    // A long fat leaf would push its neighbours out of reach: a stub leads on.
+                    let is_far = *kind == Kind::Fat;
+                    let stub = fat::encode(&[], &[], Some(Ref::EMPTY));
+                    let here: &[u8] = if is_far { &stub } else { bytes };
+                    let at = self.leaf(here)?;
+                    if is_far {
+                        late.push((at, bytes, continuations));
                     }
-                },
+                    // 15 lean leaves of at most 300 bytes stay below the 4,094 units of a child.
+                    (leaf_bits(*kind, at % LINE, here.len()) << 12) as u16 | ((at - base) / UNIT) as u16
+                }
             });
         }
         let encoded = node::Node {
             base: (base / UNIT) as u32,
             window: node.window,
-            node_children: node_children as u8,
             has_deferred: node.deferred.is_some(),
             bounds: node.cuts.as_slice().to_vec(),
-            deltas,
+            children,
         };
         self.bytes[offset..offset + NODE_BYTES].copy_from_slice(&encoded.encode());
 
-        for (offset, chunks) in chains {
-            self.continuations(offset, chunks)?;
+        for (stub, first, continuations) in late {
+            self.leaves -= 1; // the stub holds no rule
+            let at = self.leaf(first)?;
+            let next = Ref::leaf(Kind::Fat, at, first.len());
+            self.bytes[stub + fat::HEADER_BYTES..][..4].copy_from_slice(&next.0.to_le_bytes());
+            self.continue_list(at, continuations)?;
         }
         let mut next = base;
         for child in &node.children {

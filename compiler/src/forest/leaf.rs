@@ -1,26 +1,40 @@
 //! Encoding leaves: which windows of the key still have to be compared in a region.
 
-use hipac_classifier::forest::LEAF_RULES_MAX;
-use hipac_classifier::forest::Ref;
-use hipac_classifier::forest::leaf::{self, Column};
+use hipac_classifier::forest::leaf::{self, Column, Layout, RULES_MAX, VECTOR_LANES};
+use hipac_classifier::forest::{Kind, LEAF_RULES_MAX, Ref, fat};
 
 use super::boxes::{Axis, Bounds, Boxes};
+use super::build::Tree;
 
-/// The leaves of a list, chained when it is long; each `next` is still to be filled in.
-pub(super) fn encode(boxes: &Boxes, list: &[u32], region: &Bounds) -> Vec<Vec<u8>> {
-    let chunks = list.chunks(LEAF_RULES_MAX);
-    let last = chunks.len() - 1;
-    chunks
-        .enumerate()
-        .map(|(i, chunk)| {
-            let positions: Vec<u32> = chunk.iter().map(|&b| boxes.position(b)).collect();
-            let mut columns = Vec::new();
-            for (axis, interval) in region.iter().enumerate() {
-                columns_of(boxes, chunk, axis, *interval, &mut columns);
-            }
-            leaf::encode(&positions, &columns, (i < last).then_some(Ref::EMPTY))
-        })
-        .collect()
+/// The leaf of a list: lean when it fits, else fat leaves, chained when the list is long.
+pub(super) fn encode(boxes: &Boxes, list: &[u32], region: &Bounds) -> Tree {
+    if list.len() <= RULES_MAX
+        && let Some(bytes) = leaf::encode(&positions(boxes, list), &columns(boxes, list, region))
+    {
+        let lanes = bytes.first_chunk().map_or(0, |head| Layout::read(head).lanes());
+        let kind = if lanes <= VECTOR_LANES { Kind::Lean } else { Kind::Lean2 };
+        return Tree::Leaf { kind, bytes, continuations: vec![] };
+    }
+    let mut chunks = list.chunks(LEAF_RULES_MAX).peekable();
+    let mut encoded = Vec::new();
+    while let Some(chunk) = chunks.next() {
+        let next = chunks.peek().map(|_| Ref::EMPTY);
+        encoded.push(fat::encode(&positions(boxes, chunk), &columns(boxes, chunk, region), next));
+    }
+    let continuations = encoded.split_off(1);
+    Tree::Leaf { kind: Kind::Fat, bytes: encoded.swap_remove(0), continuations }
+}
+
+fn positions(boxes: &Boxes, list: &[u32]) -> Vec<u32> {
+    list.iter().map(|&i| boxes.position(i)).collect()
+}
+
+fn columns(boxes: &Boxes, list: &[u32], region: &Bounds) -> Vec<Column> {
+    let mut columns = Vec::new();
+    for (axis, interval) in region.iter().enumerate() {
+        columns_of(boxes, list, axis, *interval, &mut columns);
+    }
+    columns
 }
 
 /// The columns that one axis needs: none when the path has decided it.

@@ -11,15 +11,28 @@
 //!   rule 1: 8–12  ──▶  ×      ×  (copied)
 //! ```
 //!
-//! [`cut`] weighs expected visits against copies; [`build`] recurses; [`emit`] lays out the
-//! bytes, parents before children.
+//! Large lists begin with a root: a few trees behind direct tables, split by which fields their
+//! rules are narrow in.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`boxes`] | boxes, regions, windows of the key |
+//! | `root` | which trees, which bits index their tables |
+//! | `filter` | which bits of a key its gates look at |
+//! | `cut` | where a node cuts: expected visits against copies |
+//! | `build` | the recursion: prune, stop at a leaf, or cut |
+//! | `leaf` | which windows a leaf still has to compare |
+//! | `emit` | the bytes, parents before children |
 
 pub mod boxes;
 mod build;
 mod cut;
 mod emit;
+mod filter;
 mod leaf;
+mod root;
 
 pub use boxes::{Axis, Boxes};
-pub use build::{Shape, build};
+pub use build::Shape;
 pub use emit::Arena;
+pub use root::{Forest, build};

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use crate::model::{
-    Chain, Counters, Extension, ExtensionRef, Hook, Name, Policy, Rule, Table, TableKind, Target,
-};
+use crate::model::{Chain, Counters, Hook, Name, Policy, Rule, Table, TableKind, Target};
+
+use crate::registry::{self, Kind};
 
 use super::{Parser, built_in};
 
@@ -97,6 +97,12 @@ impl TableBuilder {
     }
 }
 
+/// What an edit at a place costs: it moves four bytes for each rule up to the nearer end, of
+/// which a step (a rule compared) is worth sixteen.
+fn moved(at: usize, length: usize) -> u64 {
+    (at.min(length.saturating_sub(at)) / 16) as u64
+}
+
 /// The chain that a rule leads to.
 pub(crate) fn leads_to(rule: &Rule) -> Option<&str> {
     match &rule.target {
@@ -139,7 +145,7 @@ impl Parser<'_> {
                 format!("chain name of {} bytes is not within 1 to {CHAIN_NAME_BYTES_MAX}", name.len());
             self.error(span.clone(), message, None);
         } else if name.starts_with(['-', '!']) {
-            self.error(span.clone(), format!("chain name `{name}` begins as an option does"), None);
+            self.warn(span.clone(), format!("chain name `{name}` begins as an option does"), None);
         }
         if self.counts.chains >= self.options.chain_count_max {
             let message =
@@ -196,8 +202,7 @@ impl Parser<'_> {
         match at {
             None => order.push_back(id),
             Some(at) => {
-                let moved = at.min(order.len().saturating_sub(at)) as u64;
-                if !self.counts.spend(moved, self.options.edit_steps_max) {
+                if !self.counts.spend(moved(at, order.len()), self.options.edit_steps_max) {
                     self.too_many_edits(span);
                     return None;
                 }
@@ -220,8 +225,7 @@ impl Parser<'_> {
     pub(crate) fn remove_at(&mut self, chain: u32, at: usize, span: &Range<usize>) {
         let Some(table) = self.current.as_mut() else { return };
         let order = &mut table.chains[chain as usize].order;
-        let moved = at.min(order.len().saturating_sub(at)) as u64;
-        if !self.counts.spend(moved, self.options.edit_steps_max) {
+        if !self.counts.spend(moved(at, order.len()), self.options.edit_steps_max) {
             self.too_many_edits(span);
             return;
         }
@@ -231,9 +235,13 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes the first rule that equals `rule`, counters and line aside, out of a chain.
-    pub(crate) fn remove_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) {
-        let Some(table) = self.current.as_ref() else { return };
+    /// The position of the first rule of a chain that equals `rule`, counters and line aside.
+    pub(crate) fn find_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) -> Option<usize> {
+        if self.counts.edit_steps > self.options.edit_steps_max {
+            self.too_many_edits(span);
+            return None;
+        }
+        let table = self.current.as_ref()?;
         let same = |id: &u32| {
             table.rules[*id as usize]
                 .as_ref()
@@ -244,12 +252,12 @@ impl Parser<'_> {
         let looked_at = found.unwrap_or(order.len()) as u64;
         if !self.counts.spend(looked_at, self.options.edit_steps_max) {
             self.too_many_edits(span);
-            return;
+            return None;
         }
-        match found {
-            Some(at) => self.remove_at(chain, at, span),
-            None => self.error(span.clone(), "no rule of the chain equals this one", None),
+        if found.is_none() {
+            self.error(span.clone(), "no rule of the chain equals this one", None);
         }
+        found
     }
 
     /// `-F`: takes all rules out of a chain.
@@ -389,28 +397,48 @@ impl Parser<'_> {
         Table { kind, chains: finished }
     }
 
+    /// Why a name is no target, and what would mend it.
+    fn why_no_target(&self, name: &str) -> (String, String) {
+        let declare = format!("declare it: `:{name} - [0:0]`");
+        let other = self.family.other();
+        if registry::find(Kind::Target, name, other).is_some() {
+            return (format!("target {name} is for {} only", other.name()), declare);
+        }
+        let help = match registry::nearest(Kind::Target, name, self.family) {
+            Some(near) => format!("{near} is a target of a similar name"),
+            None => declare,
+        };
+        (format!("`{name}` is neither a target nor a chain of this table"), help)
+    }
+
+    /// A name that no line had declared where it was used: a chain declared later, or a fault.
     fn resolve(&mut self, builder: &mut TableBuilder, pending: Pending) {
-        let Pending { rule, name, goto, span, place } = pending;
-        let chain = builder.chain(&name).map(|c| (c.name.clone(), c.line));
-        let Some(Some(rule)) = builder.rules.get_mut(rule as usize) else { return };
-        if let Some((name, line)) = chain {
-            let message = format!("chain {name} is declared only on line {line}, after this use of it");
-            self.error_at(place, span, message, Some("declare chains at the head of their table".into()));
-            rule.target = if goto { Target::Goto(name) } else { Target::Jump(name) };
+        let Pending { rule: id, name, goto, span, place } = pending;
+        if builder.rules[id as usize].is_none() {
             return;
         }
-        let (message, help) = if goto {
-            (format!("`{name}` is no chain of this table"), None)
-        } else {
-            let near = crate::registry::nearest(crate::registry::Kind::Target, &name, self.family);
-            let help = near.map(|n| format!("{n} is a target of a similar name"));
-            (format!("`{name}` is neither a target nor a chain of this table"), help)
+        let chain = builder.chain(&name).map(|c| (c.name.clone(), c.line));
+        let target = match chain {
+            Some((name, line)) => {
+                let message = format!("chain {name} is declared only on line {line}, after this use of it");
+                self.error_at(place, span, message, Some("declare chains at the head of their table".into()));
+                if goto { Target::Goto(name) } else { Target::Jump(name) }
+            }
+            None if goto => {
+                let help = format!("declare it: `:{name} - [0:0]`; an empty chain is assumed");
+                self.error_at(place, span, format!("`{name}` is no chain of this table"), Some(help));
+                builder.add(name.clone(), None, 0);
+                self.counts.chains += 1;
+                Target::Goto(name)
+            }
+            None => {
+                let (message, help) = self.why_no_target(&name);
+                self.error_at(place, span, message, Some(help));
+                return;
+            }
         };
-        let help = help.or_else(|| Some(format!("declare it: `:{name} - [0:0]`")));
-        self.error_at(place, span, message, help);
-        if !matches!(rule.target, Target::Extension(_)) {
-            let spec = ExtensionRef::Opaque(name);
-            rule.target = Target::Extension(Extension { spec, settings: Vec::new(), words: Vec::new() });
+        if let Some(rule) = &mut builder.rules[id as usize] {
+            rule.target = target;
         }
     }
 }

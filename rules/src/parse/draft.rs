@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::model::{AddressTest, Counters, Extension, ExtensionRef, Family, IpPart, ProtocolTest, Setting};
-use crate::registry::{Default, ExtensionSpec, FinishContext, Law, OptionSpec};
+use crate::registry::{ExtensionSpec, FinishContext, Law, OptionSpec, WhenAbsent};
 use crate::value::Value;
 
 /// A fault of a rule, before its place in the text is worked out.
@@ -18,19 +18,13 @@ pub(crate) struct Active {
     pub(crate) words: Vec<Box<str>>,
     /// The place of its name.
     pub(crate) span: Range<usize>,
-    /// Options given, the hidden ones included.
-    pub(crate) given: Vec<&'static OptionSpec>,
+    /// Options given, the hidden ones included: a bit for each of the entry's.
+    given: u64,
 }
 
 impl Active {
     pub(crate) fn known(spec: &'static ExtensionSpec, span: Range<usize>) -> Active {
-        Active {
-            spec: ExtensionRef::Known(spec),
-            settings: Vec::new(),
-            words: Vec::new(),
-            span,
-            given: Vec::new(),
-        }
+        Active { spec: ExtensionRef::Known(spec), settings: Vec::new(), words: Vec::new(), span, given: 0 }
     }
 
     pub(crate) fn opaque(name: &str, span: Range<usize>) -> Active {
@@ -39,7 +33,7 @@ impl Active {
             settings: Vec::new(),
             words: Vec::new(),
             span,
-            given: Vec::new(),
+            given: 0,
         }
     }
 
@@ -68,12 +62,13 @@ impl Active {
             },
             None => (option, negated, value),
         };
-        if !option.repeats && self.given.iter().any(|o| std::ptr::eq(*o, option)) {
+        if !self.note_given(option) && !option.repeats {
             return Err(());
         }
-        self.given.push(option);
-        let says_nothing = match option.default {
-            Default::Hidden(text) => !negated && option.value.parse(&[text], family).as_ref() == Ok(&value),
+        let says_nothing = match option.when_absent {
+            WhenAbsent::Hidden(text) => {
+                !negated && option.value.parse(&[text], family).as_ref() == Ok(&value)
+            }
             _ => false,
         };
         if !says_nothing {
@@ -103,11 +98,20 @@ impl Active {
                 }
             }
         }
+        self.settings.shrink_to_fit();
         Extension { spec: self.spec, settings: self.settings, words: self.words }
     }
 
+    /// Notes that an option is given; `false`: it was given before.
+    pub(crate) fn note_given(&mut self, option: &'static OptionSpec) -> bool {
+        let bit = self.known_spec().map_or(0, |spec| bit_of(spec, |o| std::ptr::eq(o, option)));
+        let first = self.given & bit == 0;
+        self.given |= bit;
+        first
+    }
+
     fn gives(&self, name: &str) -> bool {
-        self.given.iter().any(|o| o.name == name)
+        self.known_spec().is_some_and(|spec| self.given & bit_of(spec, |o| o.name == name) != 0)
     }
 
     fn check_laws(&self, spec: &'static ExtensionSpec, report: &mut Report<'_>) {
@@ -160,6 +164,11 @@ impl Active {
     }
 }
 
+/// The bit of the entry's option that `is` holds for; no entry has more than 64 options.
+fn bit_of(spec: &'static ExtensionSpec, is: impl Fn(&'static OptionSpec) -> bool) -> u64 {
+    spec.options.iter().take(64).position(is).map_or(0, |place| 1 << place)
+}
+
 fn list(names: &[&str], between: &str) -> String {
     let dashed: Vec<String> = names.iter().map(|n| format!("--{n}")).collect();
     dashed.join(between)
@@ -168,7 +177,7 @@ fn list(names: &[&str], between: &str) -> String {
 /// Adds what is always printed.
 fn add_defaults(spec: &'static ExtensionSpec, settings: &mut Vec<Setting>, family: Family) {
     for option in spec.options {
-        let Default::Shown(text) = option.default else { continue };
+        let WhenAbsent::Shown(text) = option.when_absent else { continue };
         if settings.iter().any(|s| std::ptr::eq(s.option, option)) {
             continue;
         }

@@ -14,11 +14,14 @@
 //! that move) is limited by [`ParseOptions`].
 
 mod build;
+mod commands;
 mod core_options;
 mod draft;
 mod family;
+mod line;
 mod loops;
 mod rule;
+mod values;
 mod words;
 
 use std::borrow::Cow;
@@ -45,6 +48,9 @@ pub struct ParseOptions {
     pub chain_count_max: usize,
     /// Rules that one line with lists of addresses makes at most.
     pub rules_of_line_max: usize,
+    /// Matches of one rule at most. The kernel's limit is 64 KiB for all of them together, each
+    /// 40 bytes or more.
+    pub matches_of_rule_max: usize,
     /// Faults reported; a last one counts the others.
     pub fault_count_max: usize,
     /// Rules looked at or moved by all `-D`, `-I` and `-R` together: above it, they are faults.
@@ -60,8 +66,9 @@ impl Default for ParseOptions {
             rule_count_max: 4_000_000,
             chain_count_max: 1_000_000,
             rules_of_line_max: 65_536,
+            matches_of_rule_max: 256,
             fault_count_max: 1_000,
-            edit_steps_max: 1 << 32,
+            edit_steps_max: 1 << 28,
         }
     }
 }
@@ -362,6 +369,14 @@ impl<'t> Parser<'t> {
             );
             return;
         }
+        if span.end == self.text.len() {
+            let help = "end the file with a newline";
+            self.error(
+                span.clone(),
+                "COMMIT without an end of line, which the kernel's tools do not take",
+                Some(help.into()),
+            );
+        }
         if line != "COMMIT" {
             self.error(span, "blanks after COMMIT, which the kernel's tools do not take", None);
         }
@@ -381,10 +396,8 @@ impl<'t> Parser<'t> {
     /// A line that is a rule or another command.
     fn command_line(&mut self, line: &str, words: &[Word<'_>]) {
         let Some(first) = words.first() else {
-            if self.current.is_some() {
-                let end = self.line_start + line.len();
-                self.warn(self.line_start..end, "a line of blanks", None);
-            }
+            let end = self.line_start + line.len();
+            self.error(self.line_start..end, "a line of blanks is no command", Some("leave it empty".into()));
             return;
         };
         let is_command = first.text.starts_with(['-', '[']);

@@ -1,4 +1,4 @@
-//! One command line: options as `getopt_long` finds them, values, and the command carried out.
+//! One command line: options as `getopt_long` finds them, and their values.
 //!
 //! An option belongs, in this order, to the tool itself, to the extension named last, to those
 //! before it, and, when a protocol was named, to that protocol's match, which is then added.
@@ -6,61 +6,15 @@
 
 use std::ops::Range;
 
-use crate::model::{
-    AddressTest, Counters, Extension, ExtensionRef, Family, FragmentTest, Hook, InterfaceTest, IpPart,
-    Policy, ProtocolTest, Rule, TableKind, Target,
-};
-use crate::names::protocol_number;
-use crate::registry::{self, ExtensionSpec, Kind, OptionSpec, parse_network};
+use crate::model::Family;
+use crate::registry::{self, Kind, OptionSpec};
+use crate::value::Value;
 
 use super::Parser;
-use super::build::Pending;
 use super::core_options::{self, LONG, Letter, Wants};
 use super::draft::{Active, Draft, DraftTarget};
+use super::line::{Command, Found, Line, Owner, begins_core, whole};
 use super::words::Word;
-
-/// What a line asks for.
-#[derive(Debug, Clone)]
-struct Command {
-    letter: Letter,
-    chain: Option<Box<str>>,
-    /// Place of the chain's name, or of the command.
-    span: Range<usize>,
-    /// The second word: a rule's number, a policy, a new name.
-    argument: Option<(Box<str>, Range<usize>)>,
-}
-
-/// Whose option it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    Match(usize),
-    Target,
-}
-
-/// What a long name is.
-enum Found {
-    Core(Letter),
-    Option(Owner, &'static OptionSpec),
-    Ambiguous(String),
-    Nothing,
-}
-
-/// A line while its words are read.
-struct Line<'l, 'w> {
-    words: &'l [Word<'w>],
-    next: usize,
-    draft: Draft,
-    command: Option<Command>,
-    /// Owners of options, the newest last.
-    owners: Vec<Owner>,
-    /// The unknown extension that takes words which are nobody else's.
-    open: Option<Owner>,
-    /// An unfinished `!`.
-    bang: Option<Range<usize>>,
-    /// The other family's `-4` or `-6` stood in it.
-    skipped: bool,
-    protocol_match_added: bool,
-}
 
 impl Parser<'_> {
     /// Reads a line that is a rule or another command, and carries it out.
@@ -99,7 +53,7 @@ impl Parser<'_> {
     }
 
     /// `[packets:bytes]` before a rule.
-    fn counters_prefix(&mut self, line: &mut Line<'_, '_>) {
+    fn counters_prefix(&mut self, line: &mut Line<'_>) {
         let Some(word) = line.words.first().filter(|w| w.text.starts_with('[')) else { return };
         line.next = 1;
         match super::parse_counters(&word.text) {
@@ -111,7 +65,7 @@ impl Parser<'_> {
         }
     }
 
-    fn word(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>) {
+    fn word<'l>(&mut self, line: &mut Line<'l>, word: &'l Word<'l>) {
         let text = &*word.text;
         if let Some(owner) = line.open
             && !begins_core(line, word)
@@ -126,7 +80,9 @@ impl Parser<'_> {
         } else if let Some(long) = text.strip_prefix("--").filter(|l| !l.is_empty()) {
             let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
             self.long_option(line, word, name, value);
-        } else if text.len() > 1 && text.starts_with('-') && text != "--" {
+        } else if text == "--" {
+            // The end of options, after which nothing may stand anyway.
+        } else if text.len() > 1 && text.starts_with('-') {
             self.short_options(line, word);
         } else {
             line.bang = None;
@@ -136,7 +92,7 @@ impl Parser<'_> {
     }
 
     /// `-s1.2.3.4`, `-nv`, `-f`: letters up to the first that takes a word.
-    fn short_options(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>) {
+    fn short_options<'l>(&mut self, line: &mut Line<'l>, word: &'l Word<'l>) {
         let text = word.text.get(1..).unwrap_or("");
         for (i, letter) in text.char_indices() {
             let Some(wants) = core_options::wants(letter).filter(|_| letter != '0') else {
@@ -154,7 +110,13 @@ impl Parser<'_> {
         }
     }
 
-    fn long_option(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, name: &str, value: Option<&str>) {
+    fn long_option<'l>(
+        &mut self,
+        line: &mut Line<'l>,
+        word: &'l Word<'l>,
+        name: &'l str,
+        value: Option<&'l str>,
+    ) {
         let mut found = line.find(name);
         if matches!(found, Found::Nothing) && self.add_protocol_match(line, name) {
             found = line.find(name);
@@ -176,7 +138,7 @@ impl Parser<'_> {
     }
 
     /// An option that nobody has: taken by an unknown extension of the rule, or a fault.
-    fn unknown_option(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, name: &str) {
+    fn unknown_option(&mut self, line: &mut Line<'_>, word: &Word<'_>, name: &str) {
         let opaque = line
             .owners
             .iter()
@@ -198,7 +160,7 @@ impl Parser<'_> {
     }
 
     /// A remedy for an option that nobody in the rule has.
-    fn nearest_option(&self, line: &Line<'_, '_>, name: &str) -> Option<String> {
+    fn nearest_option(&self, line: &Line<'_>, name: &str) -> Option<String> {
         let here = line.owners.iter().filter_map(|o| line.active(*o)?.known_spec());
         let near = here.clone().flat_map(|s| s.options).map(|o| o.name);
         let near = near.chain(LONG.iter().map(|(n, _)| *n));
@@ -221,7 +183,7 @@ impl Parser<'_> {
     }
 
     /// Adds the match of the rule's protocol, when the option is one of its.
-    fn add_protocol_match(&mut self, line: &mut Line<'_, '_>, name: &str) -> bool {
+    fn add_protocol_match(&mut self, line: &mut Line<'_>, name: &str) -> bool {
         let protocol = line.draft.ip.protocol.number;
         if line.protocol_match_added || protocol == 0 {
             return false;
@@ -240,73 +202,82 @@ impl Parser<'_> {
         true
     }
 
-    fn extension_option(
+    fn extension_option<'l>(
         &mut self,
-        line: &mut Line<'_, '_>,
+        line: &mut Line<'l>,
         owner: Owner,
         option: &'static OptionSpec,
-        word: &Word<'_>,
-        value: Option<&str>,
+        word: &'l Word<'l>,
+        attached: Option<&'l str>,
     ) {
         let mut negated = self.take_bang(line, option.negatable, word);
-        let count = option.value.word_count();
-        let mut texts: [&str; 2] = ["", ""];
-        let mut span = word.span.clone();
-        let mut given = 0;
-        if let Some(value) = value {
-            (texts[0], given) = (value, 1);
-        }
-        while given < count {
-            let Some(next) = line.words.get(line.next) else { break };
-            if given == 0 && next.text == "!" && !next.quoted && line.next + 1 < line.words.len() {
-                line.next += 1;
-                self.old_negation(word, next, option.negatable);
-                negated = !negated;
-                continue;
-            }
-            if option.value_optional && (next.text.starts_with('-') || next.text == "!") {
-                break;
-            }
-            span = if given == 0 { next.span.clone() } else { span.start..next.span.end };
-            texts[given] = &next.text;
-            given += 1;
-            line.next += 1;
-        }
-        if given < count && !(option.value_optional && given == 0) {
-            let help = format!("write --{} {}", option.name, option.value.hint());
-            self.error(word.span.clone(), format!("--{} needs a value", option.name), Some(help));
-            return;
-        }
-        if count == 0 && value.is_some() {
+        if option.value.word_count() == 0 && attached.is_some() {
             self.error(word.span.clone(), format!("--{} takes no value", option.name), None);
         }
-        let parsed = if given < count {
-            Ok(crate::value::Value::Flag)
-        } else {
-            option.value.parse(&texts[..count], self.family)
+        let Some((texts, span)) = self.value_words(line, option, word, attached, &mut negated) else {
+            return;
         };
-        let family = self.family;
+        let left_out = texts.len() < option.value.word_count();
+        let parsed = if left_out { Ok(Value::Flag) } else { option.value.parse(&texts, self.family) };
+        let Some(active) = line.active_mut(owner) else { return };
         match parsed {
             Ok(value) => {
-                let Some(active) = line.active_mut(owner) else { return };
-                if active.add(option, negated, value, family).is_err() {
+                if active.add(option, negated, value, self.family).is_err() {
                     self.error(word.span.clone(), format!("--{} is given twice", option.name), None);
                 }
             }
             Err(fault) => {
-                self.error(span, fault.message, fault.help);
-                let Some(active) = line.active_mut(owner) else { return };
                 match fault.meant {
-                    Some(value) => _ = active.add(option, negated, value, family),
+                    Some(value) => _ = active.add(option, negated, value, self.family),
                     // The option counts as given: its absence is not a second fault.
-                    None => active.given.push(option),
+                    None => _ = active.note_given(option),
                 }
+                self.error(span, fault.message, fault.help);
             }
         }
     }
 
+    /// The words of an option's value and their place; none when an optional value is left out.
+    /// `None`: words are missing, which is noted.
+    fn value_words<'l>(
+        &mut self,
+        line: &mut Line<'l>,
+        option: &'static OptionSpec,
+        word: &'l Word<'l>,
+        attached: Option<&'l str>,
+        negated: &mut bool,
+    ) -> Option<(Vec<&'l str>, Range<usize>)> {
+        let count = option.value.word_count();
+        let words = line.words;
+        let mut texts: Vec<&'l str> = attached.into_iter().filter(|_| count > 0).collect();
+        let mut span = word.span.clone();
+        if texts.is_empty()
+            && count > 0
+            && let Some(bang) = old_bang(words, line.next)
+        {
+            line.next += 1;
+            self.old_negation(word, bang, option.negatable);
+            *negated = !*negated;
+        }
+        while texts.len() < count {
+            let next = words.get(line.next);
+            let next =
+                next.filter(|n| !(option.value_optional && (n.text.starts_with('-') || n.text == "!")));
+            let Some(next) = next else { break };
+            span = if texts.is_empty() { next.span.clone() } else { span.start..next.span.end };
+            texts.push(&next.text);
+            line.next += 1;
+        }
+        if texts.len() < count && !(option.value_optional && texts.is_empty()) {
+            let help = format!("write --{} {}", option.name, option.value.hint());
+            self.error(word.span.clone(), format!("--{} needs a value", option.name), Some(help));
+            return None;
+        }
+        Some((texts, span))
+    }
+
     /// Whether a `!` stands before the option.
-    fn take_bang(&mut self, line: &mut Line<'_, '_>, negatable: bool, word: &Word<'_>) -> bool {
+    fn take_bang(&mut self, line: &mut Line<'_>, negatable: bool, word: &Word<'_>) -> bool {
         let Some(bang) = line.bang.take() else { return false };
         if !negatable {
             let name = &word.text;
@@ -330,43 +301,41 @@ impl Parser<'_> {
     }
 
     /// The word that belongs to an option of the tool.
-    fn core_value(
+    fn core_value<'l>(
         &mut self,
-        line: &mut Line<'_, '_>,
+        line: &mut Line<'l>,
         letter: Letter,
-        word: &Word<'_>,
-        attached: Option<&str>,
+        word: &Word<'l>,
+        attached: Option<&'l str>,
         negated: &mut bool,
-    ) -> Option<(Box<str>, Range<usize>)> {
+    ) -> Option<(&'l str, Range<usize>)> {
         if let Some(text) = attached {
             let start = word.span.end.saturating_sub(text.len()).max(word.span.start);
-            return Some((text.into(), start..word.span.end));
+            return Some((text, start..word.span.end));
         }
+        let words = line.words;
         let negatable = matches!(letter, 's' | 'd' | 'i' | 'o' | 'p');
-        if negatable
-            && line.next + 1 < line.words.len()
-            && line.words[line.next].text == "!"
-            && !line.words[line.next].quoted
-        {
-            let bang = &line.words[line.next];
+        if negatable && let Some(bang) = old_bang(words, line.next) {
             line.next += 1;
             self.old_negation(word, bang, true);
             *negated = !*negated;
         }
-        match line.words.get(line.next) {
-            Some(value) => {
-                line.next += 1;
-                Some((value.text.clone().into(), value.span.clone()))
-            }
-            None => {
-                self.error(word.span.clone(), format!("{} needs a value", word.text), None);
-                None
-            }
-        }
+        let Some(value) = words.get(line.next) else {
+            self.error(word.span.clone(), format!("{} needs a value", word.text), None);
+            return None;
+        };
+        line.next += 1;
+        Some((&value.text, value.span.clone()))
     }
 
     /// An option of the tool.
-    fn core(&mut self, line: &mut Line<'_, '_>, letter: Letter, word: &Word<'_>, attached: Option<&str>) {
+    fn core<'l>(
+        &mut self,
+        line: &mut Line<'l>,
+        letter: Letter,
+        word: &'l Word<'l>,
+        attached: Option<&'l str>,
+    ) {
         line.open = None;
         let negatable = matches!(letter, 's' | 'd' | 'i' | 'o' | 'p' | 'f');
         let mut negated = self.take_bang(line, negatable, word);
@@ -390,10 +359,10 @@ impl Parser<'_> {
             ('i', Some(value)) => line.draft.ip.in_interface = self.interface(&value, negated),
             ('o', Some(value)) => line.draft.ip.out_interface = self.interface(&value, negated),
             ('p', Some(value)) => line.draft.ip.protocol = self.protocol(&value, negated),
-            ('m', Some((name, span))) => self.add_match(line, &name, span),
-            ('j', Some((name, span))) => self.set_target(line, &name, span, false),
-            ('g', Some((name, span))) => self.set_target(line, &name, span, true),
-            ('c', Some((packets, span))) => self.set_counters(line, &packets, span),
+            ('m', Some((name, span))) => self.add_match(line, name, span),
+            ('j', Some((name, span))) => self.set_target(line, name, span, false),
+            ('g', Some((name, span))) => self.set_target(line, name, span, true),
+            ('c', Some((packets, span))) => self.set_counters(line, packets, span),
             ('f', _) => self.fragment(line, word, negated),
             ('t', _) => {
                 let help = "the line *TABLE above says it";
@@ -408,7 +377,7 @@ impl Parser<'_> {
     }
 
     /// Notes that an option which may stand once stands here.
-    fn once(&mut self, line: &mut Line<'_, '_>, letter: Letter, word: &Word<'_>) {
+    fn once(&mut self, line: &mut Line<'_>, letter: Letter, word: &Word<'_>) {
         let kind = if letter == 'g' { 'j' } else { letter };
         if line.draft.seen.iter().any(|(seen, _)| *seen == kind) {
             self.error(word.span.clone(), format!("{} is given twice", word.text), None);
@@ -416,12 +385,12 @@ impl Parser<'_> {
         line.draft.seen.push((kind, word.span.clone()));
     }
 
-    fn command(
+    fn command<'l>(
         &mut self,
-        line: &mut Line<'_, '_>,
+        line: &mut Line<'l>,
         letter: Letter,
-        word: &Word<'_>,
-        value: Option<(Box<str>, Range<usize>)>,
+        word: &Word<'l>,
+        value: Option<(&'l str, Range<usize>)>,
     ) {
         if line.command.is_some() {
             self.error(word.span.clone(), "a line can have one command only", None);
@@ -432,113 +401,34 @@ impl Parser<'_> {
             None => (None, word.span.clone()),
         };
         let mut argument = None;
-        let takes_number = matches!(letter, 'D' | 'I' | 'R' | 'Z' | 'L' | 'S');
-        let takes_word = matches!(letter, 'P' | 'E');
-        if let Some(next) = line.words.get(line.next)
+        let words = line.words;
+        let takes_argument = matches!(letter, 'D' | 'I' | 'R' | 'Z' | 'L' | 'S' | 'P' | 'E');
+        if let Some(next) = words.get(line.next)
             && chain.is_some()
-            && (takes_word || takes_number)
+            && takes_argument
             && !next.text.starts_with('-')
             && next.text != "!"
         {
-            argument = Some((Box::from(&*next.text), next.span.clone()));
+            argument = Some((&*next.text, next.span.clone()));
             line.next += 1;
         }
         line.command = Some(Command { letter, chain, span, argument });
     }
 
-    /// Addresses with commas between: one rule for each.
-    fn addresses(&mut self, (text, span): &(Box<str>, Range<usize>), negated: bool) -> Vec<AddressTest> {
-        let mut tests = Vec::new();
-        let mut start = span.start;
-        for part in text.split(',') {
-            let at = start..(start + part.len()).min(span.end.max(start));
-            start += part.len() + 1;
-            match parse_network(part, self.family) {
-                Ok((address, mask)) => tests.push(AddressTest { address, mask, negated }),
-                Err(fault) => {
-                    self.error(if text.contains(',') { at } else { span.clone() }, fault.message, fault.help)
-                }
-            }
-        }
-        if negated && tests.len() > 1 {
-            let help = "write a chain that returns on each of them";
-            self.error(span.clone(), "`!` cannot stand before several addresses", Some(help.into()));
-        }
-        tests
-    }
-
-    fn interface(&mut self, (text, span): &(Box<str>, Range<usize>), negated: bool) -> InterfaceTest {
-        const NAME_BYTES_MAX: usize = 15;
-        if text.is_empty() {
-            self.error(span.clone(), "an interface without a name", None);
-            return InterfaceTest::default();
-        }
-        if text.len() > NAME_BYTES_MAX {
-            let message = format!("interface name of {} bytes is above {NAME_BYTES_MAX}", text.len());
-            self.error(span.clone(), message, None);
-        } else if text.contains(['/', ' ']) {
-            self.warn(span.clone(), format!("`{text}` is no name that an interface can have"), None);
-        }
-        match text.strip_suffix('+') {
-            Some(name) => InterfaceTest { name: Some(name.into()), prefix: true, negated },
-            None => InterfaceTest { name: Some((&**text).into()), prefix: false, negated },
-        }
-    }
-
-    fn protocol(&mut self, (text, span): &(Box<str>, Range<usize>), negated: bool) -> ProtocolTest {
-        let Some(number) = protocol_number(text) else {
-            let help = "write its number, or a name such as tcp";
-            self.error(span.clone(), format!("`{text}` is no known protocol"), Some(help.into()));
-            return ProtocolTest::default();
-        };
-        if number == 0 && negated {
-            self.error(span.clone(), "no packet has any other protocol than `all`", None);
-        }
-        let header = self.family == Family::V6 && matches!(number, 43 | 44 | 60) && !negated;
-        if header {
-            let help = "test the header by -m rt, frag or dst";
-            self.warn(
-                span.clone(),
-                format!("{text} is an extension header, not a protocol"),
-                Some(help.into()),
-            );
-        }
-        ProtocolTest { number, negated }
-    }
-
-    fn fragment(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, negated: bool) {
-        if self.family == Family::V6 {
-            let help = "test the fragment header by -m frag";
-            self.error(word.span.clone(), "-f is for IPv4", Some(help.into()));
+    fn add_match(&mut self, line: &mut Line<'_>, name: &str, span: Range<usize>) {
+        if line.draft.matches.len() >= self.options.matches_of_rule_max {
+            let message = format!("the rule has more than {} matches", self.options.matches_of_rule_max);
+            self.error(span, message, Some("split it over chains".into()));
+            line.next = line.words.len();
             return;
         }
-        line.draft.ip.fragment = if negated { FragmentTest::NotLater } else { FragmentTest::Later };
-    }
-
-    /// `-c packets bytes` or `-c packets,bytes`
-    fn set_counters(&mut self, line: &mut Line<'_, '_>, packets: &str, span: Range<usize>) {
-        let counters = match packets.split_once(',') {
-            Some((packets, bytes)) => (packets.parse().ok(), bytes.parse().ok()),
-            None => {
-                let bytes = line.words.get(line.next).filter(|w| !w.text.starts_with('-'));
-                line.next += usize::from(bytes.is_some());
-                (packets.parse().ok(), bytes.and_then(|w| w.text.parse().ok()))
-            }
-        };
-        match counters {
-            (Some(packets), Some(bytes)) => line.draft.counters = Counters { packets, bytes },
-            _ => self.error(span, "-c needs packets and bytes", Some("write -c PACKETS BYTES".into())),
-        }
-    }
-
-    fn add_match(&mut self, line: &mut Line<'_, '_>, name: &str, span: Range<usize>) {
         if let Some(spec) = registry::find(Kind::Match, name, self.family) {
             line.push_match(Active::known(spec, span));
             return;
         }
-        let other = other_family(self.family);
+        let other = self.family.other();
         if registry::find(Kind::Match, name, other).is_some() {
-            self.error(span.clone(), format!("match {name} is for {} only", family_name(other)), None);
+            self.error(span.clone(), format!("match {name} is for {} only", other.name()), None);
         } else {
             let near = registry::nearest(Kind::Match, name, self.family)
                 .map(|n| format!("{n} is of a similar name"));
@@ -550,7 +440,7 @@ impl Parser<'_> {
         line.open = line.owners.last().copied();
     }
 
-    fn set_target(&mut self, line: &mut Line<'_, '_>, name: &str, span: Range<usize>, goto: bool) {
+    fn set_target(&mut self, line: &mut Line<'_>, name: &str, span: Range<usize>, goto: bool) {
         if name.is_empty() || name.starts_with(['-', '!']) {
             self.error(span, format!("`{name}` is no name of a target"), None);
             return;
@@ -570,390 +460,17 @@ impl Parser<'_> {
             line.draft.target = Some(DraftTarget::Chain { name, goto });
             return;
         }
-        if registry::find(Kind::Target, name, other_family(self.family)).is_some() {
-            let other = family_name(other_family(self.family));
-            self.error(span.clone(), format!("target {name} is for {other} only"), None);
-        }
         let active = Active::opaque(name, span);
         line.draft.target = Some(DraftTarget::Unknown { active, goto });
         line.owners.push(Owner::Target);
         line.open = Some(Owner::Target);
     }
-
-    /// Does what the command says.
-    fn carry_out(&mut self, command: Command, line: Line<'_, '_>) {
-        let Command { letter, ref chain, ref span, ref argument } = command;
-        let argument_text = argument.as_ref().map(|(text, _)| &**text);
-        match (letter, chain) {
-            ('N', Some(name)) => {
-                let taken =
-                    self.current.as_ref().is_some_and(|t| t.chain(name).is_some_and(|c| c.hook.is_some()));
-                if taken {
-                    self.error(span.clone(), format!("{name} is a built-in chain"), None);
-                } else {
-                    self.new_chain(name, span.clone());
-                }
-            }
-            ('X', Some(name)) => self.delete_chain(name, span.clone()),
-            ('X', None) => self.delete_all_chains(span.clone()),
-            ('E', Some(old)) => match argument_text {
-                Some(new) => self.rename_chain(old, new, span.clone()),
-                None => self.error(span.clone(), "-E needs the old and the new name", None),
-            },
-            ('P', Some(name)) => match argument_text {
-                Some("ACCEPT") => self.set_policy(name, Policy::Accept, span.clone()),
-                Some("DROP") => self.set_policy(name, Policy::Drop, span.clone()),
-                _ => self.error(span.clone(), "-P needs a policy", Some("one of ACCEPT, DROP".into())),
-            },
-            ('F' | 'Z', None) => {
-                let count = self.current.as_ref().map_or(0, |t| t.chains.len());
-                for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
-                    if letter == 'F' { self.flush(index) } else { self.zero(index, None) }
-                }
-            }
-            ('F' | 'Z', Some(name)) => {
-                if let Some(index) = self.chain_of_command(name, span) {
-                    let at =
-                        argument_text.and_then(|t| t.parse::<usize>().ok()).and_then(|n| n.checked_sub(1));
-                    if letter == 'F' { self.flush(index) } else { self.zero(index, at) }
-                }
-            }
-            ('L' | 'S' | 'C', _) => {
-                self.warn(span.clone(), "the command changes nothing and is left out", None)
-            }
-            (_, Some(name)) => {
-                let name = name.clone();
-                self.edit(&command, &name, line);
-            }
-            _ => self.error(span.clone(), "the command needs a chain", None),
-        }
-    }
-
-    /// `-A`, `-I`, `-D`, `-R`.
-    fn edit(&mut self, command: &Command, chain_name: &str, line: Line<'_, '_>) {
-        let span = whole(line.words);
-        let Some(chain) = self.chain_of_command(chain_name, &command.span) else { return };
-        let number = match &command.argument {
-            None => None,
-            Some((text, span)) => match text.parse::<usize>().ok().and_then(|n| n.checked_sub(1)) {
-                Some(number) => Some(number),
-                None => {
-                    let message = format!("`{text}` is no number of a rule, which count from 1");
-                    self.error(span.clone(), message, None);
-                    return;
-                }
-            },
-        };
-        let length = self.current.as_ref().map_or(0, |t| t.chains[chain as usize].order.len());
-        let beyond = match (command.letter, number) {
-            ('I', Some(n)) => n > length,
-            ('D' | 'R', Some(n)) => n >= length,
-            _ => false,
-        };
-        if beyond {
-            let place = command.argument.as_ref().map_or(span.clone(), |(_, span)| span.clone());
-            self.error(place, format!("chain {chain_name} has {length} rules"), None);
-            return;
-        }
-        if command.letter == 'D'
-            && let Some(number) = number
-        {
-            self.remove_at(chain, number, &span);
-            return;
-        }
-        let hook = self.current.as_ref().and_then(|t| t.chains[chain as usize].hook);
-        let (rules, pending) = self.finish_rules(line, hook);
-        match command.letter {
-            'D' => {
-                for rule in &rules {
-                    self.remove_equal(chain, rule, &span);
-                }
-            }
-            'R' => match (number, <[Rule; 1]>::try_from(rules)) {
-                (Some(number), Ok([rule])) => {
-                    self.remove_at(chain, number, &span);
-                    self.put_all(chain, Some(number), vec![rule], pending, &span);
-                }
-                (None, _) => self.error(span, "-R needs the number of a rule", None),
-                (_, Err(_)) => self.error(span, "-R takes one address each", None),
-            },
-            'I' => self.put_all(chain, Some(number.unwrap_or(0)), rules, pending, &span),
-            _ => self.put_all(chain, None, rules, pending, &span),
-        }
-    }
-
-    fn put_all(
-        &mut self,
-        chain: u32,
-        at: Option<usize>,
-        rules: Vec<Rule>,
-        pending: Option<Pending>,
-        span: &Range<usize>,
-    ) {
-        for rule in rules {
-            let Some(id) = self.put(chain, at, rule, span) else { return };
-            if let Some(p) = &pending
-                && let Some(table) = self.current.as_mut()
-            {
-                table.pending.push(Pending { rule: id, name: p.name.clone(), span: p.span.clone(), ..*p });
-            }
-        }
-    }
-
-    /// The rules that a line makes: one for each pair of its addresses.
-    fn finish_rules(&mut self, line: Line<'_, '_>, hook: Option<Hook>) -> (Vec<Rule>, Option<Pending>) {
-        let span = whole(line.words);
-        let mut draft = line.draft;
-        self.check_place(&draft, hook);
-        let protocol = draft.ip.protocol;
-        let mut matches: Vec<Extension> = Vec::with_capacity(draft.matches.len());
-        for active in std::mem::take(&mut draft.matches) {
-            let finished = self.finish_active(active, protocol, &matches);
-            matches.push(finished);
-        }
-        let mut pending = None;
-        let target = match draft.target.take() {
-            None => Target::None,
-            Some(DraftTarget::Chain { name, goto: false }) => Target::Jump(name),
-            Some(DraftTarget::Chain { name, goto: true }) => Target::Goto(name),
-            Some(DraftTarget::Extension(active)) => {
-                Target::Extension(self.finish_active(active, protocol, &matches))
-            }
-            Some(DraftTarget::Unknown { active, goto }) => {
-                if let ExtensionRef::Opaque(name) = &active.spec {
-                    let (name, span, place) = (name.clone(), active.span.clone(), self.place());
-                    pending = Some(Pending { rule: 0, name, goto, span, place });
-                }
-                Target::Extension(self.finish_active(active, protocol, &matches))
-            }
-        };
-        let rule = Rule { counters: draft.counters, ip: draft.ip, matches, target, line: self.line };
-        (self.multiply(rule, &draft.sources, &draft.destinations, span), pending)
-    }
-
-    fn finish_active(&mut self, active: Active, protocol: ProtocolTest, matches: &[Extension]) -> Extension {
-        let family = self.family;
-        active.finish(protocol, matches, family, &mut |span, message, help| self.error(span, message, help))
-    }
-
-    /// Every source with every destination.
-    fn multiply(
-        &mut self,
-        rule: Rule,
-        sources: &[AddressTest],
-        destinations: &[AddressTest],
-        span: Range<usize>,
-    ) -> Vec<Rule> {
-        let any = [AddressTest::default()];
-        let sources = if sources.is_empty() { &any[..] } else { sources };
-        let destinations = if destinations.is_empty() { &any[..] } else { destinations };
-        let count = sources.len().saturating_mul(destinations.len());
-        let max = self.options.rules_of_line_max;
-        if count > max {
-            let message = format!("the line stands for {count} rules, which is above {max}");
-            self.error(span, message, Some("put the addresses into an ipset".into()));
-            return Vec::new();
-        }
-        let with =
-            |source: AddressTest, destination: AddressTest| IpPart { source, destination, ..rule.ip.clone() };
-        if count == 1 {
-            let ip = with(sources[0], destinations[0]);
-            return vec![Rule { ip, ..rule }];
-        }
-        let mut rules = Vec::with_capacity(count);
-        for source in sources {
-            for destination in destinations {
-                rules.push(Rule { ip: with(*source, *destination), ..rule.clone() });
-            }
-        }
-        rules
-    }
-
-    /// Whether interfaces, matches and target may stand in this table and chain.
-    fn check_place(&mut self, draft: &Draft, hook: Option<Hook>) {
-        let Some(kind) = self.current.as_ref().map(|t| t.kind) else { return };
-        let place_of =
-            |letter| draft.seen.iter().find(|(seen, _)| *seen == letter).map(|(_, span)| span.clone());
-        if let Some(hook) = hook {
-            let no_in = matches!(hook, Hook::Output | Hook::Postrouting);
-            let no_out = matches!(hook, Hook::Prerouting | Hook::Input);
-            for (letter, forbidden) in [('i', no_in), ('o', no_out)] {
-                if let Some(span) = place_of(letter).filter(|_| forbidden) {
-                    self.error(span, format!("-{letter} cannot stand in {}", hook.name()), None);
-                }
-            }
-        }
-        let target = match &draft.target {
-            Some(DraftTarget::Extension(active)) => Some(active),
-            _ => None,
-        };
-        for active in draft.matches.iter().chain(target) {
-            if let Some(spec) = active.known_spec() {
-                self.check_extension_place(spec, active.span.clone(), kind, hook);
-            }
-        }
-        if let Some(active) = target
-            && kind == TableKind::Nat
-            && active.known_spec().is_some_and(|s| s.name == "DROP")
-        {
-            let help = "drop packets in the filter table";
-            self.error(
-                active.span.clone(),
-                "the nat table sees first packets only and cannot DROP",
-                Some(help.into()),
-            );
-        }
-    }
-
-    fn check_extension_place(
-        &mut self,
-        spec: &'static ExtensionSpec,
-        span: Range<usize>,
-        kind: TableKind,
-        hook: Option<Hook>,
-    ) {
-        if !spec.tables.is_empty() && !spec.tables.contains(&kind) {
-            let names: Vec<&str> = spec.tables.iter().map(|t| t.name()).collect();
-            let message = format!("{} cannot stand in table {}", spec.name, kind.name());
-            self.error(span, message, Some(format!("it is for {}", names.join(", "))));
-        } else if let Some(hook) = hook
-            && !spec.hooks.is_empty()
-            && !spec.hooks.contains(&hook)
-        {
-            let names: Vec<&str> = spec.hooks.iter().map(|h| h.name()).collect();
-            let message = format!("{} cannot stand in {}", spec.name, hook.name());
-            self.error(span, message, Some(format!("it is for {}", names.join(", "))));
-        }
-    }
 }
 
-impl Line<'_, '_> {
-    fn push_match(&mut self, active: Active) {
-        self.owners.push(Owner::Match(self.draft.matches.len()));
-        self.draft.matches.push(active);
-    }
-
-    fn active(&self, owner: Owner) -> Option<&Active> {
-        match (owner, &self.draft.target) {
-            (Owner::Match(i), _) => self.draft.matches.get(i),
-            (Owner::Target, Some(DraftTarget::Extension(active) | DraftTarget::Unknown { active, .. })) => {
-                Some(active)
-            }
-            (Owner::Target, _) => None,
-        }
-    }
-
-    fn active_mut(&mut self, owner: Owner) -> Option<&mut Active> {
-        match (owner, &mut self.draft.target) {
-            (Owner::Match(i), _) => self.draft.matches.get_mut(i),
-            (Owner::Target, Some(DraftTarget::Extension(active) | DraftTarget::Unknown { active, .. })) => {
-                Some(active)
-            }
-            (Owner::Target, _) => None,
-        }
-    }
-
-    fn push_opaque(&mut self, owner: Owner, text: &str) {
-        if let Some(active) = self.active_mut(owner) {
-            active.words.push(text.into());
-        }
-    }
-
-    /// The option of that name: written out by anybody, else the one that begins with it.
-    fn find(&self, name: &str) -> Found {
-        if let Some(letter) = core_options::letter_of(name) {
-            return Found::Core(letter);
-        }
-        let options = || {
-            self.owners
-                .iter()
-                .rev()
-                .filter_map(|o| Some((*o, self.active(*o)?.known_spec()?)))
-                .flat_map(|(owner, spec)| spec.options.iter().map(move |option| (owner, option)))
-        };
-        if let Some((owner, option)) = options().find(|(_, option)| option.is_named(name)) {
-            return Found::Option(owner, option);
-        }
-        if name.is_empty() {
-            return Found::Nothing;
-        }
-        let mut found: Vec<(&'static str, Found)> = Vec::new();
-        for (long, letter) in LONG.iter().filter(|(long, _)| long.starts_with(name)) {
-            let known = found.iter().any(|(_, f)| matches!(f, Found::Core(other) if other == letter));
-            if !known {
-                found.push((long, Found::Core(*letter)));
-            }
-        }
-        for (owner, option) in options() {
-            let names = std::iter::once(option.name).chain(option.aliases.iter().copied());
-            if let Some(long) = names.into_iter().find(|n| n.starts_with(name)) {
-                found.push((long, Found::Option(owner, option)));
-            }
-        }
-        if found.len() > 1 {
-            let names: Vec<String> = found.iter().map(|(long, _)| format!("--{long}")).collect();
-            return Found::Ambiguous(names.join(" or "));
-        }
-        found.pop().map_or(Found::Nothing, |(_, found)| found)
-    }
-
-    /// A word after an option that may have one.
-    fn maybe_value(&mut self, attached: Option<&str>) -> Option<(Box<str>, Range<usize>)> {
-        if let Some(text) = attached {
-            let word = &self.words[self.next - 1];
-            return Some((text.into(), word.span.clone()));
-        }
-        let word = self.words.get(self.next).filter(|w| !w.text.starts_with('-') && w.text != "!")?;
-        self.next += 1;
-        Some((word.text.clone().into(), word.span.clone()))
-    }
-
-    /// Passes over words that belong to an option which nobody has.
-    fn skip_values(&mut self) {
-        while self.words.get(self.next).is_some_and(|w| !w.text.starts_with('-') && w.text != "!") {
-            self.next += 1;
-        }
-    }
-}
-
-/// Whether a word (or the one after a `!`) begins an option of the tool, so that it ends the
-/// words of an unknown extension.
-fn begins_core(line: &Line<'_, '_>, word: &Word<'_>) -> bool {
-    let text = if word.text == "!" {
-        match line.words.get(line.next) {
-            Some(next) => &*next.text,
-            None => return false,
-        }
-    } else {
-        &*word.text
-    };
-    if let Some(long) = text.strip_prefix("--") {
-        return core_options::letter_of(long).is_some_and(core_options::is_of_rule);
-    }
-    let mut letters = text.strip_prefix('-').unwrap_or("").chars();
-    match (letters.next(), letters.next()) {
-        (Some(letter), None) => core_options::is_of_rule(letter),
-        _ => false,
-    }
-}
-
-fn whole(words: &[Word<'_>]) -> Range<usize> {
-    match (words.first(), words.last()) {
-        (Some(first), Some(last)) => first.span.start..last.span.end,
-        _ => 0..0,
-    }
-}
-
-fn other_family(family: Family) -> Family {
-    match family {
-        Family::V4 => Family::V6,
-        Family::V6 => Family::V4,
-    }
-}
-
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
+/// The `!` of an old form such as `-s ! 1.2.3.4`, where a value follows it.
+fn old_bang<'l>(words: &'l [Word<'l>], at: usize) -> Option<&'l Word<'l>> {
+    match words.get(at..)? {
+        [bang, value, ..] if bang.text == "!" && !bang.quoted && !value.text.starts_with('-') => Some(bang),
+        _ => None,
     }
 }

@@ -7,14 +7,22 @@ use crate::model::Family;
 
 use super::kind::{ValueFault, parse_number};
 
-/// An address of the family: IPv4 in the low 32 bits. IPv4 addresses may leave out trailing
-/// bytes, which are zero (`10.1` is 10.1.0.0).
+/// An address of the family: IPv4 in the low 32 bits.
 pub fn parse_address(text: &str, family: Family) -> Result<u128, ValueFault> {
     let found = match family {
-        Family::V4 => parse_v4(text).map(u128::from),
+        Family::V4 => text.parse::<Ipv4Addr>().ok().map(|a| u128::from(u32::from(a))),
         Family::V6 => text.parse::<Ipv6Addr>().ok().map(u128::from),
     };
     found.ok_or_else(|| no_address(text, family))
+}
+
+/// Like [`parse_address`], but an IPv4 address may leave out trailing bytes, which are zero
+/// (`10.1` is 10.1.0.0).
+pub fn parse_short_address(text: &str, family: Family) -> Result<u128, ValueFault> {
+    match family {
+        Family::V4 => parse_v4(text).map(u128::from).ok_or_else(|| no_address(text, family)),
+        Family::V6 => parse_address(text, family),
+    }
 }
 
 fn no_address(text: &str, family: Family) -> ValueFault {
@@ -63,8 +71,12 @@ fn parse_v4(text: &str) -> Option<u32> {
 /// An address with `/length` or `/mask`: the address masked, and the mask.
 pub fn parse_network(text: &str, family: Family) -> Result<(u128, u128), ValueFault> {
     let (address, mask) = match text.split_once('/') {
-        Some((address, mask)) => (parse_address(address, family)?, parse_mask(mask, family)?),
-        None => (parse_address(text, family)?, family.full_mask()),
+        Some((address, mask)) => match parse_mask(mask, family)? {
+            // Whatever stands before it, no bit of it is looked at.
+            0 => (0, 0),
+            mask => (parse_short_address(address, family)?, mask),
+        },
+        None => (parse_short_address(text, family)?, family.full_mask()),
     };
     Ok((address & mask, mask))
 }
@@ -77,7 +89,7 @@ fn parse_mask(text: &str, family: Family) -> Result<u128, ValueFault> {
             _ => Err(format!("a prefix of {length} bits is longer than an address of {bits}").into()),
         };
     }
-    parse_address(text, family).map_err(|_| {
+    parse_short_address(text, family).map_err(|_| {
         ValueFault::new(format!("`{text}` is no mask"), format!("write a prefix length of 0 to {bits}"))
     })
 }
@@ -134,6 +146,7 @@ mod tests {
         check(Family::V4, "10/8", "10.0.0.0/8");
         check(Family::V4, "1.2.3.4/255.0.255.0", "1.0.3.0/255.0.255.0");
         check(Family::V4, "1.2.3.4/0", "0.0.0.0/0");
+        check(Family::V6, "0/0", "::/0");
         check(Family::V6, "::1", "::1/128");
         check(Family::V6, "fe80::1/10", "fe80::/10");
         check(Family::V6, "ffff::1/ffff::1", "ffff::1/ffff::1");

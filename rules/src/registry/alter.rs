@@ -55,9 +55,9 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             option("timeout", ValueKind::text(31), "with these timeouts"),
             option("ctevents", ValueKind::Set(CT_EVENTS), "with these events"),
             option("expevents", ValueKind::Set(&[("new", 0)]), "with these events of expectations"),
-            option("zone-orig", ValueKind::Custom(&ZONE), "in this zone, first direction"),
-            option("zone-reply", ValueKind::Custom(&ZONE), "in this zone, reply direction"),
-            option("zone", ValueKind::Custom(&ZONE), "in this zone"),
+            option("zone-orig", ValueKind::Custom(&ZONE), "in this zone, first direction").hidden("0"),
+            option("zone-reply", ValueKind::Custom(&ZONE), "in this zone, reply direction").hidden("0"),
+            option("zone", ValueKind::Custom(&ZONE), "in this zone").hidden("0"),
         ],
         laws: &[Law::OneOf(&["zone", "zone-orig"]), Law::OneOf(&["zone", "zone-reply"])],
         ..ExtensionSpec::TARGET
@@ -191,8 +191,8 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             option("hmark-sport", ValueKind::hex(65535, 4), "bits set in the source port"),
             option("hmark-dport", ValueKind::hex(65535, 4), "bits set in the destination port"),
             option("hmark-spi", HEX8, "bits set in the security parameter index"),
-            option("hmark-proto-mask", ValueKind::hex(65535, 4), "bits of the protocol"),
-            option("hmark-rnd", HEX8, "seed of the hash"),
+            option("hmark-proto-mask", ValueKind::hex(65535, 2), "bits of the protocol"),
+            option("hmark-rnd", HEX8, "seed of the hash").required(),
             option("hmark-mod", ValueKind::number_in(1, u32::MAX as u64), "hash modulo this").required(),
             option("hmark-offset", ValueKind::number(u32::MAX as u64), "added to the hash"),
             option("hmark-tuple", ValueKind::text(64), "what is hashed"),
@@ -295,14 +295,26 @@ fn untrack(_: &Value) -> Effect {
     Effect::Untrack
 }
 
-/// `--mask` is both masks, and both are always printed.
+/// `--mask` is both masks, and both are always printed of a mark that is copied; of one that is
+/// set, the connection's mask is its mask.
 fn connmark_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
     let copies = setting(settings, "save-mark").or(setting(settings, "restore-mark")).is_some();
     let both = match setting(settings, "mask") {
         Some(s) => s.value.clone(),
         None => Value::Number(u64::from(u32::MAX)),
     };
-    settings.retain(|s| s.option.name != "mask");
+    if let Some(Value::Number(mask)) =
+        setting(settings, "mask").or(setting(settings, "ctmask")).map(|s| s.value.clone())
+        && let Some(Setting { value: Value::Masked { mask: of_mark, .. }, .. }) =
+            settings.iter_mut().find(|s| s.option.name == "set-xmark")
+    {
+        *of_mark = super::kind::low_u32(mask);
+    }
+    settings.retain(|s| match s.option.name {
+        "mask" => false,
+        "nfmask" | "ctmask" => copies,
+        _ => true,
+    });
     if copies {
         context.add_missing(settings, "nfmask", both.clone());
         context.add_missing(settings, "ctmask", both);

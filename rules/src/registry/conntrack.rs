@@ -24,7 +24,7 @@ const STATUSES: &[(&str, u64)] =
     &[("EXPECTED", 0), ("SEEN_REPLY", 1), ("ASSURED", 2), ("CONFIRMED", 3), ("NONE", 63)];
 
 const fn address(name: &'static str, help: &'static str) -> OptionSpec {
-    option(name, ValueKind::Network { full_shown: false }, help).not().pure()
+    option(name, ValueKind::Network { full_shown: false, host_bits_kept: true }, help).not().pure()
 }
 
 const fn ports(name: &'static str, help: &'static str) -> OptionSpec {
@@ -36,7 +36,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "conntrack",
         help: "state, addresses, ports, status and lifetime of the connection",
         options: &[
-            option("ctstate", ValueKind::Set(STATES), "the packet's state is one of them")
+            option("ctstate", ValueKind::SetByStart(STATES), "the packet's state is one of them")
                 .not()
                 .clauses(states),
             option("ctproto", ValueKind::Protocol, "the connection's protocol").not().pure(),
@@ -76,7 +76,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "state of the connection, the older form of conntrack --ctstate",
         options: &[option(
             "state",
-            ValueKind::Set(STATES.split_at(5).0),
+            ValueKind::SetByStart(STATES.split_at(5).0),
             "the packet's state is one of them",
         )
         .not()
@@ -127,7 +127,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "connections of one host or network",
         residual: Some(Residual::Stateful),
         options: &[
-            option("connlimit-upto", ValueKind::number(u32::MAX as u64), "so many or fewer"),
+            option("connlimit-upto", ValueKind::number(u32::MAX as u64), "so many or fewer").not(),
             option("connlimit-above", ValueKind::number(u32::MAX as u64), "more than that").not(),
             option("connlimit-mask", ValueKind::number(128), "prefix length that hosts are grouped by"),
             flag("connlimit-saddr", "group by source address (default)"),
@@ -233,9 +233,12 @@ static LABEL: CustomKind = CustomKind {
 
 /// `! --connlimit-above` is `--connlimit-upto`; mask and grouping are always printed.
 fn connlimit_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
-    if let Some(i) = settings.iter().position(|s| s.option.name == "connlimit-above" && s.negated) {
-        let above = settings.remove(i);
-        context.add_missing(settings, "connlimit-upto", above.value);
+    for (name, other) in [("connlimit-above", "connlimit-upto"), ("connlimit-upto", "connlimit-above")] {
+        if let Some(i) = settings.iter().position(|s| s.option.name == name && s.negated) {
+            let value = settings.remove(i).value;
+            context.add_missing(settings, other, value);
+            break;
+        }
     }
     let bits = context.family.address_bits();
     context.add_missing(settings, "connlimit-mask", Value::Number(u64::from(bits)));
@@ -258,6 +261,7 @@ fn cluster_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<
         _ => None,
     };
     match (number("cluster-local-nodemask"), number("cluster-total-nodes")) {
+        (Some(0), _) => Err("the mask of local nodes is empty".into()),
         (Some(mask), Some(total)) if mask >= 1 << total => {
             Err(format!("a node of the mask {mask:#x} is beyond the {total} nodes of the cluster"))
         }

@@ -70,12 +70,8 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             .not()
             .repeats(),
             option("mode", ValueKind::Choice(&[("transport", 0), ("tunnel", 1)]), "mode").not().repeats(),
-            option("tunnel-dst", ValueKind::Network { full_shown: true }, "far end of the tunnel")
-                .not()
-                .repeats(),
-            option("tunnel-src", ValueKind::Network { full_shown: true }, "near end of the tunnel")
-                .not()
-                .repeats(),
+            option("tunnel-dst", ValueKind::NETWORK, "far end of the tunnel").not().repeats(),
+            option("tunnel-src", ValueKind::NETWORK, "near end of the tunnel").not().repeats(),
             flag("next", "the next element follows").repeats(),
         ],
         group_by: Some("next"),
@@ -267,7 +263,7 @@ const MONTH_DAYS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /// Leap years between 1970 and 2038 are those that four divides.
 fn leap(year: u64) -> u64 {
-    u64::from(year % 4 == 0)
+    u64::from(year.is_multiple_of(4))
 }
 
 fn month_days(year: u64, month: usize) -> u64 {
@@ -341,7 +337,8 @@ static MONTHDAYS: CustomKind = CustomKind {
     },
 };
 
-/// Both ends of the day are printed when one is given, and the last date always.
+/// Both ends of the day are printed when one is given, and the last date always; days that are
+/// negated are the other days.
 fn time_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
     let number = |settings: &[Setting], name| match setting(settings, name) {
         Some(Setting { value: Value::Number(n), .. }) => Some(*n),
@@ -357,6 +354,14 @@ fn time_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Resu
     } else {
         context.add_missing(settings, "timestart", Value::Number(start));
         context.add_missing(settings, "timestop", Value::Number(stop));
+    }
+    for s in settings.iter_mut().filter(|s| s.negated) {
+        let all = if s.option.name == "weekdays" { 0xfe } else { 0xffff_fffe };
+        if let Value::Set(set) = s.value
+            && all & !set != 0
+        {
+            (s.value, s.negated) = (Value::Set(all & !set), false);
+        }
     }
     context.add_missing(settings, "datestop", Value::Number(DATE_MAX));
     settings

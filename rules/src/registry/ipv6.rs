@@ -24,7 +24,7 @@ const fn byte(name: &'static str, help: &'static str) -> OptionSpec {
 }
 
 const fn sid(name: &'static str, help: &'static str) -> OptionSpec {
-    option(name, ValueKind::Network { full_shown: true }, help).not()
+    option(name, ValueKind::Network { full_shown: true, host_bits_kept: true }, help).not()
 }
 
 pub(super) static ENTRIES: &[ExtensionSpec] = &[
@@ -85,6 +85,11 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             flag("rt-0-res", "the reserved field of type 0 is zero"),
             option("rt-0-addrs", ValueKind::text(1024), "addresses of type 0"),
             flag("rt-0-not-strict", "the addresses need not be all there are"),
+        ],
+        laws: &[
+            Law::Needs("rt-0-res", "rt-type"),
+            Law::Needs("rt-0-addrs", "rt-type"),
+            Law::Needs("rt-0-not-strict", "rt-0-addrs"),
         ],
         ..V6
     },

@@ -9,7 +9,7 @@ use crate::model::Family;
 use crate::names::{IcmpName, port_of_service, protocol_number};
 use crate::value::Value;
 
-use super::address::{parse_address, parse_network, write_address, write_network};
+use super::address::{parse_address, parse_network, parse_short_address, write_address, write_network};
 
 /// A kind of value.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +53,8 @@ pub enum ValueKind {
     Network {
         /// The length of a single address is printed as well.
         full_shown: bool,
+        /// Bits beyond the mask are kept, though they mean nothing.
+        host_bits_kept: bool,
     },
     /// An address.
     Address,
@@ -73,6 +75,8 @@ pub enum ValueKind {
     },
     /// One of several names.
     Choice(&'static [(&'static str, u64)]),
+    /// One of several names, or the beginning of one: the first that begins so.
+    ChoiceByStart(&'static [(&'static str, u64)]),
     /// One of several names or a number, printed as a number.
     NumberOrName {
         /// Highest number.
@@ -84,6 +88,8 @@ pub enum ValueKind {
     },
     /// Names with commas between; bit numbers.
     Set(&'static [(&'static str, u64)]),
+    /// Names or beginnings of names with commas between; bit numbers.
+    SetByStart(&'static [(&'static str, u64)]),
     /// A protocol by number or name, printed as a number.
     Protocol,
     /// `mask comp`.
@@ -182,6 +188,9 @@ impl ValueKind {
         ValueKind::Text { max, cut: false, quote: Quote::Careful }
     }
 
+    /// A network that is masked, printed with its length.
+    pub const NETWORK: ValueKind = ValueKind::Network { full_shown: true, host_bits_kept: false };
+
     /// `value/mask` of 32 bits, whose full mask is not printed.
     pub const MARK: ValueKind = ValueKind::Masked { max: u32::MAX, full_shown: false, digits: 0 };
 
@@ -217,9 +226,9 @@ impl ValueKind {
             ValueKind::AddressRange => "ADDRESS[-ADDRESS]",
             ValueKind::Mac => "XX:XX:XX:XX:XX:XX",
             ValueKind::Masked { .. } => "VALUE[/MASK]",
-            ValueKind::Choice(_) => "NAME",
+            ValueKind::Choice(_) | ValueKind::ChoiceByStart(_) => "NAME",
             ValueKind::NumberOrName { .. } => "NUMBER|NAME",
-            ValueKind::Set(_) => "NAME[,…]",
+            ValueKind::Set(_) | ValueKind::SetByStart(_) => "NAME[,…]",
             ValueKind::Protocol => "PROTOCOL",
             ValueKind::TcpFlags => "FLAGS FLAGS",
             ValueKind::Icmp(_) => "TYPE[/CODE]",
@@ -240,8 +249,9 @@ impl ValueKind {
             ValueKind::PortList => parse_port_list(text),
             ValueKind::Text { max, cut, .. } => parse_text(text, max, cut),
             ValueKind::Pair(_) => Ok(Value::Pair(Box::new((text.into(), words[1].into())))),
-            ValueKind::Network { .. } => {
-                parse_network(text, family).map(|(address, mask)| Value::Network { address, mask })
+            ValueKind::Network { host_bits_kept, .. } => {
+                let (address, mask) = parse_whole_network(text, family)?;
+                Ok(Value::Network { address: if host_bits_kept { address } else { address & mask }, mask })
             }
             ValueKind::Address => {
                 let address = if text == "unspecified" { 0 } else { parse_address(text, family)? };
@@ -255,11 +265,13 @@ impl ValueKind {
             ValueKind::Mac => parse_mac(text).map(Value::Mac),
             ValueKind::Masked { max, .. } => parse_masked(text, max),
             ValueKind::Choice(names) => parse_choice(text, names).map(Value::Number),
+            ValueKind::ChoiceByStart(names) => parse_choice_by_start(text, names).map(Value::Number),
             ValueKind::NumberOrName { max, names, .. } => match parse_number(text) {
                 Some(_) => number_within(text, 0, max).map(Value::Number),
                 None => parse_choice(text, names).map(Value::Number),
             },
-            ValueKind::Set(names) => parse_set(text, names),
+            ValueKind::Set(names) => parse_set(text, names, parse_choice),
+            ValueKind::SetByStart(names) => parse_set(text, names, parse_choice_by_start),
             ValueKind::Protocol => match protocol_number(text) {
                 Some(number) => Ok(Value::Number(u64::from(number))),
                 None => Err(format!("`{text}` is no protocol").into()),
@@ -296,7 +308,7 @@ impl ValueKind {
                 out.push(' ');
                 write_text(&pair.1, Quote::Needed, out);
             }
-            (ValueKind::Network { full_shown }, Value::Network { address, mask }) => {
+            (ValueKind::Network { full_shown, .. }, Value::Network { address, mask }) => {
                 if !full_shown && *mask == family.full_mask() {
                     write_address(*address, family, out);
                 } else {
@@ -324,13 +336,15 @@ impl ValueKind {
                     write_number(u64::from(*mask), Radix::Hex(digits), out);
                 }
             }
-            (ValueKind::Choice(names), Value::Number(n)) => {
+            (ValueKind::Choice(names) | ValueKind::ChoiceByStart(names), Value::Number(n)) => {
                 match names.iter().find(|(_, value)| value == n) {
                     Some((name, _)) => out.push_str(name),
                     None => write_number(*n, Radix::Decimal, out),
                 }
             }
-            (ValueKind::Set(names), Value::Set(set)) => write_set(*set, names, out),
+            (ValueKind::Set(names) | ValueKind::SetByStart(names), Value::Set(set)) => {
+                write_set(*set, names, out)
+            }
             (ValueKind::Protocol, Value::Number(n)) => write_number(*n, Radix::Decimal, out),
             (ValueKind::TcpFlags, Value::TcpFlags { mask, set }) => {
                 write_flags(*mask, out);
@@ -361,6 +375,18 @@ pub fn parse_number(text: &str) -> Option<u64> {
         [b'0', b'x' | b'X', ..] => digits_in(&text[2..], 16),
         [b'0', _, ..] => digits_in(&text[1..], 8),
         _ => digits_in(text, 10),
+    }
+}
+
+/// Like [`parse_network`], but every byte of the address must be written, and its bits beyond
+/// the mask are kept.
+fn parse_whole_network(text: &str, family: Family) -> Result<(u128, u128), ValueFault> {
+    let (_, mask) = parse_network(text, family)?;
+    let address = text.split_once('/').map_or(text, |(address, _)| address);
+    if mask == 0 {
+        Ok((parse_address(address, family).unwrap_or(0), 0))
+    } else {
+        Ok((parse_address(address, family)?, mask))
     }
 }
 
@@ -447,8 +473,10 @@ fn parse_port_list(text: &str) -> Result<Value, ValueFault> {
     let mut ranges = Vec::new();
     let mut places = 0;
     for part in text.split(',') {
-        let Value::Range(lo, hi) = parse_ports(part)? else { unreachable!("ports are a range") };
+        let (lo, hi) = part.split_once(':').unwrap_or((part, part));
         places += if part.contains(':') { 2 } else { 1 };
+        let (lo, hi) = (parse_port(lo)?, parse_port(hi)?);
+        rising(lo, hi)?;
         ranges.push((lo, hi));
     }
     if places > 15 {
@@ -498,7 +526,7 @@ pub fn write_text(text: &str, quote: Quote, out: &mut String) {
 
 fn parse_address_range(text: &str, family: Family) -> Result<Value, ValueFault> {
     let (lo, hi) = text.split_once('-').unwrap_or((text, text));
-    Ok(Value::AddressRange(parse_address(lo, family)?, parse_address(hi, family)?))
+    Ok(Value::AddressRange(parse_short_address(lo, family)?, parse_short_address(hi, family)?))
 }
 
 fn parse_mac(text: &str) -> Result<[u8; 6], ValueFault> {
@@ -537,21 +565,22 @@ pub(super) fn low_u32(n: u64) -> u32 {
     (n & 0xffff_ffff) as u32
 }
 
-/// The number of a name: the whole name in any case, or a beginning that only one name has.
+/// The number of a name, in any case.
 fn parse_choice(text: &str, names: &[(&str, u64)]) -> Result<u64, ValueFault> {
-    if let Some((_, n)) = names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
-        return Ok(*n);
-    }
+    let found = names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    found.map(|(_, n)| *n).ok_or_else(|| {
+        ValueFault::new(format!("`{text}` is not among what may stand here"), name_list(names))
+    })
+}
+
+/// The number of a name, or of the first name that begins so.
+fn parse_choice_by_start(text: &str, names: &[(&str, u64)]) -> Result<u64, ValueFault> {
     let begins = |name: &str| {
         !text.is_empty() && name.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text))
     };
-    let mut found = names.iter().filter(|(name, _)| begins(name)).map(|(_, n)| *n);
-    match (found.next(), found.next()) {
-        (Some(n), None) => Ok(n),
-        (Some(_), Some(_)) => Err(ValueFault::new(format!("`{text}` may mean several"), name_list(names))),
-        (None, _) => {
-            Err(ValueFault::new(format!("`{text}` is not among what may stand here"), name_list(names)))
-        }
+    match names.iter().find(|(name, _)| begins(name)) {
+        Some((_, n)) => Ok(*n),
+        None => parse_choice(text, names),
     }
 }
 
@@ -560,13 +589,16 @@ fn name_list(names: &[(&str, u64)]) -> String {
     format!("one of {}", all.join(", "))
 }
 
-fn parse_set(text: &str, names: &[(&str, u64)]) -> Result<Value, ValueFault> {
+fn parse_set(text: &str, names: &[(&str, u64)], choice: ChoiceParser) -> Result<Value, ValueFault> {
     let mut set = 0;
     for part in text.split(',') {
-        set |= 1u64 << (parse_choice(part, names)? & 63);
+        set |= 1u64 << (choice(part, names)? & 63);
     }
     Ok(Value::Set(set))
 }
+
+/// How the number of a name is found.
+type ChoiceParser = fn(&str, &[(&str, u64)]) -> Result<u64, ValueFault>;
 
 fn write_set(set: u64, names: &[(&str, u64)], out: &mut String) {
     let mut done = 0u64;
@@ -653,7 +685,7 @@ fn parse_icmp(text: &str, names: &[IcmpName]) -> Result<Value, ValueFault> {
 
 fn write_icmp(kind: u8, codes: (u8, u8), names: &[IcmpName], out: &mut String) {
     let any = names.first().is_some_and(|n| n.kind == 255);
-    if any && kind == 255 && (codes == (0, 255) || codes == (255, 255)) {
+    if any && kind == 255 && codes == (0, 255) {
         out.push_str("any");
         return;
     }

@@ -15,6 +15,9 @@
 //!   ipv6        frag rt hbh mh …
 //! ```
 
+// All `finish` functions have one signature, whether or not they add and remove settings.
+#![allow(clippy::ptr_arg)]
+
 mod address;
 mod alter;
 mod conntrack;
@@ -34,14 +37,17 @@ mod verdict;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-pub use address::{parse_address, parse_network, prefix_length, prefix_mask, write_address, write_network};
+pub use address::{
+    parse_address, parse_network, parse_short_address, prefix_length, prefix_mask, write_address,
+    write_network,
+};
 pub use kind::{
     CustomKind, Quote, Radix, ValueFault, ValueKind, number_within, parse_number, parse_port, write_text,
 };
 pub(crate) use meaning::{match_meaning, target_meaning};
 pub use spec::{
-    Default, Ending, ExtensionSpec, Families, FinishContext, Kind, Law, Means, OptionSpec, Quirks, ShortFor,
-    flag, option,
+    Ending, ExtensionSpec, Families, Finish, FinishContext, Kind, Law, Means, OptionSpec, Quirks, ShortFor,
+    WhenAbsent, flag, option,
 };
 
 use crate::model::Family;

@@ -62,7 +62,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "NETMAP",
         help: "maps one network onto another, host by host",
-        options: &[option("to", ValueKind::Network { full_shown: true }, "the other network").required()],
+        options: &[option("to", ValueKind::NETWORK, "the other network").required()],
         ..NAT
     },
     ExtensionSpec {
@@ -140,9 +140,14 @@ static PREFIX: CustomKind = CustomKind {
                 format!("write {text}/64 or a shorter prefix"),
             ));
         }
-        ValueKind::Network { full_shown: true }.parse(&[text], family)
+        let kept = ValueKind::Network { full_shown: true, host_bits_kept: true }.parse(&[text], family)?;
+        let masked = ValueKind::NETWORK.parse(&[text], family)?;
+        if kept != masked {
+            return Err(format!("`{text}` has bits beyond its length").into());
+        }
+        Ok(masked)
     },
-    write: |value, family, out| ValueKind::Network { full_shown: true }.write(value, family, out),
+    write: |value, family, out| ValueKind::NETWORK.write(value, family, out),
 };
 
 static PORT: CustomKind = CustomKind {
@@ -178,7 +183,7 @@ fn tproxy_finish(_: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<()
 /// ports follow.
 static NAT_RANGE: CustomKind = CustomKind {
     hint: "[ADDRESS[-ADDRESS]][:PORT[-PORT[/PORT]]]",
-    parse: |text, family| parse_nat(text, family).map(Value::Nat),
+    parse: |text, family| parse_nat(text, family).map(|nat| Value::Nat(Box::new(nat))),
     write: |value, family, out| {
         if let Value::Nat(nat) = value {
             write_nat(nat, family, out);

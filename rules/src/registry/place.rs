@@ -13,8 +13,8 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "addrtype",
         help: "type of route that leads to an address",
         options: &[
-            option("src-type", ValueKind::Set(ROUTE_TYPES), "type of the source address").not(),
-            option("dst-type", ValueKind::Set(ROUTE_TYPES), "type of the destination address").not(),
+            option("src-type", ValueKind::SetByStart(ROUTE_TYPES), "type of the source address").not(),
+            option("dst-type", ValueKind::SetByStart(ROUTE_TYPES), "type of the destination address").not(),
             flag("limit-iface-in", "only by way of the input interface"),
             flag("limit-iface-out", "only by way of the output interface"),
         ],
@@ -115,7 +115,12 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         options: &[
             flag("ipvs", "it belongs to one").not(),
             option("vproto", ValueKind::Protocol, "protocol of the server").not(),
-            option("vaddr", ValueKind::Network { full_shown: false }, "address of the server").not(),
+            option(
+                "vaddr",
+                ValueKind::Network { full_shown: false, host_bits_kept: true },
+                "address of the server",
+            )
+            .not(),
             option("vport", ValueKind::NatPorts, "port of the server").not(),
             option("vdir", ValueKind::Choice(&[("ORIGINAL", 0), ("REPLY", 1)]), "direction"),
             option(

@@ -8,7 +8,7 @@ use crate::names::{ICMP_TYPES, ICMPV6_TYPES};
 use crate::value::Value;
 
 use super::kind::{CustomKind, Radix, ValueFault, ValueKind, number_within, parse_number};
-use super::spec::{ExtensionSpec, Families, Law, OptionSpec, flag, option};
+use super::spec::{ExtensionSpec, Families, FinishContext, Law, OptionSpec, Quirks, flag, option, setting};
 
 const fn reads(bytes: u8) -> L4Need {
     L4Need { bytes, drops_fragment_at_8: false }
@@ -126,6 +126,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
                 .not()
                 .pure(),
         ],
+        quirks: Quirks::finish(sctp_finish),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -201,6 +202,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
                 .clauses(ecn_clauses),
         ],
         laws: &[Law::AnyOf(&["ecn-tcp-ece", "ecn-tcp-cwr", "ecn-ip-ect"])],
+        quirks: Quirks::finish(ecn_finish),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -214,6 +216,59 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         ..ExtensionSpec::MATCH
     },
 ];
+
+/// Names of SCTP chunks, and what stands for all or none of them.
+const CHUNKS: [&str; 23] = [
+    "DATA",
+    "INIT",
+    "INIT_ACK",
+    "SACK",
+    "HEARTBEAT",
+    "HEARTBEAT_ACK",
+    "ABORT",
+    "SHUTDOWN",
+    "SHUTDOWN_ACK",
+    "ERROR",
+    "COOKIE_ECHO",
+    "COOKIE_ACK",
+    "ECN_ECNE",
+    "ECN_CWR",
+    "SHUTDOWN_COMPLETE",
+    "I_DATA",
+    "RE_CONFIG",
+    "PAD",
+    "ASCONF",
+    "ASCONF_ACK",
+    "FORWARD_TSN",
+    "ALL",
+    "NONE",
+];
+
+/// Whether a word names a chunk, maybe with flags after a colon.
+fn is_chunk(word: &str) -> bool {
+    let name = word.split(':').next().unwrap_or("");
+    CHUNKS.iter().any(|c| c.eq_ignore_ascii_case(name))
+}
+
+fn sctp_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
+    let Some(Value::Pair(pair)) = setting(settings, "chunk-types").map(|s| &s.value) else { return Ok(()) };
+    let (which, chunks) = &**pair;
+    if !["all", "any", "only"].iter().any(|w| w.eq_ignore_ascii_case(which)) {
+        return Err(format!("`{which}` is none of all, any, only"));
+    }
+    match chunks.split(',').find(|c| !is_chunk(c)) {
+        Some(chunk) => Err(format!("`{chunk}` is no SCTP chunk")),
+        None => Ok(()),
+    }
+}
+
+fn ecn_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
+    let tcp = settings.iter().any(|s| s.option.name.starts_with("ecn-tcp"));
+    if tcp && context.protocol != 6 {
+        return Err("bits of TCP need `-p tcp`".into());
+    }
+    Ok(())
+}
 
 const DCCP_TYPES: &[(&str, u64)] = &[
     ("REQUEST", 0),

@@ -16,7 +16,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         residual: Some(Residual::Stateful),
         options: &[
             option("limit", ValueKind::Rate, "average rate").shown("3/hour"),
-            option("limit-burst", ValueKind::number(10000), "size of the bucket").hidden("5"),
+            option("limit-burst", ValueKind::number_in(1, 10000), "size of the bucket").hidden("5"),
         ],
         ..ExtensionSpec::MATCH
     },
@@ -34,13 +34,21 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             option("hashlimit-name", ValueKind::text(255), "name of the table").required(),
             option("hashlimit-htable-size", ValueKind::number(U32), "buckets of the hash table").hidden("0"),
             option("hashlimit-htable-max", ValueKind::number(U32), "entries at most").hidden("0"),
-            option("hashlimit-htable-gcinterval", ValueKind::number(U32), "milliseconds between cleanings")
-                .hidden("1000"),
-            option("hashlimit-htable-expire", ValueKind::number(U32), "milliseconds an idle entry lives"),
+            option(
+                "hashlimit-htable-gcinterval",
+                ValueKind::number_in(1, U32),
+                "milliseconds between cleanings",
+            )
+            .hidden("1000"),
+            option(
+                "hashlimit-htable-expire",
+                ValueKind::number_in(1, U32),
+                "milliseconds an idle entry lives",
+            ),
             option("hashlimit-srcmask", ValueKind::number(128), "prefix length of sources"),
             option("hashlimit-dstmask", ValueKind::number(128), "prefix length of destinations"),
             flag("hashlimit-rate-match", "the rate is measured, not paid for by tokens"),
-            option("hashlimit-rate-interval", ValueKind::number(U32), "seconds measured").hidden("1"),
+            option("hashlimit-rate-interval", ValueKind::number_in(1, U32), "seconds measured").hidden("1"),
         ],
         laws: &[
             Law::AnyOf(&["hashlimit-upto", "hashlimit-above"]),
@@ -92,6 +100,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             Law::Needs("every", "packet"),
             Law::Needs("packet", "every"),
         ],
+        quirks: Quirks::finish(statistic_finish),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -114,25 +123,32 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         residual: Some(Residual::Pure),
         options: &[
             flag("rateest-delta", "compare the difference to the rates given"),
-            option("rateest", ValueKind::text(15), "name of the estimator").or(&["rateest1"]),
-            option("rateest-bps1", ValueKind::Custom(&BIT_RATE), "bits a second")
-                .or(&["rateest-bps"])
-                .value_optional(),
-            option("rateest-pps1", ValueKind::number(U32), "packets a second")
-                .or(&["rateest-pps"])
-                .value_optional(),
+            option("rateest1", ValueKind::text(15), "name of the first estimator of two"),
+            option("rateest", ValueKind::text(15), "name of the estimator"),
+            option(
+                "rateest-bps1",
+                ValueKind::Custom(&BIT_RATE),
+                "bits a second, by which the first is lowered",
+            ),
+            option("rateest-pps1", ValueKind::number(U32), "packets a second, by which the first is lowered"),
             flag("rateest-lt", "lower").not(),
             flag("rateest-gt", "higher").not(),
             flag("rateest-eq", "equal").not(),
+            option("rateest-bps", ValueKind::Custom(&BIT_RATE), "than so many bits a second")
+                .value_optional(),
+            option("rateest-pps", ValueKind::number(U32), "than so many packets a second").value_optional(),
+            option("rateest-bps2", ValueKind::Custom(&BIT_RATE), "than so many bits a second")
+                .value_optional(),
+            option("rateest-pps2", ValueKind::number(U32), "than so many packets a second").value_optional(),
             option("rateest2", ValueKind::text(15), "name of the second estimator"),
-            option("rateest-bps2", ValueKind::Custom(&BIT_RATE), "bits a second").value_optional(),
-            option("rateest-pps2", ValueKind::number(U32), "packets a second").value_optional(),
         ],
         laws: &[
-            Law::AnyOf(&["rateest"]),
+            Law::AnyOf(&["rateest", "rateest1"]),
+            Law::OneOf(&["rateest", "rateest1"]),
             Law::AnyOf(&["rateest-lt", "rateest-gt", "rateest-eq"]),
             Law::OneOf(&["rateest-lt", "rateest-gt", "rateest-eq"]),
         ],
+        quirks: Quirks::finish(rateest_finish),
         ..ExtensionSpec::MATCH
     },
 ];
@@ -211,9 +227,9 @@ fn parse_size(text: &str) -> Result<u64, ValueFault> {
 }
 
 fn write_bytes(bytes: u64, out: &mut String) {
-    let shown = if bytes >= 1 << 20 && bytes % (1 << 20) == 0 {
+    let shown = if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
         format!("{}mb", bytes >> 20)
-    } else if bytes >= 1 << 10 && bytes % (1 << 10) == 0 {
+    } else if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) {
         format!("{}kb", bytes >> 10)
     } else {
         format!("{bytes}b")
@@ -249,6 +265,10 @@ fn hashlimit_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) ->
             (s.option, s.negated) = (option, false);
         }
     }
+    no_file_name(settings, "hashlimit-name")?;
+    if setting(settings, "hashlimit-rate-match").is_none() {
+        settings.retain(|s| s.option.name != "hashlimit-rate-interval");
+    }
     let full = Value::Number(u64::from(context.family.address_bits()));
     settings.retain(|s| !(s.option.name.ends_with("mask") && s.value == full));
     let rate = setting(settings, "hashlimit-upto").or(setting(settings, "hashlimit-above"));
@@ -266,10 +286,49 @@ fn hashlimit_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) ->
     Ok(())
 }
 
+/// One estimator is called `rateest`, the first of two `rateest1`.
+fn rateest_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
+    let name = if setting(settings, "rateest2").is_some() { "rateest1" } else { "rateest" };
+    for s in settings.iter_mut().filter(|s| matches!(s.option.name, "rateest" | "rateest1")) {
+        if let Some(option) = context.spec.option(name) {
+            s.option = option;
+        }
+    }
+    Ok(())
+}
+
+/// The kernel makes a file of the name.
+fn no_file_name(settings: &[Setting], name: &str) -> Result<(), String> {
+    match setting(settings, name).map(|s| &s.value) {
+        Some(Value::Text(text)) if text.is_empty() || text.contains('/') || matches!(&**text, "." | "..") => {
+            Err(format!("--{name} `{text}` cannot be the name of a file"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Each mode has its options, and the packets of a round count from 0.
+fn statistic_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
+    let number = |name| match setting(settings, name).map(|s| &s.value) {
+        Some(Value::Number(n)) => Some(*n),
+        _ => None,
+    };
+    let probability = setting(settings, "probability").is_some();
+    match (number("mode"), number("every"), number("packet")) {
+        (Some(1), _, _) if probability => Err("--mode nth takes --every and --packet".into()),
+        (Some(0), Some(_), _) => Err("--mode random takes --probability".into()),
+        (_, Some(every), Some(packet)) if packet >= every => {
+            Err(format!("packet {packet} is not within 0 to {}", every - 1))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn recent_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
     if setting(settings, "rdest").is_none() {
         context.add_missing(settings, "rsource", Value::Flag);
     }
+    no_file_name(settings, "name")?;
     let changes = setting(settings, "set").or(setting(settings, "remove"));
     if let Some(command) = changes
         && let Some(detail) =

@@ -1,5 +1,7 @@
 //! What an entry of the registry says.
 
+use std::fmt;
+
 use crate::meaning::{Clause, Effect, Field, L4Need, MatchMeaning, Residual};
 use crate::model::{Extension, Family, Hook, Setting, TableKind};
 use crate::value::Value;
@@ -49,7 +51,6 @@ pub enum Ending {
 ///
 /// An entry is a literal that fills in what differs from [`ExtensionSpec::MATCH`] or
 /// [`ExtensionSpec::TARGET`].
-#[derive(Debug)]
 pub struct ExtensionSpec {
     /// Name after `-m` or `-j`, and the one printed.
     pub name: &'static str,
@@ -83,6 +84,20 @@ pub struct ExtensionSpec {
     pub group_by: Option<&'static str>,
     /// For what is not declarative.
     pub quirks: Quirks,
+}
+
+impl fmt::Debug for ExtensionSpec {
+    /// The name alone: rules hold references to entries, and their debug text shall stay short.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExtensionSpec({})", self.name)
+    }
+}
+
+impl fmt::Debug for OptionSpec {
+    /// The name alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OptionSpec({})", self.name)
+    }
 }
 
 impl ExtensionSpec {
@@ -131,12 +146,15 @@ pub enum Law {
     Needs(&'static str, &'static str),
 }
 
+/// Checks the settings of an extension once all of its rule is read, and brings them into
+/// canonical form; a returned text is a fault.
+pub type Finish = fn(&mut Vec<Setting>, &FinishContext<'_>) -> Result<(), String>;
+
 /// Functions for what the declarations cannot say.
 #[derive(Debug, Clone, Copy)]
 pub struct Quirks {
-    /// Looks at, and may rewrite, the settings once all of a rule is read; a returned text is a
-    /// fault.
-    pub finish: Option<fn(&mut Vec<Setting>, &FinishContext<'_>) -> Result<(), String>>,
+    /// Checks and rewrites the settings.
+    pub finish: Option<Finish>,
     /// Replaces the declared meaning of a match.
     pub meaning: Option<fn(&Extension, Family) -> MatchMeaning>,
     /// Replaces the declared effect of a target.
@@ -148,7 +166,7 @@ impl Quirks {
     pub const NONE: Quirks = Quirks { finish: None, meaning: None, effect: None };
 
     /// Only [`Quirks::finish`].
-    pub const fn finish(finish: fn(&mut Vec<Setting>, &FinishContext<'_>) -> Result<(), String>) -> Quirks {
+    pub const fn finish(finish: Finish) -> Quirks {
         Quirks { finish: Some(finish), ..Quirks::NONE }
     }
 
@@ -177,7 +195,6 @@ pub struct FinishContext<'a> {
 }
 
 /// One option of a match or target. Built by [`option()`] and the methods that follow it.
-#[derive(Debug)]
 pub struct OptionSpec {
     /// Name without dashes, and the one printed.
     pub name: &'static str,
@@ -196,7 +213,7 @@ pub struct OptionSpec {
     /// Its value may be left out.
     pub value_optional: bool,
     /// What holds when it is not given.
-    pub default: Default,
+    pub when_absent: WhenAbsent,
     /// Another option of the same extension that it is short for.
     pub short_for: Option<ShortFor>,
     /// What it means.
@@ -205,7 +222,7 @@ pub struct OptionSpec {
 
 /// What holds when an option is not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Default {
+pub enum WhenAbsent {
     /// Nothing does.
     None,
     /// This value does, and is never printed.
@@ -294,13 +311,13 @@ impl OptionSpec {
 
     /// This value holds when it is not given, and is never printed.
     pub const fn hidden(mut self, value: &'static str) -> OptionSpec {
-        self.default = Default::Hidden(value);
+        self.when_absent = WhenAbsent::Hidden(value);
         self
     }
 
     /// This value holds when it is not given, and is always printed.
     pub const fn shown(mut self, value: &'static str) -> OptionSpec {
-        self.default = Default::Shown(value);
+        self.when_absent = WhenAbsent::Shown(value);
         self
     }
 
@@ -365,7 +382,7 @@ pub const fn option(name: &'static str, value: ValueKind, help: &'static str) ->
         required: false,
         repeats: false,
         value_optional: false,
-        default: Default::None,
+        when_absent: WhenAbsent::None,
         short_for: None,
         means: Means::Nothing,
     }

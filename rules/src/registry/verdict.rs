@@ -37,7 +37,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         families: Families::Only(Family::V4),
         tables: &[TableKind::Filter],
         hooks: &[Hook::Input, Hook::Forward, Hook::Output],
-        options: &[option("reject-with", ValueKind::Choice(REJECT_V4), "how it says so")
+        options: &[option("reject-with", ValueKind::ChoiceByStart(REJECT_V4), "how it says so")
             .shown("icmp-port-unreachable")],
         quirks: Quirks::finish(reject_finish),
         ..VERDICT
@@ -48,7 +48,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         families: Families::Only(Family::V6),
         tables: &[TableKind::Filter],
         hooks: &[Hook::Input, Hook::Forward, Hook::Output],
-        options: &[option("reject-with", ValueKind::Choice(REJECT_V6), "how it says so")
+        options: &[option("reject-with", ValueKind::ChoiceByStart(REJECT_V6), "how it says so")
             .shown("icmp6-port-unreachable")],
         quirks: Quirks::finish(reject_finish),
         ..VERDICT

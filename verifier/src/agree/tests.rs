@@ -150,7 +150,7 @@ fn a_wrong_way_through_the_chains_is_caught() {
     check_caught(
         "-f -j RETURN",
         "-f -j LOG",
-        ["-s 10.0.1.0 -p tcp --l4 fragment", "DROP by policy", "matched filter/lan rule 2 (line 10)"],
+        ["-s 10.0.0.0 -p tcp --l4 fragment --ttl 9", "DROP by policy", "matched filter/lan rule 3 (line 11)"],
     );
     check_caught(
         "-j LOG\n    ! -p",
@@ -178,7 +178,7 @@ fn residual_matches_evaluated_out_of_turn_are_caught() {
         "-m limit -m strange",
         "-m limit",
         [
-            "--dport 1024",
+            "--dport 53",
             "evaluated match 3 (strange) of filter/FORWARD rule 5 (line 6): holds",
             "matched filter/FORWARD rule 5 (line 6)",
         ],
@@ -332,7 +332,7 @@ fn the_report_does_not_depend_on_threads() {
     let run = |threads, seed| {
         is_first.store(true, Ordering::Relaxed);
         let threads = NonZeroUsize::new(threads);
-        let options = Options { packets: 10_000, seed, threads, mismatches_max: 3 };
+        let options = Options { packets: 10_000, seed, threads, mismatches_max: 3, ..Options::default() };
         compare(&rules, &subject, &options)
     };
     let report = run(1, 5);

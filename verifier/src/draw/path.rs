@@ -58,7 +58,7 @@ struct Reached {
 #[derive(Debug)]
 pub(super) struct Path {
     pub(super) entry: (TableKind, Hook),
-    /// The jumps, and last the rule.
+    /// The jumps, and last the rule: there is one.
     rules: Vec<RuleId>,
 }
 
@@ -138,6 +138,15 @@ fn reached(table: &hipac_rules::Table) -> Vec<usize> {
 }
 
 impl Path {
+    /// The rule it leads to.
+    pub(super) fn target(&self) -> RuleId {
+        self.rules[self.rules.len() - 1]
+    }
+
+    pub(super) fn contains(&self, rule: RuleId) -> bool {
+        self.rules.contains(&rule)
+    }
+
     /// What must hold for a packet to go this way, where it depends on fields. Of alternatives, one is
     /// chosen.
     pub(super) fn tests(&self, oracle: &Oracle<'_>, random: &mut Random) -> Vec<Test> {
@@ -197,30 +206,37 @@ fn header(need: L4Need) -> Option<Clause> {
     (need.bytes > 0).then(|| vec![Test { field: Field::L4, negated: false, set: whole }])
 }
 
-/// Gives the packet values for which the tests hold, as far as some are found. Fields for which all tests
-/// hold already stay as they are.
+/// Gives the packet values for which the tests hold, as far as some are found. A field stays as it is when
+/// all tests hold for it already, and when no value was found for which they do.
 pub(super) fn satisfy(packet: &mut Packet, tests: &[Test], random: &mut Random) {
     let mut by_field: BTreeMap<Field, Vec<&Test>> = BTreeMap::new();
     for test in tests {
         by_field.entry(test.field).or_default().push(test);
     }
-    for (field, tests) in by_field {
-        for _ in 0..TRIES {
-            if tests.iter().all(|test| test_holds(test, packet)) {
-                break;
-            }
-            let Some(&test) = random.pick(&tests) else { break };
-            if INTERFACES.contains(&field) {
-                fields::write_interface(packet, field, name_for(test, random));
-            } else {
-                let family = if packet.is_v6 { Family::V6 } else { Family::V4 };
-                fields::write_number(
-                    packet,
-                    field,
-                    number_for(test, fields::number_max(family, field), random),
-                );
-            }
+    for tests in by_field.into_values() {
+        let before = *packet;
+        let hold = |packet: &Packet| tests.iter().all(|test| test_holds(test, packet));
+        let found = hold(packet)
+            || (0..TRIES).any(|_| {
+                if let Some(test) = random.pick(&tests) {
+                    write_for(packet, test, random);
+                }
+                hold(packet)
+            });
+        if !found {
+            *packet = before;
         }
+    }
+}
+
+/// Gives the field of a test a value for which it probably holds.
+fn write_for(packet: &mut Packet, test: &Test, random: &mut Random) {
+    if INTERFACES.contains(&test.field) {
+        fields::write_interface(packet, test.field, name_for(test, random));
+    } else {
+        let family = if packet.is_v6 { Family::V6 } else { Family::V4 };
+        let max = fields::number_max(family, test.field);
+        fields::write_number(packet, test.field, number_for(test, max, random));
     }
 }
 

@@ -45,10 +45,10 @@ fn a_seed_means_the_same_packets_forever() {
     assert_eq!(
         shown,
         [
-            "FORWARD -i ppp -s 10.0.0.0 -p tcp --sport 39015 --tcp-flags FIN,SYN,PSH,ACK,URG,ECE --l4 fragment8 --connmark 0xa9430709 --ttl 231 --pkt-type 4 --src-type UNREACHABLE --physdev-in eth~",
-            "FORWARD -i ppp -s 10.0.0.0 -p tcp --sport 1024 --tcp-flags FIN,SYN,PSH,ACK,URG,ECE --l4 fragment8 --connmark 0xa9430709 --ttl 231 --pkt-type 4 --src-type UNREACHABLE --physdev-in eth~",
-            "FORWARD -i eth -s 10.1.0.0 -p tcp --sport 52 --dport 22 --mark 0x1 --connmark 0x428883f4 --tos 0x07 --length 39138 --physdev-in eth --physdev-out ppp --bridged",
-            "FORWARD -i eth -s 10.1.0.0 -p tcp --sport 1023 --dport 22 --mark 0x1 --connmark 0x428883f4 --tos 0x07 --length 39138 --physdev-in eth --physdev-out ppp --bridged"
+            "FORWARD -i wlan0 -s 10.1.255.240 -d 67.230.158.8 -p tcp --dport 14878 --mark 0xb85d755d --connmark 0xa9430709 --ttl 231 --pkt-type 4 --src-type UNREACHABLE --physdev-in eth~",
+            "OUTPUT -s 52.18.177.161 -d 62.225.160.80 -p 246 --sport 45421 --dport 1466 --tcp-flags FIN,SYN,PSH,URG,ECE --ctstate INVALID --mark 0x8bc88f6f --connmark 0x83bcec75 --ttl 240 --tos 0xa2 --length 63456 --mac 54:f9:b6:52:49:be --pkt-type 7 --src-type ANYCAST --dst-type UNREACHABLE --physdev-out m --bridged",
+            "INPUT -i eth~ -o eth~ -s 9.255.255.255 -d 192.0.2.0 -p tcp --sport 1023 --dport 1023 --ctstate UNTRACKED,DNAT --mark 0x1 --ttl 9 --tos 0x09 --physdev-in ppp --physdev-out wlan00",
+            "FORWARD -i wlan0 -s 10.1.255.240 -p tcp --sport 1024 --dport 22 --mark 0xffffffff"
         ]
     );
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hipac_classifier::{InterfaceName, Packet};
-use hipac_rules::{Family, Field};
+use hipac_rules::{Family, Field, names};
 
-use super::{CT_STATES, L4_STATES, Names, PACKET_TYPES, PROTOCOLS, ROUTE_TYPES, TCP_FLAGS, is_icmp, words};
+use super::{CT_STATES, L4_STATES, Names, PACKET_TYPES, ROUTE_TYPES, TCP_FLAGS, is_icmp, words};
 use crate::fields;
 
 /// What is wrong with the text of a packet. Displays as the words in question and what would be right.
@@ -29,6 +29,7 @@ impl fmt::Display for PacketTextError {
 enum Kind {
     Interface,
     Address,
+    Protocol,
     /// A number, or one of these names.
     Number(&'static Names),
     IcmpType,
@@ -54,7 +55,7 @@ const FLAGS: [Flag; 24] = [
     flag(&["-o", "--out-interface"], Field::OutInterface, Kind::Interface),
     flag(&["-s", "--source", "--src"], Field::Source, Kind::Address),
     flag(&["-d", "--destination", "--dst"], Field::Destination, Kind::Address),
-    flag(&["-p", "--protocol", "--proto"], Field::Protocol, Kind::Number(PROTOCOLS)),
+    flag(&["-p", "--protocol", "--proto"], Field::Protocol, Kind::Protocol),
     flag(&["--sport", "--source-port"], Field::SourcePort, Kind::Number(&[])),
     flag(&["--dport", "--destination-port"], Field::DestinationPort, Kind::Number(&[])),
     flag(&["--icmp-type", "--icmpv6-type"], Field::DestinationPort, Kind::IcmpType),
@@ -134,6 +135,9 @@ fn write_value(packet: &mut Packet, family: Family, flag: &Flag, text: &str) -> 
             return Ok(());
         }
         Kind::Address => address(text, family)?,
+        Kind::Protocol => {
+            names::protocol_number(text).ok_or("neither a protocol's name nor its number")?.into()
+        }
         Kind::Number(names) => number(text, names, fields::number_max(family, flag.field))?,
         Kind::IcmpType => icmp_type(text)?,
         Kind::TcpFlags => tcp_flags(text)?,
@@ -266,7 +270,7 @@ mod tests {
             "-i eth0 -s 10.1.2.3 -d 192.0.2.7 -p tcp --sport 40000 --dport 22 --tcp-flags SYN,ACK",
         );
         check(V4, "--icmp-type 3/4 -p icmp", "-p icmp --icmp-type 3/4");
-        check(V6, "-p icmp6 --icmp-type 128 -s ::1", "-s ::1 -p icmpv6 --icmp-type 128");
+        check(V6, "-p icmpv6 --icmp-type 128 -s ::1", "-s ::1 -p ipv6-icmp --icmp-type 128");
         check(V4, "--ctstate DNAT", "--ctstate NEW,DNAT");
         check(V4, "--ctstate SNAT,ESTABLISHED,DNAT", "--ctstate ESTABLISHED,SNAT,DNAT");
         check(V4, "-f --mark 255 --tos 16", "--l4 fragment --mark 0xff --tos 0x10");
@@ -278,6 +282,7 @@ mod tests {
         );
         check(V4, "-i \"a b\" -o a\\b --bridged", "-i \"a b\" -o a\\b --bridged");
         check(V4, "--tcp-flags ALL", "--tcp-flags FIN,SYN,RST,PSH,ACK,URG");
+        check(V4, "-p ESP", "-p esp");
         check(V4, "-p 253 --ttl 1 --length 65535", "-p 253 --ttl 1 --length 65535");
     }
 
@@ -305,6 +310,7 @@ mod tests {
             "`-i 1234567890123456`: an interface name has at most 15 bytes and no NUL",
         );
         wrong(V4, "--icmp-type 8", "`--icmp-type`: the packet is not ICMP: say `-p icmp`");
+        wrong(V4, "-p nonsense", "`-p nonsense`: neither a protocol's name nor its number");
         wrong(V4, "-p icmp --dport 8", "`--dport`: an ICMP packet has no ports: say `--icmp-type`");
         wrong(
             V4,

@@ -5,11 +5,12 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, walk};
-use crate::forest::leaf::Leaf;
+use super::{Kernel, batch, lookup};
+use crate::forest::fat::FatLeaf;
+use crate::forest::leaf::{LO_AT, Leaf};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
 use crate::forest::{ARENA_SLACK, Ref};
-use crate::key::Key;
+use crate::key::{Key, Keys};
 
 pub(super) struct Avx2;
 
@@ -36,7 +37,45 @@ impl Kernel for Avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,bmi1,popcnt")]
-    unsafe fn matches(leaf: &Leaf<'_>, key: &Key) -> u64 {
+    unsafe fn lean(leaf: &Leaf<'_>, key: &Key) -> u64 {
+        let l = &leaf.layout;
+        let (n, bytes) = (l.rules, leaf.bytes.as_ptr());
+        let mut guards_hold = true;
+        for guard in 0..l.guards {
+            let x = key.window(leaf.window(guard));
+            let at = |offset: usize| u16::from_le_bytes([leaf.bytes[offset], leaf.bytes[offset + 1]]);
+            guards_hold &= at(LO_AT + 2 * guard) <= x && x <= at(l.hi_at() + 2 * guard);
+        }
+        let mut outside = _mm_setzero_si128();
+        for column in 0..l.ranges + l.exact {
+            let x = _mm_set1_epi16(key.window(leaf.window(l.guards + column)) as i16);
+            let lane = l.guards + column * n;
+            // SAFETY: `Leaf::view` saw that the leaf and ARENA_SLACK more bytes are there; a
+            // column's lanes begin inside the leaf, and a load is 16 bytes.
+            let lo = unsafe { _mm_loadu_si128(bytes.add(LO_AT + 2 * lane).cast()) };
+            let off = if column < l.ranges {
+                // SAFETY: as above; upper ends of range columns are stored.
+                let hi = unsafe { _mm_loadu_si128(bytes.add(l.hi_at() + 2 * lane).cast()) };
+                _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi))
+            } else {
+                _mm_xor_si128(lo, x)
+            };
+            outside = _mm_or_si128(outside, off);
+        }
+        let holds = _mm_cmpeq_epi16(outside, _mm_setzero_si128());
+        let bits = _mm_movemask_epi8(_mm_packs_epi16(holds, _mm_setzero_si128())) as u64;
+        bits & ((1 << n) - 1) & (guards_hold as u64).wrapping_neg()
+    }
+
+    #[inline(always)]
+    fn prefetch(byte: &u8) {
+        // SAFETY: a prefetch of a valid address has no effect that a program can see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,popcnt")]
+    unsafe fn fat(leaf: &FatLeaf<'_>, key: &Key) -> u64 {
         let l = &leaf.layout;
         let n = l.rules;
         let first_guard = l.r32 + l.r16 + l.e16;
@@ -52,8 +91,8 @@ impl Kernel for Avx2 {
         let mut mask = 0;
         let mut first = 0;
         while first < n {
-            // SAFETY: `Leaf::view` saw that the leaf and ARENA_SLACK more bytes are there, and
-            // a chunk that begins inside a column reads at most one vector past its end.
+            // SAFETY: `FatLeaf::view` saw that the leaf and ARENA_SLACK more bytes are there,
+            // and a chunk that begins inside a column reads at most one vector past its end.
             let bits = unsafe { chunk(leaf, key, first) };
             mask |= u64::from(bits) << first;
             first += LANES;
@@ -69,7 +108,7 @@ impl Kernel for Avx2 {
 /// behind them.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,popcnt")]
-unsafe fn chunk(leaf: &Leaf<'_>, key: &Key, first: usize) -> u16 {
+pub(super) unsafe fn chunk(leaf: &FatLeaf<'_>, key: &Key, first: usize) -> u16 {
     let l = &leaf.layout;
     let n = l.rules;
     let bytes = leaf.bytes.as_ptr();
@@ -115,7 +154,7 @@ unsafe fn chunk(leaf: &Leaf<'_>, key: &Key, first: usize) -> u16 {
     bits
 }
 
-fn wide_columns_hold(leaf: &Leaf<'_>, key: &Key, rule: usize) -> bool {
+fn wide_columns_hold(leaf: &FatLeaf<'_>, key: &Key, rule: usize) -> bool {
     let n = leaf.layout.rules;
     (0..leaf.layout.r32).all(|i| {
         let x = key.wide(leaf.window(i));
@@ -129,5 +168,11 @@ fn wide_columns_hold(leaf: &Leaf<'_>, key: &Key, rule: usize) -> bool {
 #[target_feature(enable = "avx2,bmi1,popcnt")]
 pub(super) fn first_match(arena: &[u8], root: Ref, key: &Key, from: u32) -> u32 {
     // SAFETY: this function runs only where its features are.
-    unsafe { walk::<Avx2>(arena, root, key, from).0 }
+    unsafe { lookup::<Avx2>(arena, root, key, from).0 }
+}
+
+#[target_feature(enable = "avx2,bmi1,popcnt")]
+pub(super) fn block(arena: &[u8], root: Ref, keys: &Keys, first: usize, out: &mut [u32]) {
+    // SAFETY: this function runs only where its features are.
+    unsafe { batch::block::<Avx2>(arena, root, keys, first, out) }
 }

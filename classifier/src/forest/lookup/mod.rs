@@ -1,8 +1,8 @@
 //! Lookup: the smallest position at or after `from` of a rule whose box holds the key.
 //!
-//! One walk serves every machine; a [`Kernel`] supplies its two steps, the interval of a node
-//! and the matches of a leaf. [`Scalar`] is the definition, the others are proved equal to it
-//! by property tests. The machine is chosen once, when an image is opened.
+//! One walk serves every machine; a [`Kernel`] supplies its steps, the interval of a node and
+//! the matches of a leaf. [`Scalar`] is the definition, the others are held to it by property
+//! tests. The machine is chosen once, when an image is opened.
 //!
 //! A walk over bytes that nobody audited may answer nonsense, but ends (references lead
 //! upward, and visits are counted) and stays inside the bytes.
@@ -10,12 +10,21 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod batch;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
+use std::ops::Range;
+
+use super::fat::FatLeaf;
 use super::leaf::Leaf;
 use super::node::{self, NODE_BYTES, NodeBytes};
-use super::{PENDING_MAX, Ref, UNIT, u32_at};
-use crate::key::Key;
+use super::root::{self, Root};
+use super::{Kind, PENDING_MAX, Ref, UNIT, u32_at};
+use crate::key::{Key, Keys};
 pub use scalar::Scalar;
 
 /// No rule matches.
@@ -24,7 +33,7 @@ pub const NO_MATCH: u32 = u32::MAX;
 /// Nodes and leaves visited in one lookup, at most; audited forests stay far below.
 const VISITS_MAX: u32 = 1 << 20;
 
-/// The two steps of a walk, as one machine does them.
+/// The steps of a walk, as one machine does them.
 pub trait Kernel {
     /// The interval of `value` in a node: [`node::slot`].
     ///
@@ -32,53 +41,79 @@ pub trait Kernel {
     /// The machine must be the one that runs.
     unsafe fn slot(node: &NodeBytes, value: u16) -> usize;
 
-    /// The rules of a leaf that hold the key: [`Leaf::matches`].
+    /// The rules of a lean leaf that hold the key: [`Leaf::matches`].
     ///
     /// # Safety
     /// The machine must be the one that runs.
-    unsafe fn matches(leaf: &Leaf<'_>, key: &Key) -> u64;
+    unsafe fn lean(leaf: &Leaf<'_>, key: &Key) -> u64;
+
+    /// The rules of a fat leaf that hold the key: [`FatLeaf::matches`].
+    ///
+    /// # Safety
+    /// The machine must be the one that runs.
+    unsafe fn fat(leaf: &FatLeaf<'_>, key: &Key) -> u64;
+
+    /// Asks the processor to fetch the line of `byte`. A hint: does nothing where there is none.
+    fn prefetch(byte: &u8);
 }
 
-/// What the processor offers. Values come from [`Machine::detect`] and [`Machine::SCALAR`]
-/// alone, so that having one proves that its instructions run here.
+/// What the processor offers. Values come from [`Machine::detect`], [`Machine::available`] and
+/// [`Machine::SCALAR`] alone, so that having one proves that its instructions run here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Machine(Kind);
+pub struct Machine(Which);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Which {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl Machine {
     /// Plain code, everywhere.
-    pub const SCALAR: Machine = Machine(Kind::Scalar);
+    pub const SCALAR: Machine = Machine(Which::Scalar);
 
-    /// The best machine of this processor. Costs a look at a cached flag.
+    /// The best machine of this processor. Costs a look at cached flags.
     pub fn detect() -> Machine {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("popcnt")
-        {
-            return Machine(Kind::Avx2);
-        }
-        Machine::SCALAR
+        Machine::available().pop().unwrap_or(Machine::SCALAR)
     }
 
-    /// All that run here: for tests that compare them.
+    /// All that run here, the best last.
     pub fn available() -> Vec<Machine> {
-        let best = Machine::detect();
-        if best == Machine::SCALAR { vec![best] } else { vec![Machine::SCALAR, best] }
+        #[allow(unused_mut)]
+        let mut all = vec![Machine::SCALAR];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("bmi1") && has!("popcnt") {
+                all.push(Machine(Which::Avx2));
+                if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vbmi") {
+                    all.push(Machine(Which::Avx512));
+                }
+            }
+        }
+        all
+    }
+
+    /// The machine for keys of so many bytes: AVX-512 holds a key in one register.
+    pub fn for_keys(self, key_bytes: usize) -> Machine {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Which::Avx512 if key_bytes > 64 => Machine(Which::Avx2),
+            _ => self,
+        }
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Kind::Scalar => "scalar",
+            Which::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "AVX2",
+            Which::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Which::Avx512 => "avx512",
         }
     }
 }
@@ -86,6 +121,8 @@ impl Machine {
 /// What a lookup cost, counted by [`first_match_counted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Visits {
+    /// Trees of a root that were entered.
+    pub trees: u32,
     /// Nodes visited.
     pub nodes: u32,
     /// Leaves visited.
@@ -96,17 +133,84 @@ pub struct Visits {
 #[inline]
 pub fn first_match(machine: Machine, arena: &[u8], root: Ref, key: &Key, from: u32) -> u32 {
     match machine.0 {
-        Kind::Scalar => scalar::first_match(arena, root, key, from),
+        // SAFETY: the scalar kernel runs everywhere.
+        Which::Scalar => unsafe { lookup::<Scalar>(arena, root, key, from).0 },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a `Machine` of this kind comes from `detect` alone, which saw the features.
-        Kind::Avx2 => unsafe { avx2::first_match(arena, root, key, from) },
+        // SAFETY: a `Machine` of this kind comes from `available` alone, which saw the features.
+        Which::Avx2 => unsafe { avx2::first_match(arena, root, key, from) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Which::Avx512 => unsafe { avx512::first_match(arena, root, key, from) },
+    }
+}
+
+/// [`first_match`] from position 0 for the keys of `range`, into `out` of the same length.
+pub fn first_match_batch(
+    machine: Machine,
+    arena: &[u8],
+    root: Ref,
+    keys: &Keys,
+    range: Range<usize>,
+    out: &mut [u32],
+) {
+    assert_eq!(range.len(), out.len(), "one answer a key");
+    assert!(range.end <= keys.len(), "the range ends behind the last key");
+    for (block, out) in out.chunks_mut(batch::BLOCK).enumerate() {
+        let first = range.start + block * batch::BLOCK;
+        match machine.0 {
+            // SAFETY: the scalar kernel runs everywhere.
+            Which::Scalar => unsafe { batch::block::<Scalar>(arena, root, keys, first, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a `Machine` of this kind comes from `available` alone, which saw the features.
+            Which::Avx2 => unsafe { avx2::block(arena, root, keys, first, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Which::Avx512 => unsafe { avx512::block(arena, root, keys, first, out) },
+        }
     }
 }
 
 /// [`first_match`] by the definition, counting its visits.
 pub fn first_match_counted(arena: &[u8], root: Ref, key: &Key, from: u32) -> (u32, Visits) {
     // SAFETY: the scalar kernel runs everywhere.
-    unsafe { walk::<Scalar>(arena, root, key, from) }
+    unsafe { lookup::<Scalar>(arena, root, key, from) }
+}
+
+/// A lookup, from the root.
+///
+/// # Safety
+/// `K` must be a kernel of the machine that runs.
+#[inline(always)]
+unsafe fn lookup<K: Kernel>(arena: &[u8], reference: Ref, key: &Key, from: u32) -> (u32, Visits) {
+    let mut visits = Visits::default();
+    if !reference.is_root() {
+        // SAFETY: passed on from the caller.
+        let best = unsafe { walk::<K>(arena, reference, key, from, NO_MATCH, &mut visits) };
+        return (best, visits);
+    }
+    let Some(root) = Root::view(arena, reference.offset()) else { return (NO_MATCH, visits) };
+    let scale = root.scale();
+    // All cells are loaded before the first is judged: their misses overlap.
+    let mut cells = [(root::Cell::EMPTY, 0); root::TREES_MAX];
+    for (t, cell) in cells.iter_mut().enumerate().take(root.tree_count()) {
+        let tree = root.tree(t);
+        *cell = (root::cell_at(arena, tree.cells, tree.cell(key)), tree.filter_bit(key));
+    }
+    let mut best = NO_MATCH;
+    for &(cell, filter_bit) in &cells[..root.tree_count()] {
+        if cell.lets_in(filter_bit, scale.scaled(best)) {
+            visits.trees += 1;
+            // SAFETY: passed on from the caller.
+            best = unsafe { walk::<K>(arena, cell.reference, key, from, best, &mut visits) };
+        }
+    }
+    (best, visits)
+}
+
+/// A reference that does not lead upward is damage: without this a walk could loop.
+#[inline(always)]
+fn upward(to: Ref, from: usize) -> Ref {
+    if to.offset() > from { to } else { Ref::EMPTY }
 }
 
 /// A deferred reference that waits, and the smallest position behind it.
@@ -116,25 +220,31 @@ struct Pending {
     smallest: u32,
 }
 
-/// The walk of every machine.
+/// The walk below a root: the smallest of `best` and what is found from `here` on.
 ///
 /// # Safety
 /// `K` must be a kernel of the machine that runs.
 #[inline(always)]
-unsafe fn walk<K: Kernel>(arena: &[u8], root: Ref, key: &Key, from: u32) -> (u32, Visits) {
-    let mut best = NO_MATCH;
-    let mut visits = Visits::default();
+unsafe fn walk<K: Kernel>(
+    arena: &[u8],
+    mut here: Ref,
+    key: &Key,
+    from: u32,
+    mut best: u32,
+    visits: &mut Visits,
+) -> u32 {
     let mut pending = [Pending { reference: Ref::EMPTY, smallest: 0 }; PENDING_MAX];
     let mut waiting = 0;
-    let mut here = root;
     loop {
         // Down to a leaf, or to where no rule is.
-        while !here.is_leaf() && visits.nodes < VISITS_MAX {
+        while !here.is_leaf() {
             visits.nodes += 1;
             let offset = here.offset();
-            let Some(bytes) = arena.get(offset..).and_then(|a| a.first_chunk::<NODE_BYTES>()) else { break };
-            if node::has_deferred(bytes)
-                && let Some(part) = deferred(arena, bytes)
+            let Some(bytes) = arena.get(offset..).and_then(|a| a.first_chunk::<NODE_BYTES>()) else {
+                here = Ref::EMPTY;
+                break;
+            };
+            if let Some(part) = deferred(arena, bytes, offset)
                 && part.smallest < best
                 && waiting < PENDING_MAX
             {
@@ -143,27 +253,15 @@ unsafe fn walk<K: Kernel>(arena: &[u8], root: Ref, key: &Key, from: u32) -> (u32
             }
             // SAFETY: passed on from the caller.
             let slot = unsafe { K::slot(bytes, key.window(node::window(bytes))) };
-            let child = node::child(bytes, slot);
-            // A reference that does not lead upward is damage: without this a walk could loop.
-            here = if child.offset() > offset { child } else { Ref::EMPTY };
+            here =
+                if visits.nodes < VISITS_MAX { upward(node::child(bytes, slot), offset) } else { Ref::EMPTY };
         }
-        // Through the leaf and its continuations.
-        while here.is_leaf() && !here.is_empty() && visits.leaves < VISITS_MAX {
-            visits.leaves += 1;
-            let Some(leaf) = Leaf::view(arena, here.offset()) else { break };
-            // SAFETY: passed on from the caller.
-            let found = first_from(&leaf, unsafe { K::matches(&leaf, key) }, from);
-            if found != NO_MATCH {
-                best = best.min(found);
-                break;
-            }
-            let next = leaf.next();
-            here = if next.is_leaf() && next.offset() > here.offset() { next } else { Ref::EMPTY };
-        }
+        // SAFETY: passed on from the caller.
+        best = best.min(unsafe { leaf::<K>(arena, here, key, from, visits) });
         // On to a deferred part that may hold an earlier rule.
         loop {
             if waiting == 0 {
-                return (best, visits);
+                return best;
             }
             waiting -= 1;
             if pending[waiting].smallest < best {
@@ -174,153 +272,67 @@ unsafe fn walk<K: Kernel>(arena: &[u8], root: Ref, key: &Key, from: u32) -> (u32
     }
 }
 
+/// The first rule at or after `from` in a leaf and its continuations.
+///
+/// # Safety
+/// `K` must be a kernel of the machine that runs.
+#[inline(always)]
+unsafe fn leaf<K: Kernel>(arena: &[u8], here: Ref, key: &Key, from: u32, visits: &mut Visits) -> u32 {
+    match here.kind() {
+        Kind::Lean | Kind::Lean2 => {
+            visits.leaves += 1;
+            let Some(leaf) = Leaf::view(arena, here.offset()) else { return NO_MATCH };
+            // SAFETY: passed on from the caller.
+            let mask = unsafe { K::lean(&leaf, key) };
+            first_from(mask, from, |rule| leaf.position(rule))
+        }
+        Kind::Fat if !here.is_empty() => {
+            // SAFETY: passed on from the caller.
+            unsafe { fat_leaf::<K>(arena, here, key, from, visits) }
+        }
+        _ => NO_MATCH,
+    }
+}
+
+/// A fat leaf and its continuations. Rare: kept out of the way of the others.
+///
+/// # Safety
+/// `K` must be a kernel of the machine that runs.
+unsafe fn fat_leaf<K: Kernel>(arena: &[u8], mut here: Ref, key: &Key, from: u32, visits: &mut Visits) -> u32 {
+    while here.kind() == Kind::Fat && !here.is_empty() && visits.leaves < VISITS_MAX {
+        visits.leaves += 1;
+        let Some(leaf) = FatLeaf::view(arena, here.offset()) else { break };
+        // SAFETY: passed on from the caller.
+        let mask = unsafe { K::fat(&leaf, key) };
+        let found = first_from(mask, from, |rule| leaf.position(rule));
+        if found != NO_MATCH {
+            return found;
+        }
+        here = upward(leaf.next(), here.offset());
+    }
+    NO_MATCH
+}
+
 /// The deferred reference in the unit before a node's children.
 #[inline(always)]
-fn deferred(arena: &[u8], node: &NodeBytes) -> Option<Pending> {
+fn deferred(arena: &[u8], node: &NodeBytes, offset: usize) -> Option<Pending> {
+    if !node::has_deferred(node) {
+        return None;
+    }
     let at = (node::base(node) as usize & Ref::UNITS_MAX).checked_sub(1)? * UNIT;
     let unit = arena.get(at..at + UNIT)?;
-    Some(Pending { reference: Ref(u32_at(unit, 0)), smallest: u32_at(unit, 4) })
+    Some(Pending { reference: upward(Ref(u32_at(unit, 0)), offset), smallest: u32_at(unit, 4) })
 }
 
 /// The first rule of `mask` whose position is at or after `from`.
 #[inline(always)]
-fn first_from(leaf: &Leaf<'_>, mut mask: u64, from: u32) -> u32 {
+fn first_from(mut mask: u64, from: u32, position: impl Fn(usize) -> u32) -> u32 {
     while mask != 0 {
-        let position = leaf.position(mask.trailing_zeros() as usize);
+        let position = position(mask.trailing_zeros() as usize);
         if position >= from {
             return position;
         }
         mask &= mask - 1;
     }
     NO_MATCH
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::forest::ARENA_SLACK;
-    use crate::forest::leaf::{self, Column};
-    use proptest::prelude::*;
-
-    /// Values on and beside the bounds that vectors get wrong: sign bits and ends.
-    fn edge() -> impl Strategy<Value = u32> {
-        prop_oneof![
-            Just(0u32),
-            Just(1),
-            Just(0x7fff),
-            Just(0x8000),
-            Just(0x8001),
-            Just(0xfffe),
-            Just(0xffff),
-            0u32..0x10000
-        ]
-    }
-
-    fn wide_edge() -> impl Strategy<Value = u32> {
-        prop_oneof![
-            Just(0x7fff_ffff),
-            Just(0x8000_0000),
-            Just(u32::MAX),
-            Just(u32::MAX - 1),
-            edge(),
-            any::<u32>()
-        ]
-    }
-
-    fn column(rules: usize) -> impl Strategy<Value = Column> {
-        let range = |v: BoxedStrategy<u32>| (v.clone(), v).prop_map(|(a, b)| (a.min(b), a.max(b)));
-        let narrow = range(edge().boxed());
-        let wide = range(wide_edge().boxed());
-        (0u8..40).prop_flat_map(move |window| {
-            prop_oneof![
-                prop::collection::vec(narrow.clone(), rules).prop_map(move |ranges| Column {
-                    window,
-                    is_wide: false,
-                    ranges
-                }),
-                prop::collection::vec(edge().prop_map(|v| (v, v)), rules).prop_map(move |ranges| Column {
-                    window,
-                    is_wide: false,
-                    ranges
-                }),
-                narrow.clone().prop_map(move |r| Column { window, is_wide: false, ranges: vec![r; rules] }),
-                prop::collection::vec(wide.clone(), rules).prop_map(move |ranges| Column {
-                    window,
-                    is_wide: true,
-                    ranges
-                }),
-            ]
-        })
-    }
-
-    fn key_for(columns: &[Column], picks: &[u16], shift: &[i8]) -> Key {
-        let mut key = Key::ZERO;
-        for (c, (pick, shift)) in columns.iter().zip(picks.iter().zip(shift)) {
-            let range = c.ranges[usize::from(*pick) % c.ranges.len()];
-            let value = if pick & 0x8000 == 0 { range.0 } else { range.1 };
-            let value = value.wrapping_add_signed((*shift).into());
-            let at = usize::from(c.window);
-            if c.is_wide {
-                key.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
-            } else {
-                key.0[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes());
-            }
-        }
-        key
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-        #[test]
-        fn every_machine_answers_a_leaf_as_the_definition_does(
-            (columns, picks, shift, from) in (1usize..=64).prop_flat_map(|rules| (
-                prop::collection::vec(column(rules), 0..7),
-                prop::collection::vec(any::<u16>(), 7),
-                prop::collection::vec(-1i8..=1, 7),
-                0u32..70,
-            )), rules_hint in 1usize..=64
-        ) {
-            let rules = columns.first().map_or(rules_hint, |c| c.ranges.len());
-            let positions: Vec<u32> = (0..rules as u32).collect();
-            let mut arena = leaf::encode(&positions, &columns, None);
-            arena.resize(arena.len().next_multiple_of(UNIT), 0);
-            // What lies behind a leaf must not matter.
-            arena.resize(arena.len() + ARENA_SLACK, 0xa5);
-            let key = key_for(&columns, &picks, &shift);
-            let naive = (from..rules as u32).find(|&p| columns.iter().all(|c| {
-                let (lo, hi) = c.ranges[p as usize];
-                let x = if c.is_wide { key.wide(c.window) } else { key.window(c.window).into() };
-                lo <= x && x <= hi
-            })).unwrap_or(NO_MATCH);
-            for machine in Machine::available() {
-                prop_assert_eq!(first_match(machine, &arena, Ref::leaf(0), &key, from), naive, "{:?}", machine);
-            }
-        }
-
-        #[test]
-        fn every_machine_finds_the_interval_of_the_definition(
-            bounds in prop::collection::btree_set((0u32..0xffff).prop_map(|v| v as u16), 0..=14), value in edge()
-        ) {
-            let bounds: Vec<u16> = bounds.into_iter().collect();
-            let deltas = (0..=bounds.len() as u16).collect();
-            let bytes = node::Node {
-                base: 0, window: 0, node_children: 0, has_deferred: false, bounds: bounds.clone(), deltas,
-            }.encode();
-            let wanted = bounds.iter().filter(|&&b| b < value as u16).count();
-            prop_assert_eq!(node::slot(&bytes, value as u16), wanted);
-            #[cfg(target_arch = "x86_64")]
-            if Machine::detect().0 == Kind::Avx2 {
-                // SAFETY: just seen to run here.
-                prop_assert_eq!(unsafe { avx2::Avx2::slot(&bytes, value as u16) }, wanted);
-            }
-        }
-
-        #[test]
-        fn damaged_bytes_end_every_walk(arena in prop::collection::vec(any::<u8>(), 0..600), root: u32) {
-            for machine in Machine::available() {
-                first_match(machine, &arena, Ref(root), &Key::ZERO, 0);
-                first_match(machine, &arena, Ref(root % 40), &Key::ZERO, 0);
-            }
-        }
-    }
 }

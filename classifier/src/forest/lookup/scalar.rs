@@ -1,7 +1,7 @@
 //! The definition: plain code.
 
-use super::{Kernel, walk};
-use crate::forest::Ref;
+use super::Kernel;
+use crate::forest::fat::FatLeaf;
 use crate::forest::leaf::Leaf;
 use crate::forest::node::{self, NodeBytes};
 use crate::key::Key;
@@ -17,12 +17,15 @@ impl Kernel for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn matches(leaf: &Leaf<'_>, key: &Key) -> u64 {
+    unsafe fn lean(leaf: &Leaf<'_>, key: &Key) -> u64 {
         leaf.matches(key)
     }
-}
 
-pub(super) fn first_match(arena: &[u8], root: Ref, key: &Key, from: u32) -> u32 {
-    // SAFETY: plain code runs on every machine.
-    unsafe { walk::<Scalar>(arena, root, key, from).0 }
+    #[inline(always)]
+    unsafe fn fat(leaf: &FatLeaf<'_>, key: &Key) -> u64 {
+        leaf.matches(key)
+    }
+
+    #[inline(always)]
+    fn prefetch(_: &u8) {}
 }

@@ -1,0 +1,458 @@
+//! Roots: few trees, each behind a direct table.
+//!
+//! One table over some bits of a field serves rules that are narrow in that field; a rule that
+//! is wide in it would be copied into most cells. So rules are split: those narrow in field A,
+//! those narrow in field B only, and those wide in both. Which fields, and which bits of them,
+//! is decided by cost: nodes visited below a cell, and half of one for each doubling of the
+//! bytes. Rules that stand together in a few networks are told
+//! apart by lower bits than the first ones.
+
+use hipac_classifier::forest::root::{Bits, FILTER_ALL, INDEX_BITS_MAX, Scale, TreeRecord};
+use rayon::prelude::*;
+
+use super::boxes::{Axis, Boxes};
+use super::build::{Builder, Shape, Tree};
+use super::filter::Filter;
+
+/// What an entry's boxes become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forest {
+    /// One tree.
+    Tree(Tree),
+    /// A root of several trees.
+    Root(RootPlan),
+}
+
+/// A root before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootPlan {
+    pub(super) scale: Scale,
+    pub(super) trees: Vec<RootTree>,
+}
+
+/// A tree of a root before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RootTree {
+    /// Its record but for the place of the cells.
+    pub(super) record: TreeRecord,
+    /// What each cell leads to, and its gate.
+    pub(super) cells: Vec<(Tree, u32)>,
+}
+
+/// Fewer boxes than this have no root.
+const ROOT_BOXES_MIN: usize = 48;
+
+/// A tree with less than one in so many of the boxes joins the last one.
+const TREE_SHARE_MIN: usize = 50;
+
+/// Builds the forest of one entry, whose positions are `first` and the `count` − 1 behind it.
+/// Same boxes, same forest, whatever the number of threads.
+pub fn build(boxes: &Boxes, shape: &Shape, first: u32, count: u32) -> Forest {
+    let all: Vec<u32> = (0..boxes.len() as u32).collect();
+    let region = full_region(boxes);
+    let builder = Builder { boxes, shape };
+    let cells_max = (boxes.len() as f64 * shape.cells_per_rule) as usize;
+    if boxes.len() < ROOT_BOXES_MIN || cells_max < 2 {
+        return Forest::Tree(builder.tree(all, &region, 0, 0));
+    }
+    let scale = Scale::of(first, count);
+    let trees = split(boxes, all, cells_max);
+    let trees = trees.into_iter().map(|(list, index)| tree(&builder, &list, &index, scale)).collect();
+    Forest::Root(RootPlan { scale, trees })
+}
+
+fn full_region(boxes: &Boxes) -> Vec<(u32, u32)> {
+    boxes.axes.iter().map(|a| (0, a.max)).collect()
+}
+
+/// Some bits of an axis: `count` of them below bit `top`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Half {
+    axis: usize,
+    top: u32,
+    count: u32,
+}
+
+impl Half {
+    const NONE: Half = Half { axis: 0, top: 0, count: 0 };
+
+    /// Values of the half within an interval of the axis: first and how many; they wrap around.
+    fn values(&self, interval: (u32, u32)) -> (u32, u32) {
+        let cells = 1u32 << self.count;
+        if self.count == 0 {
+            return (0, 1);
+        }
+        let shift = self.top - self.count;
+        let (lo, hi) = (interval.0 >> shift, interval.1 >> shift);
+        let many = (hi - lo).saturating_add(1).min(cells);
+        (if many == cells { 0 } else { lo & (cells - 1) }, many)
+    }
+
+    /// The bits in a key.
+    fn bits(&self, axes: &[Axis]) -> Bits {
+        if self.count == 0 {
+            return Bits::default();
+        }
+        let axis = axes[self.axis];
+        let low = self.top - self.count;
+        let byte = if axis.is_wide { (low / 8).min(2) } else { 0 };
+        let mask = ((1u32 << self.count) - 1) as u16;
+        Bits { window: axis.offset + byte as u8, shift: (low - 8 * byte) as u8, mask }
+    }
+
+    /// The half can be read from one window.
+    fn fits(&self, axes: &[Axis]) -> bool {
+        u32::from(self.bits(axes).shift) + self.count <= 16
+    }
+
+    /// The region of one value, when the bits are the topmost ones.
+    fn narrow(&self, axes: &[Axis], value: u32, region: &mut (u32, u32)) {
+        let shift = self.top - self.count;
+        if self.count > 0 && self.top == bits_of(&axes[self.axis]) {
+            let last = (((u64::from(value) + 1) << shift) - 1).min(u64::from(axes[self.axis].max));
+            *region = (value << shift, last as u32);
+        }
+    }
+}
+
+/// Bits that values of an axis take.
+fn bits_of(axis: &Axis) -> u32 {
+    32 - axis.max.leading_zeros()
+}
+
+/// The bits that choose a cell.
+type Index = [Half; 2];
+
+/// The boxes of each tree, and its index.
+type Trees = Vec<(Vec<u32>, Index)>;
+
+/// The boxes as lists for trees, the largest first, the widest rules last, each with its index.
+fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Trees {
+    let axes: Vec<Field> = (0..boxes.axes.len()).map(|a| Field::of(boxes, a, &all)).collect();
+    let most = |list: &[u32], but: Option<usize>| {
+        let others = axes.iter().filter(|f| Some(f.axis) != but).map(|f| (f.use_for(boxes, list), f.axis));
+        let best = others.max_by(|x, y| x.0.total_cmp(&y.0).then(y.1.cmp(&x.1)));
+        best.filter(|(bits, _)| *bits > 0.0).map(|(_, axis)| axis)
+    };
+    let enough = |list: &[u32]| list.len() * TREE_SHARE_MIN > all.len();
+    let Some(a) = most(&all, None) else { return vec![(all, [Half::NONE; 2])] };
+    let (in_a, not_a): (Vec<u32>, Vec<u32>) = all.iter().partition(|&&i| axes[a].is_narrow(boxes, i));
+    let Some(b) = most(&not_a, Some(a)).filter(|_| !not_a.is_empty()) else {
+        let index = best_index(boxes, &all, &axes, cells_max).0;
+        return vec![(all, index)];
+    };
+    let (in_b, mut wide): (Vec<u32>, Vec<u32>) =
+        not_a.into_iter().partition(|&i| axes[b].is_narrow(boxes, i));
+    let (in_both, only_a): (Vec<u32>, Vec<u32>) = in_a.iter().partition(|&&i| axes[b].is_narrow(boxes, i));
+    let with_both = merged(&in_both, &in_b);
+    // Rules narrow in both fields go where they cost less.
+    let mut best: Option<(f64, Trees)> = None;
+    for pair in [[in_a, in_b], [only_a, with_both]] {
+        let mut trees = Vec::new();
+        let mut cost = 0.0;
+        let mut rest = Vec::new();
+        for list in pair {
+            if enough(&list) {
+                let (index, price) = best_index(boxes, &list, &axes, cells_max);
+                cost += price * list.len() as f64;
+                trees.push((list, index));
+            } else {
+                cost += 2.0 * list.len() as f64;
+                rest = merged(&rest, &list);
+            }
+        }
+        trees.sort_by_key(|(list, _)| std::cmp::Reverse(list.len()));
+        // What is in no tree yet is a last list without an index.
+        trees.push((rest, [Half::NONE; 2]));
+        if best.as_ref().is_none_or(|(c, _)| cost < *c) {
+            best = Some((cost, trees));
+        }
+    }
+    let Some((_, mut trees)) = best else { return vec![(all, [Half::NONE; 2])] };
+    if let Some((rest, _)) = trees.pop() {
+        wide = merged(&wide, &rest);
+    }
+    if !wide.is_empty() {
+        let (index, _) = best_index(boxes, &wide, &axes, cells_max);
+        trees.push((wide, index));
+    }
+    trees
+}
+
+/// Two rising lists as one.
+fn merged(a: &[u32], b: &[u32]) -> Vec<u32> {
+    let mut all = [a, b].concat();
+    all.sort_unstable();
+    all
+}
+
+/// What is known of an axis as a field to index by.
+struct Field {
+    axis: usize,
+    /// Bits above are the same in every box that is narrow at all.
+    top: u32,
+    /// Largest interval of a narrow box, less one.
+    narrow: u32,
+}
+
+impl Field {
+    fn of(boxes: &Boxes, axis: usize, all: &[u32]) -> Field {
+        let bits = bits_of(&boxes.axes[axis]);
+        let max = boxes.axes[axis].max;
+        let mut differ = 0;
+        let mut first = None;
+        for &i in all {
+            let (lo, hi) = boxes.interval(i, axis);
+            if hi - lo < max / 2 {
+                let first = *first.get_or_insert(lo);
+                differ |= (lo ^ first) | (hi ^ first);
+            }
+        }
+        let top = (32 - differ.leading_zeros()).clamp(1, bits);
+        // One in 4096 of what differs, at least 8 values: 2^20 IPv4 addresses.
+        let narrow = if top > 12 { (1u32 << (top - 12)) - 1 } else { 0 };
+        Field { axis, top, narrow }
+    }
+
+    fn is_narrow(&self, boxes: &Boxes, i: u32) -> bool {
+        let (lo, hi) = boxes.interval(i, self.axis);
+        hi - lo <= self.narrow
+    }
+
+    /// Bits that an index by this field tells a list's boxes apart by: how many of them are
+    /// narrow, times the logarithm of how many different places they have.
+    fn use_for(&self, boxes: &Boxes, list: &[u32]) -> f64 {
+        let stride = list.len().div_ceil(4096).max(1);
+        let narrow = list.iter().step_by(stride).filter(|&&i| self.is_narrow(boxes, i));
+        let mut places: Vec<u32> = narrow.map(|&i| boxes.interval(i, self.axis).0).collect();
+        let count = places.len();
+        places.sort_unstable();
+        places.dedup();
+        count as f64 / list.len().div_ceil(stride).max(1) as f64 * (places.len() as f64).max(1.0).log2()
+    }
+
+    /// `count` bits, the topmost that differ or `down` below them; `None` when there are not so
+    /// many.
+    fn half(&self, count: u32, down: u32) -> Option<Half> {
+        let top = self.top.checked_sub(down)?;
+        (count <= top).then_some(Half { axis: self.axis, top, count })
+    }
+}
+
+/// Boxes looked at when an index is chosen.
+const SAMPLE: usize = 16_384;
+
+/// How far below the topmost bits that differ an index may begin.
+const DOWN: [u32; 4] = [0, 6, 12, 18];
+
+/// An index that costs less than this is good enough: no pairs are tried.
+const GOOD: f64 = 0.25;
+
+/// The index that costs a list least, and its cost a box.
+fn best_index(boxes: &Boxes, list: &[u32], fields: &[Field], cells_max: usize) -> (Index, f64) {
+    let stride = list.len().div_ceil(SAMPLE);
+    let sample: Vec<u32> = list.iter().copied().step_by(stride).collect();
+    let judge = Judge { boxes, sample: &sample, count: list.len() };
+    let bits_max = INDEX_BITS_MAX.min(cells_max.min(4 * list.len()).max(1).ilog2());
+    let mut by_use: Vec<(f64, &Field)> = fields.iter().map(|f| (f.use_for(boxes, &sample), f)).collect();
+    by_use.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.axis.cmp(&y.1.axis)));
+    let used: Vec<&Field> = by_use.iter().filter(|u| u.0 > 0.0).take(3).map(|u| u.1).collect();
+
+    let mut best = judge.best([[Half::NONE; 2]]).unwrap_or(([Half::NONE; 2], f64::INFINITY));
+    // One field; for each remember how far down it is best.
+    let mut downs = Vec::new();
+    for field in &used {
+        let mut here = (0, f64::INFINITY);
+        for down in DOWN {
+            let counts = bits_max.saturating_sub(6).max(1)..=bits_max;
+            let singles = counts.filter_map(|count| Some([field.half(count, down)?, Half::NONE]));
+            if let Some((index, cost)) = judge.best(singles.collect::<Vec<Index>>()) {
+                if cost < here.1 {
+                    here = (down, cost);
+                }
+                if cost < best.1 {
+                    best = (index, cost);
+                }
+            }
+        }
+        downs.push(here.0);
+    }
+    if best.1 < GOOD {
+        return best;
+    }
+    for i in 0..used.len() {
+        for j in i + 1..used.len() {
+            let mut pairs: Vec<Index> = Vec::new();
+            for (down_a, down_b) in [(0, 0), (downs[i], downs[j]), (downs[i], 0), (0, downs[j])] {
+                for total in [bits_max, bits_max.saturating_sub(2)] {
+                    pairs.extend(
+                        (1..total).step_by(2).filter_map(|x| {
+                            Some([used[i].half(x, down_a)?, used[j].half(total - x, down_b)?])
+                        }),
+                    );
+                }
+            }
+            pairs.dedup();
+            if let Some((index, cost)) = judge.best(pairs)
+                && cost < best.1
+            {
+                best = (index, cost);
+            }
+        }
+    }
+    best
+}
+
+/// Judges indices by a sample of the boxes they are for.
+struct Judge<'a> {
+    boxes: &'a Boxes,
+    sample: &'a [u32],
+    /// Boxes that the sample stands for.
+    count: usize,
+}
+
+impl Judge<'_> {
+    /// The first of the cheapest.
+    fn best(&self, candidates: impl IntoIterator<Item = Index>) -> Option<(Index, f64)> {
+        let candidates: Vec<Index> =
+            candidates.into_iter().filter(|index| index.iter().all(|h| h.fits(&self.boxes.axes))).collect();
+        let costs: Vec<f64> = candidates.par_iter().map(|index| self.cost(index)).collect();
+        let best = (0..candidates.len()).min_by(|&x, &y| costs[x].total_cmp(&costs[y]))?;
+        Some((candidates[best], costs[best]))
+    }
+
+    /// Nodes visited below a cell, and half of one for each doubling of the bytes.
+    fn cost(&self, index: &Index) -> f64 {
+        let (boxes, n) = (self.boxes, self.sample.len() as f64);
+        let cells = 1usize << (index[0].count + index[1].count);
+        let mut counts = vec![0u32; cells];
+        let mut copies = 0usize;
+        for &i in self.sample {
+            copies += cells_of(boxes, i, index);
+            if copies > 8 * self.sample.len() + cells {
+                return f64::INFINITY;
+            }
+            each_cell(boxes, i, index, |cell| counts[cell] += 1);
+        }
+        let scale = self.count as f64 / n;
+        let copies = copies as f64;
+        // A cell with one box of the sample has one box, and its share of the others.
+        let full = |c: u32| 1.0 + f64::from(c - 1) * scale;
+        let used = counts.iter().filter(|&&c| c > 0);
+        let visits =
+            used.clone().map(|&c| f64::from(c) * (full(c) / 8.0).max(1.0).log2()).sum::<f64>() / copies;
+        let leaves = used.map(|&c| (f64::from(c) * scale / full(c)).max(1.0)).sum::<f64>();
+        // A leaf takes 20 bytes besides its rules, a rule 16, and bits that are not the topmost
+        // ones have to be compared in the leaf again.
+        let again = index.iter().filter(|h| h.count > 0 && h.top < bits_of(&boxes.axes[h.axis])).count();
+        let bytes = 8.0 * cells as f64 + 20.0 * leaves + (16.0 + 2.0 * again as f64) * copies * scale;
+        visits + (bytes / (18.0 * self.count as f64)).log2() / 2.0
+    }
+}
+
+fn cells_of(boxes: &Boxes, i: u32, index: &Index) -> usize {
+    index.iter().map(|h| h.values(boxes.interval(i, h.axis)).1 as usize).product()
+}
+
+/// Calls `f` with each cell that a box meets.
+#[inline]
+fn each_cell(boxes: &Boxes, i: u32, index: &Index, mut f: impl FnMut(usize)) {
+    let [(first_a, many_a), (first_b, many_b)] = index.map(|h| h.values(boxes.interval(i, h.axis)));
+    let (mask_a, mask_b) = ((1u32 << index[0].count) - 1, (1u32 << index[1].count) - 1);
+    for a in 0..many_a {
+        let row = ((first_a + a) & mask_a) << index[1].count;
+        for b in 0..many_b {
+            f((row | (first_b + b) & mask_b) as usize);
+        }
+    }
+}
+
+/// One tree: its boxes handed out to cells, and what each becomes.
+fn tree(builder: &Builder<'_>, list: &[u32], index: &Index, scale: Scale) -> RootTree {
+    let boxes = builder.boxes;
+    let cells = 1usize << (index[0].count + index[1].count);
+    // A counting sort: where each cell's boxes begin.
+    let mut starts = vec![0u32; cells + 1];
+    for &i in list {
+        each_cell(boxes, i, index, |cell| starts[cell + 1] += 1);
+    }
+    for cell in 0..cells {
+        starts[cell + 1] += starts[cell];
+    }
+    let mut places = starts.clone();
+    let mut sorted = vec![0u32; starts[cells] as usize];
+    for &i in list {
+        each_cell(boxes, i, index, |cell| {
+            sorted[places[cell] as usize] = i;
+            places[cell] += 1;
+        });
+    }
+    drop(places);
+    let region_of = |cell: usize| {
+        let mut region = full_region(boxes);
+        let values = [cell as u32 >> index[1].count, cell as u32 & ((1 << index[1].count) - 1)];
+        for (half, value) in index.iter().zip(values) {
+            if half.count > 0 {
+                half.narrow(&boxes.axes, value, &mut region[half.axis]);
+            }
+        }
+        region
+    };
+    let cell_list = |cell: usize| &sorted[starts[cell] as usize..starts[cell + 1] as usize];
+    let record_index = index.map(|h| h.bits(&boxes.axes));
+    let record = TreeRecord { cells: 0, index: record_index, filter: [Bits::default(); 2] };
+    let cell_of = |key: &hipac_classifier::Key| cell_list(record.cell(key));
+    let filter = Filter::choose(boxes, list, cell_of);
+    let built = (0..cells).into_par_iter().with_min_len(64).map(|cell| {
+        let mut list = cell_list(cell).to_vec();
+        if list.is_empty() {
+            return (Tree::Empty, 0);
+        }
+        let region = region_of(cell);
+        builder.prune(&mut list, &region);
+        let smallest = boxes.position(list[0]);
+        let passes = list.iter().fold(0, |bits, &i| bits | filter.bits_of_box(boxes, i));
+        let gate = scale.scaled(smallest) << 24 | passes & FILTER_ALL;
+        (builder.tree(list, &region, 0, 0), gate)
+    });
+    let cells = built.collect();
+    RootTree { record: TreeRecord { filter: filter.bits(), ..record }, cells }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: Axis = Axis { offset: 0, is_wide: true, max: u32::MAX };
+
+    #[test]
+    fn values_of_a_half_wrap_around() {
+        let half = Half { axis: 0, top: 16, count: 4 };
+        assert_eq!(half.values((0x1234_f000, 0x1235_1fff)), (15, 3));
+        assert_eq!(half.values((0x1234_f000, 0x1235_efff)), (0, 16));
+        assert_eq!(half.values((0, u32::MAX)), (0, 16));
+        assert_eq!(half.values((0x5000, 0x5000)), (5, 1));
+    }
+
+    #[test]
+    fn a_half_reads_its_bits_from_one_window() {
+        let axes = [ADDRESS, Axis { offset: 4, is_wide: false, max: 0xffff }];
+        let key = |address: u32, port: u16| {
+            let mut key = hipac_classifier::Key::ZERO;
+            key.0[..4].copy_from_slice(&address.to_le_bytes());
+            key.0[4..6].copy_from_slice(&port.to_le_bytes());
+            key
+        };
+        for top in 1..=32 {
+            for count in 1..=top.min(16) {
+                let half = Half { axis: 0, top, count };
+                if half.fits(&axes) {
+                    let wanted = (0xdead_beef_u32 >> (top - count)) & ((1u64 << count) - 1) as u32;
+                    assert_eq!(half.bits(&axes).of(&key(0xdead_beef, 0)), wanted, "{half:?}");
+                }
+            }
+        }
+        let half = Half { axis: 1, top: 16, count: 5 };
+        assert_eq!(half.bits(&axes).of(&key(0, 0xabcd)), 0xabcd >> 11);
+    }
+}

@@ -1,0 +1,170 @@
+//! A command line while its words are read: what it has said so far, and whose option a name is.
+
+use std::ops::Range;
+
+use crate::registry::OptionSpec;
+
+use super::core_options::{self, LONG, Letter};
+use super::draft::{Active, Draft, DraftTarget};
+use super::words::Word;
+
+/// What a line asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Command<'l> {
+    pub(super) letter: Letter,
+    pub(super) chain: Option<&'l str>,
+    /// Place of the chain's name, or of the command.
+    pub(super) span: Range<usize>,
+    /// The second word: a rule's number, a policy, a new name.
+    pub(super) argument: Option<(&'l str, Range<usize>)>,
+}
+
+/// Whose option it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Match(usize),
+    Target,
+}
+
+/// What a long name is.
+pub(super) enum Found {
+    Core(Letter),
+    Option(Owner, &'static OptionSpec),
+    Ambiguous(String),
+    Nothing,
+}
+
+/// A line while its words are read.
+pub(super) struct Line<'l> {
+    pub(super) words: &'l [Word<'l>],
+    pub(super) next: usize,
+    pub(super) draft: Draft,
+    pub(super) command: Option<Command<'l>>,
+    /// Owners of options, the newest last.
+    pub(super) owners: Vec<Owner>,
+    /// The unknown extension that takes words which are nobody else's.
+    pub(super) open: Option<Owner>,
+    /// An unfinished `!`.
+    pub(super) bang: Option<Range<usize>>,
+    /// The other family's `-4` or `-6` stood in it.
+    pub(super) skipped: bool,
+    pub(super) protocol_match_added: bool,
+}
+
+impl<'l> Line<'l> {
+    pub(super) fn push_match(&mut self, active: Active) {
+        self.owners.push(Owner::Match(self.draft.matches.len()));
+        self.draft.matches.push(active);
+    }
+
+    pub(super) fn active(&self, owner: Owner) -> Option<&Active> {
+        match (owner, &self.draft.target) {
+            (Owner::Match(i), _) => self.draft.matches.get(i),
+            (Owner::Target, Some(DraftTarget::Extension(active) | DraftTarget::Unknown { active, .. })) => {
+                Some(active)
+            }
+            (Owner::Target, _) => None,
+        }
+    }
+
+    pub(super) fn active_mut(&mut self, owner: Owner) -> Option<&mut Active> {
+        match (owner, &mut self.draft.target) {
+            (Owner::Match(i), _) => self.draft.matches.get_mut(i),
+            (Owner::Target, Some(DraftTarget::Extension(active) | DraftTarget::Unknown { active, .. })) => {
+                Some(active)
+            }
+            (Owner::Target, _) => None,
+        }
+    }
+
+    pub(super) fn push_opaque(&mut self, owner: Owner, text: &str) {
+        if let Some(active) = self.active_mut(owner) {
+            active.words.push(text.into());
+        }
+    }
+
+    /// The option of that name: written out by anybody, else the one that begins with it.
+    pub(super) fn find(&self, name: &str) -> Found {
+        if let Some(letter) = core_options::letter_of(name) {
+            return Found::Core(letter);
+        }
+        let options = || {
+            self.owners
+                .iter()
+                .rev()
+                .filter_map(|o| Some((*o, self.active(*o)?.known_spec()?)))
+                .flat_map(|(owner, spec)| spec.options.iter().map(move |option| (owner, option)))
+        };
+        if let Some((owner, option)) = options().find(|(_, option)| option.is_named(name)) {
+            return Found::Option(owner, option);
+        }
+        if name.is_empty() {
+            return Found::Nothing;
+        }
+        let mut found: Vec<(&'static str, Found)> = Vec::new();
+        for (long, letter) in LONG.iter().filter(|(long, _)| long.starts_with(name)) {
+            let known = found.iter().any(|(_, f)| matches!(f, Found::Core(other) if other == letter));
+            if !known {
+                found.push((long, Found::Core(*letter)));
+            }
+        }
+        for (owner, option) in options() {
+            let names = std::iter::once(option.name).chain(option.aliases.iter().copied());
+            if let Some(long) = names.into_iter().find(|n| n.starts_with(name)) {
+                found.push((long, Found::Option(owner, option)));
+            }
+        }
+        if found.len() > 1 {
+            let names: Vec<String> = found.iter().map(|(long, _)| format!("--{long}")).collect();
+            return Found::Ambiguous(names.join(" or "));
+        }
+        found.pop().map_or(Found::Nothing, |(_, found)| found)
+    }
+
+    /// A word after an option that may have one.
+    pub(super) fn maybe_value(&mut self, attached: Option<&'l str>) -> Option<(&'l str, Range<usize>)> {
+        let words = self.words;
+        if let Some(text) = attached {
+            return Some((text, words[self.next - 1].span.clone()));
+        }
+        let word = words.get(self.next).filter(|w| !w.text.starts_with('-') && w.text != "!")?;
+        self.next += 1;
+        Some((&word.text, word.span.clone()))
+    }
+
+    /// Passes over words that belong to an option which nobody has.
+    pub(super) fn skip_values(&mut self) {
+        while self.words.get(self.next).is_some_and(|w| !w.text.starts_with('-') && w.text != "!") {
+            self.next += 1;
+        }
+    }
+}
+
+/// Whether a word (or the one after a `!`) begins an option of the tool, so that it ends the
+/// words of an unknown extension.
+pub(super) fn begins_core(line: &Line<'_>, word: &Word<'_>) -> bool {
+    let text = if word.text == "!" {
+        match line.words.get(line.next) {
+            Some(next) => &*next.text,
+            // A last `!` is nobody's.
+            None => return true,
+        }
+    } else {
+        &*word.text
+    };
+    if let Some(long) = text.strip_prefix("--") {
+        return core_options::letter_of(long).is_some_and(core_options::is_of_rule);
+    }
+    let mut letters = text.strip_prefix('-').unwrap_or("").chars();
+    match (letters.next(), letters.next()) {
+        (Some(letter), None) => core_options::is_of_rule(letter),
+        _ => false,
+    }
+}
+
+pub(super) fn whole(words: &[Word<'_>]) -> Range<usize> {
+    match (words.first(), words.last()) {
+        (Some(first), Some(last)) => first.span.start..last.span.end,
+        _ => 0..0,
+    }
+}
