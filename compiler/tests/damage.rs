@@ -11,43 +11,22 @@
 //!                       ▶ missed
 //! ```
 //!
-//! Every packet can be asked where rules look at few small fields; for the others what is not
-//! found is counted as quiet. No mutant may panic or run on, audited or not.
+//! Every packet can be asked where rules look at few small fields. No mutant may panic or run on,
+//! audited or not.
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use common::exam::Exam;
 use common::{read, seal};
 use hipac_classifier::image::Section;
 use hipac_classifier::image::format::HEADER_BYTES;
 use hipac_classifier::{CtState, EntryId, Image, L4, NoHost, Packet};
 use hipac_compiler::{Counting, Options, compile};
 use hipac_rules::{Hook, Ruleset, TableKind};
-use hipac_verifier::{Case, Drawer, Evaluation, ImageSubject, Oracle, Script, Subject};
-
-/// Cases with the oracle's answers: asked of every mutant, up to the first that differs.
-struct Exam {
-    cases: Vec<(Case, Evaluation)>,
-}
-
-impl Exam {
-    fn new(oracle: &Oracle<'_>, cases: impl Iterator<Item = Case>) -> Exam {
-        Exam { cases: cases.map(|case| (case, common::answer(oracle, &case))).collect() }
-    }
-
-    fn drawn(oracle: &Oracle<'_>, blocks: u64) -> Exam {
-        let drawer = Drawer::new(oracle, 1);
-        Exam::new(oracle, (0..blocks).flat_map(|b| drawer.block(b)))
-    }
-
-    /// The first case that a subject answers otherwise.
-    fn differing(&self, subject: &dyn Subject) -> Option<&Case> {
-        let differs = |(case, expected): &&(Case, Evaluation)| common::answer(subject, case) != *expected;
-        self.cases.iter().find(differs).map(|(case, _)| case)
-    }
-}
+use hipac_verifier::{Case, ImageSubject, Oracle, Script, packet_text};
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Tally {
@@ -67,9 +46,10 @@ impl Tally {
 struct Experiment<'r> {
     ruleset: &'r Ruleset,
     image: Vec<u8>,
-    drawn: Exam,
+    counting: Counting,
+    drawn: Exam<'r>,
     /// Every packet there is, as far as the rules look.
-    every: Option<Exam>,
+    every: Exam<'r>,
     tallies: BTreeMap<&'static str, Tally>,
 }
 
@@ -79,14 +59,16 @@ impl Experiment<'_> {
         for at in bytes.step_by(2) {
             let old = u16::from_le_bytes([self.image[at], self.image[at + 1]]);
             let mut values: Vec<u16> = vec![old ^ 1, old.wrapping_add(1), old.wrapping_sub(1), 0, u16::MAX];
-            values.extend([4, 8, 13, 15].map(|bit| old ^ 1 << bit));
+            values.extend([4, 13].map(|bit| old ^ 1 << bit));
             values.sort_unstable();
             values.dedup();
             for value in values.into_iter().filter(|&v| v != old) {
                 let mut mutant = self.image.clone();
                 mutant[at..at + 2].copy_from_slice(&value.to_le_bytes());
                 seal::seal(&mut mutant);
-                self.examine(name, &mutant, || format!("{name}: {old:#06x} became {value:#06x} at byte {at}"));
+                self.examine(name, &mutant, || {
+                    format!("{name}: {old:#06x} became {value:#06x} at byte {at}")
+                });
             }
         }
     }
@@ -106,21 +88,20 @@ impl Experiment<'_> {
             tally.refused += 1;
             return;
         };
-        if self.drawn.differing(&subject).is_some() {
+        if self.drawn.first_difference(&subject, self.counting).is_some() {
             tally.caught += 1;
-        } else if let Some(case) = self.every.as_ref().and_then(|every| every.differing(&subject)) {
+        } else if let Some(difference) = self.every.first_difference(&subject, self.counting) {
             tally.missed += 1;
-            println!("missed: {}: {}", what(), hipac_verifier::packet_text::show(&case.packet));
+            println!("missed: {}: {}", what(), packet_text::show(&difference.case.packet));
         } else {
             tally.same += 1;
-            if std::env::var_os("SHOW_SAME").is_some() {
-                println!("same: {}", what());
-            }
         }
     }
 
     fn run_all(&mut self) {
-        self.run("header", 0..HEADER_BYTES + 16 * Section::COUNT);
+        // Without the checksums, which are made right again.
+        self.run("header", 0..24);
+        self.run("header", 32..HEADER_BYTES + 16 * Section::COUNT);
         for section in Section::ALL {
             let bytes = seal::section(&self.image, section);
             // Names end at any byte.
@@ -179,12 +160,12 @@ COMMIT
 
 /// Many rules on one field: nodes as well as leaves.
 fn many_on_ttl() -> String {
-    let rule = |ttl: u32| {
-        let target = ["ACCEPT", "DROP", "REJECT"][ttl as usize % 3];
-        format!("-A FORWARD -p {} -m ttl --ttl-eq {} -j {target}\n", 1 + ttl % 5, ttl * 2)
+    let rule = |i: usize| {
+        let target = ["ACCEPT", "DROP", "REJECT"][i % 3];
+        format!("-A FORWARD -p {} -m ttl --ttl-eq {} -j {target}\n", 1 + i % 5, i * 8)
     };
     let wide = "-A FORWARD -m ttl --ttl-gt 50 -j LOG\n-A FORWARD ! -p 3 -m ttl --ttl-lt 60 -j ACCEPT\n";
-    let rules: String = (0..90).map(rule).collect();
+    let rules: String = (0..30).map(rule).collect();
     format!("*filter\n:FORWARD DROP [0:0]\n{wide}{rules}COMMIT\n")
 }
 
@@ -200,12 +181,17 @@ COMMIT
 ";
 
 fn every_ttl_and_protocol() -> impl Iterator<Item = Case> {
-    (0..=255u8).flat_map(|ttl| (0..=255u8).map(move |protocol| (ttl, protocol))).flat_map(|(ttl, protocol)| {
-        let packet = Packet { ttl, protocol, ..Packet::default() };
-        let scripts: &[Script] =
-            if protocol == 17 { &[Script::AllHold, Script::NoneHolds, Script::Drawn(2), Script::Drawn(3)] } else { &[Script::AllHold] };
-        scripts.iter().map(move |&s| forward(packet, s))
-    })
+    (0..=255u8).flat_map(|ttl| (0..=255u8).map(move |protocol| (ttl, protocol))).flat_map(
+        |(ttl, protocol)| {
+            let packet = Packet { ttl, protocol, ..Packet::default() };
+            let scripts: &[Script] = if protocol == 17 {
+                &[Script::AllHold, Script::NoneHolds, Script::Drawn(2), Script::Drawn(3)]
+            } else {
+                &[Script::AllHold]
+            };
+            scripts.iter().map(move |&s| forward(packet, s))
+        },
+    )
 }
 
 /// Ports 0 and 1 and flags SYN and none stand for all: the rules look at no more of them, and a
@@ -237,10 +223,10 @@ fn check_every(text: &str, cases: impl Iterator<Item = Case>, counting: Counting
     let ruleset = read(text);
     let oracle = Oracle::new(&ruleset).unwrap();
     let memory_bytes_max = memory.unwrap_or(1 << 30);
-    let image = compile(&ruleset, &Options { counting, memory_bytes_max, ..Options::default() }).unwrap().image;
-    let drawn = Exam::drawn(&oracle, 24);
-    let every = Some(Exam::new(&oracle, cases));
-    let mut experiment = Experiment { ruleset: &ruleset, image, drawn, every, tallies: BTreeMap::new() };
+    let image = compile(&ruleset, &Options { counting, memory_bytes_max }).unwrap().image;
+    let (drawn, every) = (Exam::drawn(&oracle, 12_000), Exam::new(&oracle, cases));
+    let tallies = BTreeMap::new();
+    let mut experiment = Experiment { ruleset: &ruleset, image, counting, drawn, every, tallies };
     experiment.run_all();
     let t = experiment.total();
     println!("{t:?}: {} mutants", t.all());

@@ -5,6 +5,7 @@ mod common;
 
 use std::fmt::Write as _;
 
+use common::exam::Exam;
 use common::{agree, agree_at_every_size, bytes_needed, compile_roomy, nasty, read, read_as, subject_of};
 use hipac_bench_data::iptables_gen;
 use hipac_classifier::Packet;
@@ -105,12 +106,18 @@ fn a_rule_may_have_as_many_matches_as_a_byte_counts() {
 
 #[test]
 fn the_size_that_a_refusal_names_is_enough_and_the_least() {
-    for family in [Family::V4, Family::V6] {
-        for rules in [0, 30, 1_000] {
-            let options = iptables_gen::Options::new(family, rules, 11);
-            let ruleset = read(&iptables_gen::generate(&options).unwrap());
-            for counting in [Counting::Exact, Counting::Deciding] {
-                bytes_needed(&ruleset, counting);
+    for (family, rules) in [(Family::V4, 0), (Family::V4, 400), (Family::V6, 30)] {
+        let options = iptables_gen::Options::new(family, rules, 11);
+        let ruleset = read(&iptables_gen::generate(&options).unwrap());
+        for counting in [Counting::Exact, Counting::Deciding] {
+            let at = |memory_bytes_max| compile(&ruleset, &Options { counting, memory_bytes_max });
+            let needed = bytes_needed(&ruleset, counting);
+            assert!(at(needed).unwrap().image.len() <= needed);
+            match at(needed - 1) {
+                Err(CompileError::Memory { needed: again, limit, .. }) => {
+                    assert_eq!((again, limit), (needed, needed - 1));
+                }
+                other => panic!("the size named is not the least: {:?}", other.map(|c| c.cost)),
             }
         }
     }
@@ -197,19 +204,21 @@ fn a_chain_reached_from_a_thousand_places_stays_within_the_bound() {
     for (length, body) in [1, 4, 5, 60].into_iter().flat_map(|l| bodies.map(|b| (l, b))) {
         let mut text = String::from(":shared - [0:0]\n");
         (0..1_000).for_each(|i| {
-            let _ = write!(text, "-A FORWARD -s 10.0.{}.{} -j shared\n", i / 250, i % 250);
+            let _ = writeln!(text, "-A FORWARD -s 10.0.{}.{} -j shared", i / 250, i % 250);
         });
         (0..length).for_each(|_| {
             let _ = write!(text, "-A shared {body}");
         });
         let ruleset = filter(&text);
         check_bounded(&ruleset);
-        agree(&ruleset, compile_roomy(&ruleset, Counting::Exact).image, 500);
+        let oracle = Oracle::new(&ruleset).unwrap();
+        let image = compile_roomy(&ruleset, Counting::Exact).image;
+        agree(&Exam::drawn(&oracle, 500), &ruleset, image, Counting::Exact);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(common::cases(400))]
     #[test]
     fn nasty_rulesets_stay_within_the_bound(nasty in nasty::nasty()) {
         check_bounded(&read_as(&nasty.text(), Some(nasty.family)));
@@ -222,9 +231,9 @@ fn chains_that_call_each_other_exponentially_are_given_up_by_both_and_hang_neith
     for body in ["-j", "-p tcp -m limit --limit 1/s -j"] {
         let mut text = String::from("-A FORWARD -j c0\n");
         for i in 0..DEPTH {
-            let _ = write!(text, ":c{i} - [0:0]\n");
+            let _ = writeln!(text, ":c{i} - [0:0]");
             (0..2).for_each(|_| {
-                let _ = write!(text, "-A c{i} {body} c{}\n", i + 1);
+                let _ = writeln!(text, "-A c{i} {body} c{}", i + 1);
             });
         }
         let _ = write!(text, ":c{DEPTH} - [0:0]\n-A c{DEPTH} -j LOG\n");
