@@ -5,6 +5,7 @@ mod common;
 
 use std::fmt::Write as _;
 
+use common::exam::Exam;
 use common::{agree, agree_at_every_size, bytes_needed, compile_roomy, nasty, read, read_as, subject_of};
 use hipac_bench_data::iptables_gen;
 use hipac_classifier::Packet;
@@ -105,12 +106,18 @@ fn a_rule_may_have_as_many_matches_as_a_byte_counts() {
 
 #[test]
 fn the_size_that_a_refusal_names_is_enough_and_the_least() {
-    for family in [Family::V4, Family::V6] {
-        for rules in [0, 30, 1_000] {
-            let options = iptables_gen::Options::new(family, rules, 11);
-            let ruleset = read(&iptables_gen::generate(&options).unwrap());
-            for counting in [Counting::Exact, Counting::Deciding] {
-                bytes_needed(&ruleset, counting);
+    for (family, rules) in [(Family::V4, 0), (Family::V4, 400), (Family::V6, 30)] {
+        let options = iptables_gen::Options::new(family, rules, 11);
+        let ruleset = read(&iptables_gen::generate(&options).unwrap());
+        for counting in [Counting::Exact, Counting::Deciding] {
+            let at = |memory_bytes_max| compile(&ruleset, &Options { counting, memory_bytes_max });
+            let needed = bytes_needed(&ruleset, counting);
+            assert!(at(needed).unwrap().image.len() <= needed);
+            match at(needed - 1) {
+                Err(CompileError::Memory { needed: again, limit, .. }) => {
+                    assert_eq!((again, limit), (needed, needed - 1));
+                }
+                other => panic!("the size named is not the least: {:?}", other.map(|c| c.cost)),
             }
         }
     }
@@ -204,12 +211,14 @@ fn a_chain_reached_from_a_thousand_places_stays_within_the_bound() {
         });
         let ruleset = filter(&text);
         check_bounded(&ruleset);
-        agree(&ruleset, compile_roomy(&ruleset, Counting::Exact).image, 500);
+        let oracle = Oracle::new(&ruleset).unwrap();
+        let image = compile_roomy(&ruleset, Counting::Exact).image;
+        agree(&Exam::drawn(&oracle, 500), &ruleset, image, Counting::Exact);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(common::cases(400))]
     #[test]
     fn nasty_rulesets_stay_within_the_bound(nasty in nasty::nasty()) {
         check_bounded(&read_as(&nasty.text(), Some(nasty.family)));

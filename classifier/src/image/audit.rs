@@ -4,8 +4,8 @@ use super::audit_forest::ForestAudit;
 use super::format::{self, EntryRecord, Flat, Section};
 use super::{EntryId, Image};
 use crate::forest::{ARENA_SLACK, Ref, u32_at};
-use crate::key::KEY_BYTES_MAX;
-use crate::program::{Op, Reader};
+use crate::key::{KEY_BYTES_MAX, SLOT_BYTES};
+use crate::program::{Op, Reader, encode};
 
 /// What is wrong with an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +102,7 @@ impl<B: AsRef<[u8]>> Image<B> {
     }
 
     fn audit_keys(&self) -> Result<(), AuditError> {
-        let records = self.section(Section::Slots).len() / 4;
+        let records = self.section(Section::Slots).len() / SLOT_BYTES;
         let tables = self.section(Section::Recodes).len() / 256;
         let mut used = [false; KEY_BYTES_MAX];
         let mut count = 0;
@@ -119,7 +119,9 @@ impl<B: AsRef<[u8]>> Image<B> {
                 );
             }
         }
-        ensure!(count == records, "a key slot makes no sense");
+        let makes_sense = |record: &[u8]| record[3] == 0;
+        let mut slots = self.section(Section::Slots).chunks_exact(SLOT_BYTES);
+        ensure!(count == records && slots.all(makes_sense), "a key slot makes no sense");
         let ranks = self.key_maker().ranks();
         ensure!(
             (1..ranks.count()).all(|i| ranks.bound(i - 1) < ranks.bound(i)),
@@ -130,7 +132,9 @@ impl<B: AsRef<[u8]>> Image<B> {
 
     fn audit_names(&self) -> Result<(), AuditError> {
         let names = |index: u32| self.name_checked(index).is_some();
-        for (id, entry, _) in self.entries() {
+        let records = self.section(Section::Entries).chunks_exact(Section::Entries.record_bytes());
+        for ((id, entry, _), record) in self.entries().zip(records) {
+            ensure!(entry.encode() == *record, "entry {} has bytes that say nothing", id.0);
             ensure!(names(entry.name), "entry {} has no name", id.0);
             let verdicts = self.section(Section::Verdicts).len() / 4;
             ensure!(usize::from(entry.default_verdict) < verdicts, "entry {} has no default verdict", id.0);
@@ -162,6 +166,8 @@ impl<B: AsRef<[u8]>> Image<B> {
                     continue;
                 };
                 ensure!((origin.0 as usize) < origins, "position {position} comes from no rule");
+                let word = u32_at(self.section(Section::Flats), position as usize * 8);
+                ensure!(flat.encode() == word, "position {position} has bits that say nothing");
                 match flat {
                     Flat::Verdict(id) => self.audit_verdict(id, position)?,
                     Flat::Program(at) => self.audit_program(at, position, &entry)?,
@@ -180,14 +186,23 @@ impl<B: AsRef<[u8]>> Image<B> {
     }
 
     fn audit_program(&self, at: u32, position: u32, entry: &EntryRecord) -> Result<(), AuditError> {
-        let mut reader = Reader::new(self.section(Section::Programs), at as usize);
+        let programs = self.section(Section::Programs);
+        let mut reader = Reader::new(programs, at as usize);
         let mut has_effect = false;
+        let mut words = Vec::new();
         loop {
             let Some(op) = reader.op() else {
                 ensure!(false, "the program of position {position} breaks off");
                 continue;
             };
             ensure!(!has_effect || op.is_end(), "position {position} goes on after its effect");
+            words.clear();
+            encode(&op, &mut words);
+            let stored = programs[..reader.position() * 4].rchunks_exact(4).map(|word| u32_at(word, 0));
+            ensure!(
+                words.iter().rev().copied().eq(stored.take(words.len())),
+                "the program of position {position} has bits that say nothing"
+            );
             let inside = |to: u32| position < to && to <= entry.first + entry.count;
             match op {
                 Op::Effect(_) => has_effect = true,
