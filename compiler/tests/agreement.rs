@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{agree_at_every_size, nasty, read, read_as};
+use common::{agree_at_every_size, read, read_as};
 use hipac_bench_data::hostile::Hostile;
 use hipac_bench_data::{FilterFamily, classbench_gen, iptables_gen, ruleset_of};
 use hipac_compiler::{Counting, Options, compile};
@@ -16,13 +16,13 @@ use proptest::prelude::*;
 proptest! {
     #![proptest_config(common::cases(400))]
     #[test]
-    fn small_nasty_rulesets_mean_what_they_say(nasty in nasty::nasty()) {
-        agree_at_every_size(&read_as(&nasty.text(), Some(nasty.family)), 512);
+    fn small_nasty_rulesets_mean_what_they_say(nasty in common::any_nasty()) {
+        agree_at_every_size(&read_as(&nasty.text, Some(nasty.family)), 512);
     }
 
     #[test]
-    fn the_same_rules_and_options_give_the_same_bytes(nasty in nasty::nasty()) {
-        let ruleset = read_as(&nasty.text(), Some(nasty.family));
+    fn the_same_rules_and_options_give_the_same_bytes(nasty in common::any_nasty()) {
+        let ruleset = read_as(&nasty.text, Some(nasty.family));
         for counting in [Counting::Exact, Counting::Deciding] {
             let options = Options { counting, ..Options::default() };
             let (one, other) = (compile(&ruleset, &options).unwrap(), compile(&ruleset, &options).unwrap());

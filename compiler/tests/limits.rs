@@ -6,7 +6,7 @@ mod common;
 use std::fmt::Write as _;
 
 use common::exam::Exam;
-use common::{agree, agree_at_every_size, bytes_needed, compile_roomy, nasty, read, read_as, subject_of};
+use common::{agree, agree_at_every_size, bytes_needed, compile_roomy, read, read_as, subject_of};
 use hipac_bench_data::iptables_gen;
 use hipac_classifier::Packet;
 use hipac_compiler::{CompileError, Counting, Options, compile};
@@ -220,8 +220,8 @@ fn a_chain_reached_from_a_thousand_places_stays_within_the_bound() {
 proptest! {
     #![proptest_config(common::cases(400))]
     #[test]
-    fn nasty_rulesets_stay_within_the_bound(nasty in nasty::nasty()) {
-        check_bounded(&read_as(&nasty.text(), Some(nasty.family)));
+    fn nasty_rulesets_stay_within_the_bound(nasty in common::any_nasty()) {
+        check_bounded(&read_as(&nasty.text, Some(nasty.family)));
     }
 }
 

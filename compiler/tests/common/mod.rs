@@ -12,11 +12,17 @@ use hipac_classifier::Image;
 use hipac_compiler::{CompileError, Compiled, Counting, Options, compile};
 use hipac_rules::{Family, ParseOptions, Ruleset, parse};
 use hipac_verifier::{Evaluation, ImageSubject, Oracle};
-use proptest::test_runner::Config as ProptestConfig;
+use nasty::{Nasty, nasty};
+use proptest::prelude::{ProptestConfig, Strategy, any};
 
 /// So many cases. A failing one prints its rules: they become a test of their own.
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Any small nasty ruleset.
+pub(crate) fn any_nasty() -> impl Strategy<Value = Nasty> {
+    proptest::collection::vec(any::<u8>(), 0..500).prop_map(|choices| nasty(&choices))
 }
 
 /// The ruleset of a text that must have no error.

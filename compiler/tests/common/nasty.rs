@@ -2,80 +2,57 @@
 //!
 //! Values come from small pools, so that rules overlap, shadow each other and meet on bounds.
 //! A chain leads only to chains behind it, so there are no loops.
+//!
+//! A list of bytes makes all choices, and 0 chooses what is least: so property tests shrink what
+//! fails, and fuzzing mutates it, without knowing the grammar.
 
 use std::fmt;
+use std::ops::Range;
 
 use hipac_rules::{Family, TableKind};
-use proptest::prelude::*;
-use proptest::sample::select;
 
-/// A ruleset in pieces: a failing one shrinks to few rules with few matches.
+/// A ruleset as `iptables-save` would print it.
 #[derive(Clone)]
 pub(crate) struct Nasty {
     pub(crate) family: Family,
-    tables: Vec<NastyTable>,
-}
-
-#[derive(Debug, Clone)]
-struct NastyTable {
-    kind: TableKind,
-    is_drop: bool,
-    /// The built-in chain first.
-    chains: Vec<Vec<NastyRule>>,
-}
-
-#[derive(Debug, Clone)]
-struct NastyRule {
-    words: Vec<&'static str>,
-    target: NastyTarget,
-}
-
-#[derive(Debug, Clone)]
-enum NastyTarget {
-    Words(&'static str),
-    /// `-j` or `-g` to one of the chains behind this one; none when it is the last.
-    Chain(&'static str, prop::sample::Index),
-}
-
-impl Nasty {
-    /// As `iptables-save` would print it.
-    pub(crate) fn text(&self) -> String {
-        let mut out = match self.family {
-            Family::V4 => String::from("# iptables-save\n"),
-            Family::V6 => String::from("# ip6tables-save\n"),
-        };
-        for table in &self.tables {
-            let built_in = if table.kind == TableKind::Raw { "PREROUTING" } else { "FORWARD" };
-            let policy = if table.is_drop { "DROP" } else { "ACCEPT" };
-            out += &format!("*{}\n:{built_in} {policy} [0:0]\n", table.kind.name());
-            (1..table.chains.len()).for_each(|i| out += &format!(":u{i} - [0:0]\n"));
-            for (i, chain) in table.chains.iter().enumerate() {
-                let name = if i == 0 { built_in.to_owned() } else { format!("u{i}") };
-                for rule in chain {
-                    out += &format!("-A {name}");
-                    rule.words.iter().filter(|w| !w.is_empty()).for_each(|w| out += &format!(" {w}"));
-                    match &rule.target {
-                        NastyTarget::Words("") => {}
-                        NastyTarget::Words(words) => out += &format!(" {words}"),
-                        NastyTarget::Chain(how, which) => {
-                            let behind = table.chains.len() - 1 - i;
-                            if behind > 0 {
-                                out += &format!(" {how} u{}", i + 1 + which.index(behind));
-                            }
-                        }
-                    }
-                    out.push('\n');
-                }
-            }
-            out += "COMMIT\n";
-        }
-        out
-    }
+    pub(crate) text: String,
 }
 
 impl fmt::Debug for Nasty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text())
+        f.write_str(&self.text)
+    }
+}
+
+/// The ruleset that these bytes choose. Behind the last, zeros follow.
+pub(crate) fn nasty(choices: &[u8]) -> Nasty {
+    let mut choices = Choices(choices.iter());
+    let family = choices.pick(&[Family::V4, Family::V6]);
+    let mut text = match family {
+        Family::V4 => String::from("# iptables-save\n"),
+        Family::V6 => String::from("# ip6tables-save\n"),
+    };
+    for &kind in choices.pick(TABLES) {
+        table(kind, family, &mut choices, &mut text);
+    }
+    Nasty { family, text }
+}
+
+/// Bytes that choose.
+struct Choices<'a>(std::slice::Iter<'a, u8>);
+
+impl Choices<'_> {
+    fn below(&mut self, end: usize) -> usize {
+        self.0.next().map_or(0, |&byte| usize::from(byte) % end)
+    }
+
+    fn pick<T: Copy>(&mut self, pool: &[T]) -> T {
+        pool[self.below(pool.len())]
+    }
+
+    /// One of the pool in a third of all cases, else nothing.
+    fn maybe(&mut self, pool: &[&'static str]) -> &'static str {
+        if self.below(3) == 2 { self.pick(pool) } else { "" }
     }
 }
 
@@ -87,53 +64,51 @@ const TABLES: &[&[TableKind]] = &[
     &[TableKind::Raw, TableKind::Mangle, TableKind::Filter],
 ];
 
-/// Any nasty ruleset.
-pub(crate) fn nasty() -> impl Strategy<Value = Nasty> {
-    select(&[Family::V4, Family::V6][..]).prop_flat_map(|family| {
-        let kinds = select(TABLES);
-        let tables =
-            kinds.prop_flat_map(move |kinds| kinds.iter().map(|&k| table(k, family)).collect::<Vec<_>>());
-        tables.prop_map(move |tables| Nasty { family, tables })
-    })
+fn table(kind: TableKind, family: Family, choices: &mut Choices<'_>, text: &mut String) {
+    let built_in = if kind == TableKind::Raw { "PREROUTING" } else { "FORWARD" };
+    let policy = choices.pick(&["ACCEPT", "DROP"]);
+    *text += &format!("*{}\n:{built_in} {policy} [0:0]\n", kind.name());
+    let chains = 1 + choices.below(5);
+    (1..chains).for_each(|i| *text += &format!(":u{i} - [0:0]\n"));
+    for chain in 0..chains {
+        for _ in 0..choices.below(8) {
+            *text += &match chain {
+                0 => format!("-A {built_in}"),
+                user => format!("-A u{user}"),
+            };
+            for word in rule(kind, family, choices) {
+                *text += &format!(" {word}");
+            }
+            *text += &target(kind, family, chain + 1..chains, choices);
+            text.push('\n');
+        }
+    }
+    *text += "COMMIT\n";
 }
 
-fn table(kind: TableKind, family: Family) -> BoxedStrategy<NastyTable> {
-    let chain = prop::collection::vec(rule(kind, family), 0..8);
-    (any::<bool>(), prop::collection::vec(chain, 1..6))
-        .prop_map(move |(is_drop, chains)| NastyTable { kind, is_drop, chains })
-        .boxed()
-}
-
-fn rule(kind: TableKind, family: Family) -> BoxedStrategy<NastyRule> {
-    let protocol = select(protocols(family));
-    (ip_part(kind, family), protocol, target(kind, family))
-        .prop_flat_map(move |(ip, (protocol, own), target)| {
-            let general = select(general(family));
-            let m = if own.is_empty() { general.boxed() } else { prop_oneof![select(own), general].boxed() };
-            let matches = prop_oneof![
-                2 => Just(vec![]),
-                4 => prop::collection::vec(m.clone(), 1..=1),
-                3 => prop::collection::vec(m, 2..=4),
-            ];
-            (Just(ip), Just(protocol), matches, Just(target)).prop_map(|(ip, protocol, matches, target)| {
-                let words = ip.into_iter().chain([protocol]).chain(matches).collect();
-                NastyRule { words, target }
-            })
-        })
-        .boxed()
+/// A rule without its target.
+fn rule(kind: TableKind, family: Family, choices: &mut Choices<'_>) -> Vec<&'static str> {
+    let mut words = ip_part(kind, family, choices).to_vec();
+    let (protocol, own) = choices.pick(&protocols(family));
+    words.push(protocol);
+    let general = general(family);
+    for _ in 0..choices.pick(&[0, 1, 1, 2, 1, 3, 4, 0]) {
+        let is_own = !own.is_empty() && choices.below(2) == 0;
+        words.push(choices.pick(if is_own { own } else { &general }));
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// Addresses, interfaces, fragments: each in a third of the rules.
-fn ip_part(kind: TableKind, family: Family) -> impl Strategy<Value = Vec<&'static str>> {
-    let pool = |pool: &'static [&'static str]| prop_oneof![2 => Just(""), 1 => select(pool)];
+fn ip_part(kind: TableKind, family: Family, choices: &mut Choices<'_>) -> [&'static str; 5] {
     let (sources, destinations) = match family {
         Family::V4 => (V4_SOURCES, V4_DESTINATIONS),
         Family::V6 => (V6_SOURCES, V6_DESTINATIONS),
     };
     let out = if kind == TableKind::Raw { &[""][..] } else { OUT_INTERFACES };
     let fragment = if family == Family::V4 { &["-f", "! -f"][..] } else { &[""] };
-    [pool(sources), pool(destinations), pool(IN_INTERFACES), pool(out), pool(fragment)]
-        .prop_map(|parts| parts.to_vec())
+    [sources, destinations, IN_INTERFACES, out, fragment].map(|pool| choices.maybe(pool))
 }
 
 const V4_SOURCES: &[&str] = &[
@@ -286,8 +261,9 @@ const GENERAL: &[&str] = &[
     "-m nosuchmatch --of-mine 3",
 ];
 
-fn target(kind: TableKind, family: Family) -> impl Strategy<Value = NastyTarget> {
-    let acts: &'static [&'static str] = match (kind, family) {
+/// ` -j …`; `behind`: numbers of the chains that it may lead to.
+fn target(kind: TableKind, family: Family, behind: Range<usize>, choices: &mut Choices<'_>) -> String {
+    let acts: &[&str] = match (kind, family) {
         (TableKind::Raw, _) => &["-j CT --notrack", "-j MARK --set-xmark 0x1/0x3"],
         (TableKind::Mangle, Family::V4) => {
             &[MARK, OR, XOR, SAVE, RESTORE, CONNMARK, TOS, "-j TTL --ttl-inc 1", "-j TTL --ttl-set 1"]
@@ -295,17 +271,20 @@ fn target(kind: TableKind, family: Family) -> impl Strategy<Value = NastyTarget>
         (TableKind::Mangle, Family::V6) => &[MARK, OR, XOR, SAVE, RESTORE, CONNMARK, TOS, "-j HL --hl-dec 1"],
         _ => &[MARK, XOR, SAVE, RESTORE],
     };
-    let ends: &'static [&'static str] = match kind {
+    let ends: &[&str] = match kind {
         TableKind::Filter => &["-j ACCEPT", "-j DROP", "-j REJECT"],
         _ => &["-j ACCEPT", "-j DROP"],
     };
-    prop_oneof![
-        4 => select(ends).prop_map(NastyTarget::Words),
-        2 => select(acts).prop_map(NastyTarget::Words),
-        2 => select(&["-j RETURN", "-j LOG", ""][..]).prop_map(NastyTarget::Words),
-        4 => (select(&["-j", "-j", "-g"][..]), any::<prop::sample::Index>())
-            .prop_map(|(how, which)| NastyTarget::Chain(how, which)),
-    ]
+    match choices.below(12) {
+        0..4 => format!(" {}", choices.pick(ends)),
+        4..6 => format!(" {}", choices.pick(acts)),
+        6..8 => choices.pick(&["", " -j RETURN", " -j LOG"]).to_owned(),
+        _ if behind.is_empty() => String::new(),
+        _ => {
+            let how = choices.pick(&["-j", "-j", "-g"]);
+            format!(" {how} u{}", behind.start + choices.below(behind.len()))
+        }
+    }
 }
 
 const MARK: &str = "-j MARK --set-xmark 0x1/0xffffffff";
