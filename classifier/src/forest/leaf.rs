@@ -13,8 +13,7 @@
 //! which all rules have the same range is a *guard*, one lane; one in which every range is a
 //! single value stores no upper ends. Lane `g + c·n + i` is rule `i` in column `c`, so the
 //! rules that hold are the AND of the lane mask shifted by multiples of n. Nothing is padded:
-//! kernels load past the end and mask. The layout is that of the blueprint's prototypes, with
-//! the pattern of lanes computed from n and g alone.
+//! kernels load past the end and mask; the column of a lane follows from n and g alone.
 
 use super::{ARENA_SLACK, UNIT, u16_at, u32_at};
 use crate::key::Key;

@@ -18,8 +18,7 @@
 //! this key: 8 bits are the smallest position in the cell (less `first`, over 2^`shift`),
 //! compared with the best match so far; 24 bits are a filter: five bits of the key, again from
 //! two windows, folded to 24 values. A value's bit is set when some rule of the cell may hold a
-//! key with it. A bit too many is slow, a bit too few is wrong. The idea and its gain (1.03 trees
-//! entered a lookup instead of 1.76) are the blueprint's.
+//! key with it. A bit too many is slow, a bit too few is wrong.
 
 use super::{Ref, u32_at};
 use crate::key::Key;
