@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod answers;
+
 /// Compiles iptables rulesets into one search structure, classifies packets with it, and shows
 /// that it means what the rules say. Needs no kernel and no root.
 #[derive(Debug, Parser)]
@@ -107,6 +109,15 @@ pub(crate) enum Command {
         seed: u64,
         #[command(flatten)]
         build: Build,
+    },
+    /// Show the way of packets through tables and chains: each rule tried, which test failed and on
+    /// what value, effects, the verdict.
+    #[command(after_help = answers::TRACE_HELP)]
+    Trace {
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        trace: answers::TraceOptions,
     },
     /// Measure what lookups and builds cost, on traffic drawn from the rules or on a trace.
     #[command(after_help = BENCH_HELP)]

@@ -9,6 +9,7 @@ mod mapped;
 mod measure;
 mod output;
 mod packets;
+mod pcap;
 mod progress;
 mod traffic;
 

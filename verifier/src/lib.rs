@@ -50,6 +50,8 @@
 
 pub mod agree;
 pub mod draw;
+pub mod explain;
+pub mod field_text;
 pub mod fields;
 pub mod image_subject;
 pub mod oracle;

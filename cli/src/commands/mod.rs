@@ -7,6 +7,7 @@ mod compile;
 mod demo;
 mod fmt;
 mod plan;
+mod trace;
 mod verify;
 
 use crate::args::{Args, Command};
@@ -35,6 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             let plan = verify::Plan { packets: *packets, seed: *seed, options: build.options() };
             verify::run(rules, image.as_deref(), &plan, format)
         }
+        Command::Trace { rules, trace } => trace::run(rules, trace, format),
         Command::Bench { rules, place, trace, drawn, packets, threads, build } => {
             let plan = bench::Plan {
                 place,

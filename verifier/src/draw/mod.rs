@@ -39,7 +39,6 @@ use crate::Oracle;
 use crate::fields::{self, INTERFACES, NUMBERS};
 use crate::outcomes::Script;
 use bounds::Bounds;
-#[cfg(test)]
 pub(crate) use path::ip_tests;
 use path::{Paths, satisfy};
 use random::Random;

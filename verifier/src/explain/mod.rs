@@ -1,0 +1,12 @@
+//! Why a packet ends as it does, and what would have to differ.
+//!
+//! - [`trace`](trace()) walks the chains like the oracle, and keeps for each rule *why*: the first test that
+//!   failed and the value it failed on, or what the rule did.
+//! - [`Way`] strings chains of several tables together in the order in which a packet meets them.
+
+pub mod kernel;
+pub mod trace;
+pub mod way;
+
+pub use trace::{Does, Step, Trace, trace};
+pub use way::Way;
