@@ -119,6 +119,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         trace: answers::TraceOptions,
     },
+    /// Show the packets that two rulesets treat differently, exactly, or prove that there are none.
+    #[command(after_help = answers::DIFF_HELP)]
+    Diff {
+        #[command(flatten)]
+        options: answers::DiffOptions,
+    },
     /// Measure what lookups and builds cost, on traffic drawn from the rules or on a trace.
     #[command(after_help = BENCH_HELP)]
     Bench {

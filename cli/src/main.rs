@@ -11,6 +11,7 @@ mod output;
 mod packets;
 mod pcap;
 mod progress;
+mod sarif;
 mod traffic;
 
 use std::process::ExitCode;

@@ -49,6 +49,7 @@
 //! can be on both sides. It does no I/O.
 
 pub mod agree;
+pub mod diff;
 pub mod draw;
 pub mod explain;
 pub mod field_text;
@@ -57,11 +58,14 @@ pub mod image_subject;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;
+mod partition;
 pub mod rule_id;
 mod shrink;
+mod space;
 pub mod subject;
 #[cfg(test)]
 mod testing;
+mod unfold;
 
 pub use agree::{Compared, Mismatch, Options, Progress, Report, check};
 pub use draw::{Case, Drawer};

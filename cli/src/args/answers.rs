@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as Group, ValueEnum};
 
-use super::Assume;
+use super::{Assume, InputFormat};
 
 pub(crate) const TRACE_HELP: &str = "\
 Example:
@@ -55,4 +55,52 @@ pub(crate) enum WayName {
     Input,
     /// From this host.
     Output,
+}
+
+pub(crate) const DIFF_HELP: &str = "\
+Treated differently means: another verdict or target option, other targets on the way (LOG, MARK, …), \
+or another order in which counting matches (limit, recent, …) are asked; --verdicts compares verdicts \
+only. Files that treat every packet alike are proved to: the answer is no sample.
+
+Exit code 0 says so; 1: there are differences; 2: also when work was left undecided.";
+
+/// What is compared.
+#[derive(Debug, Group)]
+pub(crate) struct DiffOptions {
+    /// The ruleset as it was.
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The ruleset as it will be.
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// The rules are for IPv4 [default: what the text shows].
+    #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// The rules are for IPv6.
+    #[arg(short = '6', long = "ipv6")]
+    pub(crate) ipv6: bool,
+    /// The language of both: iptables-save's, or ClassBench filters.
+    #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = InputFormat::Iptables)]
+    pub(crate) input_format: InputFormat,
+    /// Compare this chain only, as in filter/FORWARD [default: every built-in chain].
+    #[arg(long, value_name = "TABLE/CHAIN")]
+    pub(crate) entry: Option<String>,
+    /// Compare it with this chain of NEW.
+    #[arg(long, value_name = "TABLE/CHAIN", requires = "entry")]
+    pub(crate) with: Option<String>,
+    /// Compare verdicts only.
+    #[arg(long)]
+    pub(crate) verdicts: bool,
+    /// Differences that are printed.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) max: usize,
+    /// Steps looked at, in millions, before the rest is left undecided.
+    #[arg(long, value_name = "MILLIONS", default_value_t = 4000)]
+    pub(crate) work: u64,
+    /// Print Markdown, for a review comment.
+    #[arg(long, conflicts_with = "sarif")]
+    pub(crate) markdown: bool,
+    /// Print SARIF.
+    #[arg(long)]
+    pub(crate) sarif: bool,
 }

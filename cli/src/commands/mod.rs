@@ -5,6 +5,7 @@ mod check;
 mod classify;
 mod compile;
 mod demo;
+mod diff;
 mod fmt;
 mod plan;
 mod trace;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             verify::run(rules, image.as_deref(), &plan, format)
         }
         Command::Trace { rules, trace } => trace::run(rules, trace, format),
+        Command::Diff { options } => diff::run(options, format),
         Command::Bench { rules, place, trace, drawn, packets, threads, build } => {
             let plan = bench::Plan {
                 place,
