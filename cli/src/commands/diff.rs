@@ -127,6 +127,17 @@ fn line(rule: hipac_verifier::RuleId, ruleset: &Ruleset) -> u32 {
     rule.of(ruleset).map_or(0, |r| r.line)
 }
 
+/// The first lines of some rules, and that there are more.
+fn lines(rules: &[hipac_verifier::RuleId], ruleset: &Ruleset) -> String {
+    const SHOWN: usize = 6;
+    let mut words: Vec<String> =
+        rules.iter().take(SHOWN).map(|&rule| line(rule, ruleset).to_string()).collect();
+    if rules.len() > SHOWN {
+        words.push("…".to_owned());
+    }
+    words.join(",")
+}
+
 impl Sides<'_> {
     fn change(&self, d: &Difference) -> String {
         let old = treated(&d.old, "old", &self.old.ruleset);
@@ -142,6 +153,11 @@ impl Sides<'_> {
                 writeln!(out, "  {} {}", d.words, self.change(d))?;
                 for condition in &d.conditions {
                     writeln!(out, "      where {condition}")?;
+                }
+                if !d.except.is_empty() {
+                    let rules = counted(d.except.len(), "rule");
+                    let lines = lines(&d.except, &self.old.ruleset);
+                    writeln!(out, "      except what {rules} before decide as ever (old:{lines})")?;
                 }
                 let packet = packet_text::show(&d.packet).to_string();
                 let doubt = if d.is_confirmed { "" } else { " (not confirmed by the linear walk)" };
@@ -187,9 +203,14 @@ impl Sides<'_> {
                 let old = treated(&d.old, "old", &self.old.ruleset);
                 let new = treated(&d.new, "new", &self.new.ruleset);
                 let where_ = d.conditions.iter().map(|c| format!("<br>where {c}")).collect::<String>();
+                let except = match d.except.len() {
+                    0 => String::new(),
+                    count => format!("<br>except what {} before decide as ever", counted(count, "rule")),
+                };
                 // A bar would end the cell.
                 let cell = |text: &str| text.replace('|', "\\|");
-                writeln!(out, "| {}{} | {} | {} |", cell(&d.words), cell(&where_), cell(&old), cell(&new))?;
+                let packets = cell(&(d.words.clone() + &where_)) + &except;
+                writeln!(out, "| {packets} | {} | {} |", cell(&old), cell(&new))?;
             }
             if place.differences.len() > max {
                 writeln!(out, "\n… and {} more.", grouped(place.differences.len() - max))?;
@@ -237,6 +258,7 @@ impl Sides<'_> {
             packets: &d.words,
             packets_log2: (d.bits.max(0.0) * 10.0).round() / 10.0,
             conditions: &d.conditions,
+            except_old_lines: d.except.iter().map(|&rule| line(rule, &self.old.ruleset)).collect(),
             old: TreatmentJson::of(&d.old, &self.old.ruleset),
             new: TreatmentJson::of(&d.new, &self.new.ruleset),
             witness: packet_text::show(&d.packet).to_string(),
@@ -266,6 +288,8 @@ struct DifferenceJson<'a> {
     packets: &'a str,
     packets_log2: f64,
     conditions: &'a [String],
+    /// Lines of rules before that decide alike in both: their packets are no part of the difference.
+    except_old_lines: Vec<u32>,
     old: TreatmentJson<'a>,
     new: TreatmentJson<'a>,
     witness: String,

@@ -34,8 +34,8 @@ use hipac_classifier::Packet;
 use hipac_rules::{Family, Hook, TableKind};
 
 use crate::subject::By;
-use crate::unfold::TooManySteps;
-use crate::{Oracle, space};
+use crate::unfold::{Course, TooManySteps, World};
+use crate::{Oracle, RuleId, space};
 
 /// A table and a hook of it: a built-in chain.
 pub type Entry = (TableKind, Hook);
@@ -91,7 +91,9 @@ pub struct PlaceReport {
     pub regions: u64,
     /// Steps on both sides.
     pub steps: (usize, usize),
-    space: space::Space,
+    world: World,
+    /// The old ruleset's.
+    course: Course,
 }
 
 /// What is left when the work allowed is done.
@@ -122,6 +124,10 @@ pub struct Difference {
     pub new: Treatment,
     /// The oracle, asked about `packet` on both sides, says the same.
     pub is_confirmed: bool,
+    /// Rules before that decide alike in both: packets that they take are no part of the difference.
+    pub except: Vec<RuleId>,
+    /// Their steps.
+    holes: Vec<u32>,
     shape: space::Shape,
 }
 
@@ -148,8 +154,15 @@ impl Report {
 impl PlaceReport {
     /// The differences that hold this packet.
     pub fn of_packet(&self, packet: &Packet) -> Vec<&Difference> {
-        let Some(point) = self.space.point(packet) else { return Vec::new() };
-        let holds = |d: &&Difference| d.shape.iter().zip(&point).all(|(set, &atom)| set.contains(atom));
+        let Some(point) = self.world.space.point(packet) else { return Vec::new() };
+        let here: Vec<space::Interval> = point.iter().map(|&atom| (atom, atom)).collect();
+        let takes = |&at: &u32| {
+            let condition = &self.course.steps[at as usize].condition;
+            self.world.condition_covers(condition, &here)
+        };
+        let holds = |d: &&Difference| {
+            d.shape.iter().zip(&point).all(|(set, &atom)| set.contains(atom)) && !d.holes.iter().any(takes)
+        };
         self.differences.iter().filter(holds).collect()
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn place(
     let differences = sides.differences(&walk.found);
     let (regions, steps) = (walk.regions, (a.steps.len(), b.steps.len()));
     drop(walk);
-    Ok(PlaceReport { old: from, new: to, differences, undecided, regions, steps, space: world.space })
+    Ok(PlaceReport { old: from, new: to, differences, undecided, regions, steps, world, course: a })
 }
 
 fn undecided(world: &World, why: &'static str, walk: &Walk<'_>) -> Undecided {
@@ -56,9 +56,15 @@ struct Sides<'a, 'o> {
 type Key<'f> = (SideKey<'f>, SideKey<'f>, &'f Known);
 type SideKey<'f> = (crate::partition::End, &'f [TextId], &'f [Asked]);
 
+#[derive(Default)]
+struct Group<'f> {
+    pieces: Pieces,
+    found: Vec<&'f Found>,
+}
+
 impl Sides<'_, '_> {
     fn differences(&self, found: &[Found]) -> Vec<Difference> {
-        let mut groups: BTreeMap<Key<'_>, Pieces> = BTreeMap::new();
+        let mut groups: BTreeMap<Key<'_>, Group<'_>> = BTreeMap::new();
         for found in found {
             let side = |e: &'_ Ended| e.end;
             let key = (
@@ -66,12 +72,21 @@ impl Sides<'_, '_> {
                 (side(&found.b), &found.b.state.notes[..], &found.b.state.asked[..]),
                 &found.known,
             );
-            groups.entry(key).or_default().regions.push(found.region.clone());
+            let group = groups.entry(key).or_default();
+            group.pieces.regions.push(found.region.clone());
+            group.found.push(found);
         }
         let mut differences: Vec<Difference> = Vec::new();
-        for ((a, b, known), pieces) in groups {
-            for (shape, region) in pieces.shapes(&self.world.space) {
-                let packet = self.world.space.witness(&region);
+        for ((a, b, known), group) in groups {
+            for (shape, _) in group.pieces.shapes(&self.world.space) {
+                let inside =
+                    |f: &&&Found| f.region.iter().zip(&shape).all(|(&interval, set)| set.covers(interval));
+                let parts: Vec<&Found> = group.found.iter().filter(inside).copied().collect();
+                let Some(first) = parts.first() else { continue };
+                let packet = self.world.space.witness(&first.witness);
+                let mut except: Vec<u32> = parts.iter().flat_map(|f| &f.except).copied().collect();
+                except.sort_unstable();
+                except.dedup();
                 let old = self.treatment(self.old, a);
                 let new = self.treatment(self.new, b);
                 let is_confirmed = self.confirms(self.old, &packet, known, &old)
@@ -84,12 +99,21 @@ impl Sides<'_, '_> {
                     old,
                     new,
                     is_confirmed,
+                    except: self.rules(&except),
+                    holes: except,
                     shape,
                 });
             }
         }
         differences.sort_by(|a, b| b.bits.total_cmp(&a.bits));
         differences
+    }
+
+    /// The rules of steps, each once.
+    fn rules(&self, steps: &[u32]) -> Vec<RuleId> {
+        let mut rules: Vec<RuleId> = steps.iter().map(|&at| self.old.2.steps[at as usize].rule).collect();
+        rules.dedup();
+        rules
     }
 
     fn treatment(&self, (_, _, course): (&Oracle<'_>, Entry, &Course), side: SideKey<'_>) -> Treatment {

@@ -91,6 +91,15 @@ fn marks_are_followed() {
     );
 }
 
+#[test]
+fn many_holes_are_exceptions() {
+    let holes: String = (0..9).map(|i| format!("-s 10.0.0.{i} -d 10.0.0.{i} -j REJECT\n")).collect();
+    let rules = |end: &str| filter(&format!("FORWARD DROP\n{holes}-s 10.0.0.0/24 -j {end}"));
+    let report = compare(&rules("ACCEPT"), &rules("DROP"));
+    assert_eq!(shown(&report), ["10.0.0.0/24 → any: ACCEPT → DROP"]);
+    assert_eq!(report.places[0].differences[0].except.len(), 9);
+}
+
 /// What one evaluation does that counts: verdict, notes, residual matches that count; by name.
 fn treatment(oracle: &Oracle<'_>, evaluation: &Evaluation) -> (String, Vec<String>, Vec<String>) {
     let rules = oracle.ruleset();

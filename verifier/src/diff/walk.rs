@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::align::{Loose, common_prefix, loose, that_matter};
 use super::{Options, Progress, Watch};
 use crate::partition::cut::{StepOf, best};
+use crate::partition::hunt::{Gap, gap};
 use crate::partition::{Asked, End, Head, Known, Side, State, halves};
 use crate::space::{AxisId, Region};
 use crate::unfold::{Action, Course, TextId, World};
@@ -14,6 +15,11 @@ use crate::unfold::{Action, Course, TextId, World};
 pub(super) struct Found {
     pub(super) region: Region,
     pub(super) known: Known,
+    /// Steps that both sides have in front: what meets one of them does not differ. Positions in the old
+    /// course.
+    pub(super) except: Vec<u32>,
+    /// A part of the region that meets none of them.
+    pub(super) witness: Region,
     pub(super) a: Ended,
     pub(super) b: Ended,
 }
@@ -53,6 +59,8 @@ pub(super) struct Walk<'w> {
 
 /// Loose steps × steps that are compared in pairs before a cut seems cheaper.
 const PAIRS_MAX: usize = 1 << 20;
+/// Common steps in front of a difference that are cut out of it; more are named as exceptions.
+const CUT_OUT_MAX: usize = 4;
 /// Regions between two looks at the clock and the keyboard.
 const WATCH_REGIONS: u64 = 256;
 
@@ -177,7 +185,15 @@ impl<'w> Walk<'w> {
         if !is_alike {
             let a = Ended { end: a, state: Rc::clone(x) };
             let b = Ended { end: b, state: Rc::clone(y) };
-            self.found.push(Found { region: node.region, known: node.known, a, b });
+            let witness = node.region.clone();
+            self.found.push(Found {
+                region: node.region,
+                known: node.known,
+                except: Vec::new(),
+                witness,
+                a,
+                b,
+            });
         }
     }
 
@@ -235,9 +251,7 @@ impl<'w> Walk<'w> {
             if prefix == 0 {
                 return self.ended(node, x, y);
             }
-            // What both have in front decides alike: take it out.
-            let pivots: Vec<StepOf<'w>> = a[..prefix].iter().map(|&at| (self.a, at)).collect();
-            return self.cut_at(node, &pivots);
+            return self.behind_common(node, prefix, x, y);
         }
         self.look_for_loose(&mut node);
         if let Some(all) = node.loose.clone()
@@ -256,6 +270,32 @@ impl<'w> Walk<'w> {
         }
         let pivots = self.plain_pivots(&node, prefix, head_a, head_b);
         self.cut_at(node, &pivots);
+    }
+
+    /// Both sides end differently for what gets past the steps that both have in front.
+    fn behind_common(&mut self, node: Node, prefix: usize, a: End, b: End) {
+        let common = &node.a.rest()[..prefix];
+        if prefix <= CUT_OUT_MAX {
+            let pivots: Vec<StepOf<'w>> = common.iter().map(|&at| (self.a, at)).collect();
+            return self.cut_at(node, &pivots);
+        }
+        // Many holes in one region are said as such: `except` keeps them, one packet shows that they leave
+        // something.
+        let mut left = self.options.work_max.saturating_sub(self.work);
+        let before = left;
+        let found = gap(self.world, self.a, &node.region, common.iter().copied(), &mut left);
+        self.work += before - left;
+        match found {
+            Gap::Here(witness) => {
+                self.decided += node.share;
+                let a = Ended { end: a, state: Rc::clone(&node.a.state) };
+                let b = Ended { end: b, state: Rc::clone(&node.b.state) };
+                let except = common.to_vec();
+                self.found.push(Found { region: node.region, known: node.known, except, witness, a, b });
+            }
+            Gap::None(_) => self.decided += node.share,
+            Gap::Unknown => self.open.push(node),
+        }
     }
 
     fn plain_pivots(&self, node: &Node, prefix: usize, a: Option<End>, b: Option<End>) -> Vec<StepOf<'w>> {
