@@ -125,6 +125,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         options: answers::DiffOptions,
     },
+    /// Find rules that do nothing: dead, redundant, contradictory ones, chains that nothing leads to.
+    /// Exact, for every packet.
+    #[command(after_help = answers::LINT_HELP)]
+    Lint {
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        options: answers::LintOptions,
+    },
     /// Measure what lookups and builds cost, on traffic drawn from the rules or on a trace.
     #[command(after_help = BENCH_HELP)]
     Bench {

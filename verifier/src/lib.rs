@@ -55,6 +55,7 @@ pub mod explain;
 pub mod field_text;
 pub mod fields;
 pub mod image_subject;
+pub mod lint;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;

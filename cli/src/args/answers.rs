@@ -104,3 +104,29 @@ pub(crate) struct DiffOptions {
     #[arg(long)]
     pub(crate) sarif: bool,
 }
+
+pub(crate) const LINT_HELP: &str = "\
+Findings: contradictory-rule, dead-rule, redundant-rule, unreachable-chain; as notes no-return, \
+unused-policy, undecided. --deny makes findings of a kind errors, --allow leaves them out.
+
+Exit code 1 when something is found that is no note, or a note that is denied.";
+
+/// What is looked for.
+#[derive(Debug, Group)]
+pub(crate) struct LintOptions {
+    /// Findings of this kind are errors.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) deny: Vec<String>,
+    /// Findings of this kind are left out.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) allow: Vec<String>,
+    /// Leave out redundant rules: half of the work.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Steps looked at for one rule in one region, in millions, before it is left undecided.
+    #[arg(long, value_name = "MILLIONS", default_value_t = 20)]
+    pub(crate) work: u64,
+    /// Print SARIF.
+    #[arg(long)]
+    pub(crate) sarif: bool,
+}

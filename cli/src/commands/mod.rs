@@ -7,6 +7,7 @@ mod compile;
 mod demo;
 mod diff;
 mod fmt;
+mod lint;
 mod plan;
 mod trace;
 mod verify;
@@ -39,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         }
         Command::Trace { rules, trace } => trace::run(rules, trace, format),
         Command::Diff { options } => diff::run(options, format),
+        Command::Lint { rules, options } => lint::run(rules, options, format),
         Command::Bench { rules, place, trace, drawn, packets, threads, build } => {
             let plan = bench::Plan {
                 place,

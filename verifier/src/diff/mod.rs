@@ -28,7 +28,9 @@ mod align;
 mod report;
 #[cfg(test)]
 mod tests;
-mod walk;
+pub(crate) mod walk;
+
+use std::rc::Rc;
 
 use hipac_classifier::Packet;
 use hipac_rules::{Family, Hook, TableKind};
@@ -91,7 +93,7 @@ pub struct PlaceReport {
     pub regions: u64,
     /// Steps on both sides.
     pub steps: (usize, usize),
-    world: World,
+    world: Rc<World>,
     /// The old ruleset's.
     course: Course,
 }
@@ -212,7 +214,6 @@ pub fn diff(
     if old.family() != new.family() {
         return Err(DiffError::Families(old.family(), new.family()));
     }
-    let places = entries.iter().map(|&pair| report::place(old, new, pair, options, watch));
-    let places = places.collect::<Result<Vec<_>, _>>().map_err(DiffError::TooManySteps)?;
+    let places = report::places(old, new, entries, options, watch).map_err(DiffError::TooManySteps)?;
     Ok(Report { places })
 }

@@ -1,6 +1,7 @@
 //! From regions that differ to what a person reads.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use hipac_rules::{Extension, Family, Residual, print};
 
@@ -16,27 +17,49 @@ use crate::{Oracle, RuleId};
 /// Undecided regions that are named.
 const EXAMPLES_MAX: usize = 5;
 
-/// Compares one pair of built-in chains.
-pub(super) fn place(
+/// Compares pairs of built-in chains. Those of the same two tables share a world.
+pub(super) fn places(
     old: &Oracle<'_>,
     new: &Oracle<'_>,
-    (from, to): (Entry, Entry),
+    pairs: &[(Entry, Entry)],
     options: &Options,
     watch: Watch<'_>,
-) -> Result<PlaceReport, TooManySteps> {
-    let space = Space::new(old.family(), &[(old, from.0), (new, to.0)], &[]);
-    let mut world = World::new(space);
-    let a = world.unfold(old, from.0, from.1, Detail::Differences)?;
-    let b = world.unfold(new, to.0, to.1, Detail::Differences)?;
-    world.text_id(hipac_rules::Policy::Drop.name());
-    let mut walk = Walk::new(&world, &a, &b, *options);
-    walk.run(watch);
-    let undecided = walk.stopped.map(|why| undecided(&world, why, &walk));
-    let sides = Sides { world: &world, old: (old, from, &a), new: (new, to, &b) };
-    let differences = sides.differences(&walk.found);
-    let (regions, steps) = (walk.regions, (a.steps.len(), b.steps.len()));
-    drop(walk);
-    Ok(PlaceReport { old: from, new: to, differences, undecided, regions, steps, world, course: a })
+) -> Result<Vec<PlaceReport>, TooManySteps> {
+    let mut places = Vec::new();
+    for pairs in pairs.chunk_by(|x, y| (x.0.0, x.1.0) == (y.0.0, y.1.0)) {
+        let Some(&((old_table, _), (new_table, _))) = pairs.first() else { continue };
+        let space = Space::new(old.family(), &[(old, old_table), (new, new_table)], &[]);
+        let mut world = World::new(space);
+        world.text_id(hipac_rules::Policy::Drop.name());
+        let mut courses = Vec::new();
+        for &(from, to) in pairs {
+            let a = world.unfold(old, from.0, from.1, Detail::Differences)?;
+            let b = world.unfold(new, to.0, to.1, Detail::Differences)?;
+            courses.push((from, to, a, b));
+        }
+        let world = Rc::new(world);
+        for (from, to, a, b) in courses {
+            let mut walk = Walk::new(&world, &a, &b, *options);
+            walk.run(watch);
+            let undecided = walk.stopped.map(|why| undecided(&world, why, &walk));
+            let sides = Sides { world: &world, old: (old, from, &a), new: (new, to, &b) };
+            let differences = sides.differences(&walk.found);
+            let (regions, steps) = (walk.regions, (a.steps.len(), b.steps.len()));
+            drop(walk);
+            let world = Rc::clone(&world);
+            places.push(PlaceReport {
+                old: from,
+                new: to,
+                differences,
+                undecided,
+                regions,
+                steps,
+                world,
+                course: a,
+            });
+        }
+    }
+    Ok(places)
 }
 
 fn undecided(world: &World, why: &'static str, walk: &Walk<'_>) -> Undecided {

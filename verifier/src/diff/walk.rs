@@ -12,28 +12,28 @@ use crate::unfold::{Action, Course, TextId, World};
 
 /// A region that differs.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) region: Region,
-    pub(super) known: Known,
+pub(crate) struct Found {
+    pub(crate) region: Region,
+    pub(crate) known: Known,
     /// Steps that both sides have in front: what meets one of them does not differ. Positions in the old
     /// course.
-    pub(super) except: Vec<u32>,
+    pub(crate) except: Vec<u32>,
     /// A part of the region that meets none of them.
-    pub(super) witness: Region,
-    pub(super) a: Ended,
-    pub(super) b: Ended,
+    pub(crate) witness: Region,
+    pub(crate) a: Ended,
+    pub(crate) b: Ended,
 }
 
 /// How one side ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ended {
-    pub(super) end: End,
-    pub(super) state: Rc<State>,
+pub(crate) struct Ended {
+    pub(crate) end: End,
+    pub(crate) state: Rc<State>,
 }
 
 /// A region that waits.
-pub(super) struct Node {
-    pub(super) region: Region,
+pub(crate) struct Node {
+    pub(crate) region: Region,
     a: Side,
     b: Side,
     known: Known,
@@ -43,16 +43,16 @@ pub(super) struct Node {
     share: f64,
 }
 
-pub(super) struct Walk<'w> {
-    pub(super) world: &'w World,
-    pub(super) a: &'w Course,
-    pub(super) b: &'w Course,
-    pub(super) options: Options,
-    pub(super) found: Vec<Found>,
-    pub(super) open: Vec<Node>,
-    pub(super) regions: u64,
+pub(crate) struct Walk<'w> {
+    pub(crate) world: &'w World,
+    pub(crate) a: &'w Course,
+    pub(crate) b: &'w Course,
+    pub(crate) options: Options,
+    pub(crate) found: Vec<Found>,
+    pub(crate) open: Vec<Node>,
+    pub(crate) regions: u64,
     /// Why it ended early.
-    pub(super) stopped: Option<&'static str>,
+    pub(crate) stopped: Option<&'static str>,
     work: u64,
     decided: f64,
 }
@@ -65,16 +65,21 @@ const CUT_OUT_MAX: usize = 4;
 const WATCH_REGIONS: u64 = 256;
 
 impl<'w> Walk<'w> {
-    pub(super) fn new(world: &'w World, a: &'w Course, b: &'w Course, options: Options) -> Walk<'w> {
+    pub(crate) fn new(world: &'w World, a: &'w Course, b: &'w Course, options: Options) -> Walk<'w> {
         let region = world.space.all();
-        let root = Node {
-            a: Side::new(world, a, &region),
-            b: Side::new(world, b, &region),
-            region,
-            known: Known::new(),
-            loose: None,
-            share: 1.0,
-        };
+        let sides = (Side::new(world, a, &region), Side::new(world, b, &region));
+        Walk::of_region(world, (a, b), region, sides, options)
+    }
+
+    /// A walk over a part of the space; the sides hold what meets it.
+    pub(crate) fn of_region(
+        world: &'w World,
+        (a, b): (&'w Course, &'w Course),
+        region: Region,
+        sides: (Side, Side),
+        options: Options,
+    ) -> Walk<'w> {
+        let root = Node { a: sides.0, b: sides.1, region, known: Known::new(), loose: None, share: 1.0 };
         Walk {
             world,
             a,
@@ -89,7 +94,18 @@ impl<'w> Walk<'w> {
         }
     }
 
-    pub(super) fn run(&mut self, watch: Watch<'_>) {
+    /// Whether anything differs: looks no further than the first region. `None`: undecided.
+    pub(crate) fn differs(&mut self) -> Option<bool> {
+        self.options.regions_max = 0;
+        self.run(&mut |_| true);
+        match (self.found.is_empty(), self.stopped) {
+            (false, _) => Some(true),
+            (true, None) => Some(false),
+            (true, Some(_)) => None,
+        }
+    }
+
+    pub(crate) fn run(&mut self, watch: Watch<'_>) {
         while let Some(node) = self.open.pop() {
             self.regions += 1;
             self.work += (node.a.rest().len() + node.b.rest().len() + self.world.space.axes.len()) as u64;
@@ -127,7 +143,8 @@ impl<'w> Walk<'w> {
             return;
         }
         match (a, b) {
-            (Head::Inexpressible, _) | (_, Head::Inexpressible) => {
+            // (Nobody sets a goal here.)
+            (Head::Inexpressible | Head::Goal, _) | (_, Head::Inexpressible | Head::Goal) => {
                 self.stopped = Some("a test that adds up bits of two marks");
                 self.found_inexpressible(node);
             }

@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 use hipac_rules::{Effect, Residual};
 
-use crate::space::{AxisId, Change, Interval, Region, Relation, needs_connection};
+use crate::space::{AxisId, Change, Region, Relation, needs_connection};
 use crate::unfold::{Action, Choice, Course, Guard, Literal, Step, TextId, World};
 
 /// Steps that meet a region, by position in their course.
@@ -66,6 +66,8 @@ pub(crate) struct Side {
     /// Guards of it that hold.
     pub(crate) guards: usize,
     pub(crate) state: Rc<State>,
+    /// Stop when this step is met and its guards hold.
+    pub(crate) goal: Option<u32>,
 }
 
 /// How a course ends for a region.
@@ -84,6 +86,8 @@ pub(crate) struct End {
 pub(crate) enum Head {
     /// Nothing: it has ended.
     End(End),
+    /// Nothing: the goal is met.
+    Goal,
     /// The next step covers a part of the region only.
     Partial(u32),
     /// The region must be cut here: a guard holds for a part of it.
@@ -98,9 +102,13 @@ impl Side {
     /// The beginning: all steps that meet the region.
     pub(crate) fn new(world: &World, course: &Course, region: &Region) -> Side {
         let all = (0..).take(course.steps.len());
-        let list = narrow(world, course, all, region, None);
+        Side::of_list(narrow(world, course, all, region, None))
+    }
+
+    /// At the beginning of a list, with nothing done yet.
+    pub(crate) fn of_list(list: List) -> Side {
         let state = Rc::new(State { change: Change::NONE, notes: Vec::new(), asked: Vec::new() });
-        Side { list, next: 0, guards: 0, state }
+        Side { list, next: 0, guards: 0, state, goal: None }
     }
 
     /// The steps that are left.
@@ -112,7 +120,7 @@ impl Side {
     pub(crate) fn narrowed(&self, world: &World, course: &Course, region: &Region, axis: AxisId) -> Side {
         let list = narrow(world, course, self.rest().iter().copied(), region, Some(axis));
         // The guards that hold are those of the first step, which is still there: it covered the region.
-        Side { list, next: 0, guards: self.guards, state: Rc::clone(&self.state) }
+        Side { list, next: 0, guards: self.guards, state: Rc::clone(&self.state), goal: self.goal }
     }
 
     /// Goes on while nothing is in the way.
@@ -144,6 +152,9 @@ impl Side {
                     return Head::End(End { text, step: Some(at), is_malformed: true });
                 }
                 Guarded::Needs(head) => return head,
+            }
+            if self.goal == Some(at) {
+                return Head::Goal;
             }
             match step.action {
                 Action::End(text) => {
@@ -340,12 +351,4 @@ pub(crate) fn halves(region: &Region, axis: AxisId, at: u32) -> (Region, Region)
     below[i].1 = at - 1;
     above[i].0 = at;
     (below, above)
-}
-
-/// The common part of a region and a set's interval on an axis.
-pub(crate) fn clip(region: &Region, axis: AxisId, interval: Interval) -> Option<Region> {
-    let mut clipped = region.clone();
-    let own = &mut clipped[usize::from(axis)];
-    *own = (own.0.max(interval.0), own.1.min(interval.1));
-    (own.0 <= own.1).then_some(clipped)
 }

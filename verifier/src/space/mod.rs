@@ -339,6 +339,8 @@ fn mark_value(set: &ValueSet) -> Option<(u32, u32)> {
     match set {
         ValueSet::Masked { value, mask } => Some((u32::try_from(*value).ok()?, u32::try_from(*mask).ok()?)),
         ValueSet::Ranges(ranges) => match ranges[..] {
+            // Wanted bits that are not looked at: never.
+            [] => Some((1, 0)),
             [(lo, hi)] if lo == hi => Some((u32::try_from(lo).ok()?, u32::MAX)),
             [(0, hi)] if hi >= u128::from(u32::MAX) => Some((0, 0)),
             _ => None,

@@ -36,11 +36,6 @@ impl Set {
         Set(out.into())
     }
 
-    /// All of `0..len`.
-    pub(crate) fn full(len: u32) -> Set {
-        Set(len.checked_sub(1).map(|last| (0, last)).into_iter().collect())
-    }
-
     pub(crate) fn intervals(&self) -> &[Interval] {
         &self.0
     }
