@@ -134,6 +134,26 @@ pub(crate) enum Command {
         #[command(flatten)]
         options: answers::LintOptions,
     },
+    /// Say exactly which packets end so: as boxes, or as who reaches whom on what.
+    #[command(after_help = answers::QUERY_HELP)]
+    Query {
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        options: answers::QueryOptions,
+    },
+    /// Prove or refute statements about packets: what must and what must never be let through.
+    #[command(after_help = answers::TEST_HELP)]
+    Test {
+        #[command(flatten)]
+        rules: RulesFile,
+        /// The statements, in TOML.
+        #[arg(value_name = "POLICY")]
+        policy: PathBuf,
+        /// Print JUnit XML.
+        #[arg(long)]
+        junit: bool,
+    },
     /// Measure what lookups and builds cost, on traffic drawn from the rules or on a trace.
     #[command(after_help = BENCH_HELP)]
     Bench {

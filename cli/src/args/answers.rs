@@ -130,3 +130,76 @@ pub(crate) struct LintOptions {
     #[arg(long)]
     pub(crate) sarif: bool,
 }
+
+pub(crate) const QUERY_HELP: &str = "\
+Examples:
+  hipac query rules.v4 --verdict accept --dport 22
+  hipac query rules.v4 --chain INPUT --from 203.0.113.0/24 --services
+
+Values may be lists, and negated: --from '!10.0.0.0/8' --dport 80,8000:8080. The packets asked about \
+have their whole headers, unless --all.";
+
+/// What is asked.
+#[derive(Debug, Group)]
+pub(crate) struct QueryOptions {
+    /// The verdict: accept, drop (which is REJECT too), or a target's name.
+    #[arg(long, default_value = "accept")]
+    pub(crate) verdict: String,
+    /// Source addresses.
+    #[arg(long, value_name = "NET")]
+    pub(crate) from: Option<String>,
+    /// Destination addresses.
+    #[arg(long, value_name = "NET")]
+    pub(crate) to: Option<String>,
+    /// Protocols.
+    #[arg(short, long, value_name = "PROTOCOL")]
+    pub(crate) proto: Option<String>,
+    /// Source ports.
+    #[arg(long, value_name = "PORTS")]
+    pub(crate) sport: Option<String>,
+    /// Destination ports.
+    #[arg(long, value_name = "PORTS")]
+    pub(crate) dport: Option<String>,
+    /// Interface in; `+` at the end stands for anything.
+    #[arg(short, long = "in", value_name = "IF")]
+    pub(crate) in_interface: Option<String>,
+    /// Interface out.
+    #[arg(short, long = "out", value_name = "IF")]
+    pub(crate) out_interface: Option<String>,
+    /// Connection states.
+    #[arg(long, value_name = "STATES")]
+    pub(crate) state: Option<String>,
+    /// The table that packets meet.
+    #[arg(long, default_value = "filter")]
+    pub(crate) table: String,
+    /// The built-in chain that they meet [default: FORWARD; PREROUTING in nat and raw].
+    #[arg(long)]
+    pub(crate) chain: Option<String>,
+    /// Packets without whole transport headers too: fragments, cut ones.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print who reaches whom on what, for new connections unless --state says otherwise.
+    #[arg(long)]
+    pub(crate) services: bool,
+    /// Steps looked at, in millions, before the rest is left undecided.
+    #[arg(long, value_name = "MILLIONS", default_value_t = 2000)]
+    pub(crate) work: u64,
+}
+
+pub(crate) const TEST_HELP: &str = "\
+A policy is a file of statements about packets:
+  [[never]]
+  name = \"no ssh from outside\"
+  from = \"!10.0.0.0/8\"
+  to = \"10.1.0.0/16\"
+  dport = \"22\"
+
+  [[must]]
+  name = \"the web is open\"
+  to = \"192.0.2.7\"
+  proto = \"tcp\"
+  dport = \"80,443\"
+  state = \"NEW\"
+
+never: none of these packets is accepted; must: all are. `verdict` asks about another verdict, `chain` \
+about another chain than filter/FORWARD. Other words: sport, in, out. Each is proved or refuted with a packet.";

@@ -27,8 +27,7 @@ pub(crate) fn run(of: &RulesFile, options: &LintOptions, format: Format) -> Resu
     rules.report();
     let oracle = Oracle::new(&rules.ruleset).map_err(|e| Failure::at(&rules.name, e))?;
     let bar = progress::bar(BAR_STEPS, "looking");
-    let limits =
-        Options { work_max: options.work.saturating_mul(1_000_000), redundant: !options.quick };
+    let limits = Options { work_max: options.work.saturating_mul(1_000_000), redundant: !options.quick };
     let findings = lint::lint(&oracle, &limits, &mut |p| {
         bar.set_position((p.decided * BAR_STEPS as f64) as u64);
         true
@@ -195,9 +194,10 @@ impl Shown<'_> {
     }
 
     fn sarif(&self, finding: &Finding) -> sarif::Finding {
-        let related = finding.by.iter().map(|&rule| {
-            (self.rules.name.clone(), self.line_of(rule), "takes packets of it".to_owned())
-        });
+        let related = finding
+            .by
+            .iter()
+            .map(|&rule| (self.rules.name.clone(), self.line_of(rule), "takes packets of it".to_owned()));
         sarif::Finding {
             rule: finding.kind.name(),
             level: self.level(finding.kind),

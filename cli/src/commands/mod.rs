@@ -9,6 +9,8 @@ mod diff;
 mod fmt;
 mod lint;
 mod plan;
+mod query;
+mod test;
 mod trace;
 mod verify;
 
@@ -41,6 +43,8 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Trace { rules, trace } => trace::run(rules, trace, format),
         Command::Diff { options } => diff::run(options, format),
         Command::Lint { rules, options } => lint::run(rules, options, format),
+        Command::Query { rules, options } => query::run(rules, options, format),
+        Command::Test { rules, policy, junit } => test::run(rules, policy, *junit, format),
         Command::Bench { rules, place, trace, drawn, packets, threads, build } => {
             let plan = bench::Plan {
                 place,

@@ -25,7 +25,7 @@
 //! undecided. Memory is the lists of the regions that wait: no more than depth × steps, and shared.
 
 mod align;
-mod report;
+pub(crate) mod report;
 #[cfg(test)]
 mod tests;
 pub(crate) mod walk;

@@ -82,7 +82,11 @@ impl<'s> Survey<'s> {
         let acting = (0..).zip(&self.course.steps).filter(|(_, s)| !only_counts(s)).map(|(at, _)| at);
         let list = narrow(self.world, self.course, acting, &region, None);
         let policy = self.policy(&region, &list);
-        let open = (0..).zip(&self.course.steps).filter(|(_, s)| s.is_match).map(|(at, _)| at).collect();
+        let open = (0..)
+            .zip(&self.course.steps)
+            .filter(|(_, s)| s.is_match || s.is_malformed)
+            .map(|(at, _)| at)
+            .collect();
         let mut nodes = vec![Node { region, list, open, share: 1.0 }];
         let mut decided = 0.0;
         while let Some(mut node) = nodes.pop() {
@@ -113,8 +117,10 @@ impl<'s> Survey<'s> {
     }
 
     fn is_settled(&self, at: u32) -> bool {
-        let status = self.statuses.get(&self.step(at).rule);
-        status.is_some_and(|s| s.is_alive && (s.is_needed || !s.is_removable))
+        let step = self.step(at);
+        let status = self.statuses.get(&step.rule);
+        // What a rule drops for a cut-off header may be needed; it is no match of the rule.
+        status.is_some_and(|s| (s.is_alive || step.is_malformed) && (s.is_needed || !s.is_removable))
     }
 
     /// Forgets steps that are known to matter, and those behind the end of the list.
@@ -128,7 +134,8 @@ impl<'s> Survey<'s> {
         if let Some(end) = end {
             // The list was closed there, so nothing skips it.
             let rule = self.step(end).rule;
-            for &at in open.iter().filter(|&&at| at > end) {
+            let steps = &self.course.steps;
+            for &at in open.iter().filter(|&&at| at > end && !steps[at as usize].is_malformed) {
                 let blockers = &mut self.statuses.entry(self.step(at).rule).or_default().blockers;
                 if blockers.len() < BLOCKERS_MAX {
                     blockers.insert(rule);
@@ -171,18 +178,20 @@ impl<'s> Survey<'s> {
             }
             let step = self.step(at);
             let Some(region) = self.clip(step, &node.region) else { continue };
-            if is_removable(step) && self.options.redundant && !self.status(at).is_needed {
+            if self.status(at).is_removable && !self.status(at).is_needed {
                 match self.is_needed(at, &region, &node.list) {
                     Some(true) => {
                         let status = self.status(at);
-                        (status.is_alive, status.is_needed) = (true, true);
+                        status.is_needed = true;
+                        // A packet that is treated otherwise is one that it took.
+                        status.is_alive |= step.is_match;
                         continue;
                     }
                     Some(false) => {}
                     None => self.status(at).is_undecided = true,
                 }
             }
-            if self.status(at).is_alive {
+            if self.status(at).is_alive || step.is_malformed {
                 continue;
             }
             match self.reach(at, &region, &node.list) {
