@@ -38,6 +38,10 @@ pub(crate) struct TraceOptions {
     /// What residual matches, which no field decides (limit, recent, …), are taken to do.
     #[arg(long, value_enum, default_value_t = Assume::Hold)]
     pub(crate) assume: Assume,
+    /// Say why this rule does not match, and the smallest change of the packet for which it would: its
+    /// line, or CHAIN:NUMBER.
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["way", "kernel"])]
+    pub(crate) why_not: Option<String>,
     /// Show every rule that was passed over, however many follow each other.
     #[arg(long)]
     pub(crate) every: bool,

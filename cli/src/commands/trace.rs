@@ -1,5 +1,7 @@
 //! `hipac trace`: the way of packets through tables and chains.
 
+mod why_not;
+
 use std::io::Write;
 
 use hipac_classifier::Packet;
@@ -22,6 +24,13 @@ pub(crate) fn run(of: &RulesFile, options: &TraceOptions, format: Format) -> Res
     let oracle = Oracle::new(&rules.ruleset).map_err(|e| Failure::at(&rules.name, e))?;
     let packets = packets_of(options, &rules.ruleset)?;
     let mut out = output::stdout();
+    if let Some(rule) = &options.why_not {
+        for packet in &packets {
+            why_not::answer(&mut out, &oracle, options, packet, rule, format)?;
+        }
+        out.flush()?;
+        return Ok(Exit::Clean);
+    }
     for (i, packet) in packets.iter().enumerate() {
         let met = walk(&oracle, options, packet)?;
         match format {
@@ -76,10 +85,7 @@ fn walk(oracle: &Oracle<'_>, options: &TraceOptions, packet: &Packet) -> Result<
         }
         None => vec![input::built_in_chain(oracle.ruleset(), &options.table, options.chain.as_deref())?],
     };
-    let script = match options.assume {
-        Assume::Hold => Script::AllHold,
-        Assume::Fail => Script::NoneHolds,
-    };
+    let script = script(options);
     let mut met = Vec::new();
     let mut packet = *packet;
     for (table, hook) in chains {
@@ -92,6 +98,13 @@ fn walk(oracle: &Oracle<'_>, options: &TraceOptions, packet: &Packet) -> Result<
         }
     }
     Ok(met)
+}
+
+fn script(options: &TraceOptions) -> Script {
+    match options.assume {
+        Assume::Hold => Script::AllHold,
+        Assume::Fail => Script::NoneHolds,
+    }
 }
 
 fn text(

@@ -10,8 +10,8 @@ use crate::RuleId;
 use crate::diff;
 use crate::diff::walk::Walk;
 use crate::partition::cut::{StepOf, best};
-use crate::partition::hunt::{Gap, gap};
-use crate::partition::{AskedKind, Head, Known, List, Side, halves, narrow};
+use crate::partition::reach::{Reach, hunt};
+use crate::partition::{List, Side, halves, narrow};
 use crate::space::Region;
 use crate::unfold::{Action, Course, Guard, Step, TextId, World};
 
@@ -38,13 +38,6 @@ struct Node {
     list: List,
     open: Vec<u32>,
     share: f64,
-}
-
-/// Whether a step can be reached.
-enum Reach {
-    Yes,
-    No(BTreeSet<u32>),
-    Unknown,
 }
 
 impl<'s> Survey<'s> {
@@ -195,7 +188,7 @@ impl<'s> Survey<'s> {
                 continue;
             }
             match self.reach(at, &region, &node.list) {
-                Reach::Yes => self.status(at).is_alive = true,
+                Reach::Yes(..) => self.status(at).is_alive = true,
                 Reach::Unknown => self.status(at).is_undecided = true,
                 Reach::No(blockers) => {
                     let rules: Vec<RuleId> = blockers.iter().map(|&b| self.step(b).rule).collect();
@@ -259,104 +252,16 @@ impl<'s> Survey<'s> {
     fn reach(&self, goal: u32, region: &Region, list: &[u32]) -> Reach {
         let before = list.iter().copied().filter(|&at| at < goal && self.is_in_the_way(at));
         let before: Vec<u32> = before.collect();
-        self.hunt(Some(goal), region, &before)
+        hunt(self.world, self.course, Some(goal), region, &before, self.options.work_max)
     }
 
     /// Whether some packet gets to the end of the course.
     fn policy(&self, region: &Region, list: &[u32]) -> Option<bool> {
         let before: Vec<u32> = list.iter().copied().filter(|&at| self.is_in_the_way(at)).collect();
-        match self.hunt(None, region, &before) {
-            Reach::Yes => Some(true),
+        match hunt(self.world, self.course, None, region, &before, self.options.work_max) {
+            Reach::Yes(..) => Some(true),
             Reach::No(_) => Some(false),
             Reach::Unknown => None,
-        }
-    }
-
-    /// Whether some packet of the region gets past `before` to the goal, or to the policy.
-    fn hunt(&self, goal: Option<u32>, region: &Region, before: &[u32]) -> Reach {
-        let mut work = self.options.work_max;
-        let mut blockers = BTreeSet::new();
-        let steps = before.iter().copied().chain(goal);
-        let mut side = Side::of_list(narrow(self.world, self.course, steps, region, None));
-        side.goal = goal;
-        let mut open: Vec<(Region, Side, Known)> = vec![(region.clone(), side, Known::new())];
-        while let Some((region, mut side, known)) = open.pop() {
-            work = work.saturating_sub(side.rest().len() as u64 + 4);
-            if work == 0 {
-                return Reach::Unknown;
-            }
-            if let Some(goal) = goal {
-                match side.rest().last() {
-                    // The list was closed in front of it.
-                    Some(&last) if last != goal => {
-                        blockers.insert(last);
-                        continue;
-                    }
-                    None => continue,
-                    _ => {}
-                }
-                if side.guards == 0 && !self.world.condition_covers(&self.step(goal).condition, &region) {
-                    if self.world.condition_meets(&self.step(goal).condition, &region) {
-                        let Some((axis, at)) = best(self.world, &region, &[(self.course, goal)], &[]) else {
-                            return Reach::Unknown;
-                        };
-                        self.cut(&mut open, (region, side, known), axis, at);
-                    }
-                    continue;
-                }
-            }
-            let in_front = goal.map_or(side.rest().len(), |_| side.rest().len() - 1);
-            let plain = side.guards == 0 && side.rest()[..in_front].iter().all(|&s| self.step(s).is_plain());
-            if plain && goal.is_none_or(|g| self.step(g).guards.is_empty()) {
-                let steps = side.rest()[..in_front].iter().copied();
-                match gap(self.world, self.course, &region, steps, &mut work) {
-                    Gap::Here(_) => return Reach::Yes,
-                    Gap::None(by) => blockers.extend(by),
-                    Gap::Unknown => return Reach::Unknown,
-                }
-                continue;
-            }
-            match side.settle(self.world, self.course, &region, &known) {
-                Head::Goal => return Reach::Yes,
-                Head::End(end) => match end.step {
-                    None if goal.is_none() => return Reach::Yes,
-                    None => {}
-                    Some(step) => drop(blockers.insert(step)),
-                },
-                Head::Inexpressible => return Reach::Unknown,
-                Head::Cut(axis, at) => self.cut(&mut open, (region, side, known), axis, at),
-                Head::Partial(step) => {
-                    let others: Vec<StepOf<'_>> = side.rest().iter().map(|&s| (self.course, s)).collect();
-                    let Some((axis, at)) = best(self.world, &region, &[(self.course, step)], &others) else {
-                        return Reach::Unknown;
-                    };
-                    self.cut(&mut open, (region, side, known), axis, at);
-                }
-                Head::Ask(asked) => {
-                    // What counts comes out as it likes, each time.
-                    debug_assert!(asked.time == 0 || asked.kind != AskedKind::Pure);
-                    for held in [true, false] {
-                        let mut known = known.clone();
-                        known.push((asked, held));
-                        open.push((region.clone(), side.clone(), known));
-                    }
-                }
-            }
-        }
-        Reach::No(blockers)
-    }
-
-    fn cut(
-        &self,
-        open: &mut Vec<(Region, Side, Known)>,
-        (region, side, known): (Region, Side, Known),
-        axis: u8,
-        at: u32,
-    ) {
-        let (below, above) = halves(&region, axis, at);
-        for half in [below, above] {
-            let side = side.narrowed(self.world, self.course, &half, axis);
-            open.push((half, side, known.clone()));
         }
     }
 }

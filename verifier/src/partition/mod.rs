@@ -18,6 +18,7 @@
 
 pub(crate) mod cut;
 pub(crate) mod hunt;
+pub(crate) mod reach;
 
 use std::rc::Rc;
 

@@ -125,6 +125,20 @@ pub fn none(oracle: &Oracle<'_>, question: &Question) -> Result<Answer, TooManyS
     Ok(search.answer(oracle, question.entry))
 }
 
+/// A part of a region that does not end as the question says.
+pub(crate) fn first_other(
+    world: &World,
+    course: &Course,
+    question: &Question,
+    region: &Region,
+) -> Option<(Region, Known)> {
+    let mut search = Search::new(world, course, question, false);
+    let side = Side::new(world, course, region);
+    search.walk(vec![(region.clone(), side, Known::new())], 0);
+    let (key, found) = search.found.into_iter().next()?;
+    Some((found.into_iter().next()?.witness, key.3))
+}
+
 fn begin(oracle: &Oracle<'_>, question: &Question) -> Result<(World, Course), TooManySteps> {
     let (table, hook) = question.entry;
     let space = Space::new(oracle.family(), &[(oracle, table)], &question.packets);
@@ -195,6 +209,10 @@ impl<'w> Search<'w> {
             let side = Side::new(self.world, self.course, &region);
             open.push((region, side, Known::new()));
         }
+        self.walk(open, enough);
+    }
+
+    fn walk(&mut self, mut open: Vec<(Region, Side, Known)>, enough: usize) {
         while let Some((region, mut side, known)) = open.pop() {
             self.work = self.work.saturating_sub(side.rest().len() as u64 + 4);
             if self.work == 0 || self.found_count > FOUND_MAX {

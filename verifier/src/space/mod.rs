@@ -282,10 +282,22 @@ impl Space {
 
     /// A packet of the region: with its usual values where the region has them.
     pub(crate) fn witness(&self, region: &[Interval]) -> Packet {
-        let usual = fields::default_packet(self.family);
-        let mut packet = usual;
+        // A protocol that people know, where the region has one.
+        let protocol = [0u8, 6, 17].into_iter().find(|&protocol| {
+            let packet = Packet { protocol, ..fields::default_packet(self.family) };
+            self.field_axis(Field::Protocol).is_none_or(|id| {
+                let (lo, hi) = region[usize::from(id)];
+                self.axis(id).atom_of(&packet).is_some_and(|a| lo <= a && a <= hi)
+            })
+        });
+        self.near(region, &Packet { protocol: protocol.unwrap_or(0), ..fields::default_packet(self.family) })
+    }
+
+    /// The packet of the region that differs from another in as few fields as the region allows.
+    pub(crate) fn near(&self, region: &[Interval], usual: &Packet) -> Packet {
+        let mut packet = *usual;
         for (axis, &interval) in self.axes.iter().zip(region) {
-            if axis.atom_of(&usual).is_some_and(|a| interval.0 <= a && a <= interval.1) {
+            if axis.atom_of(usual).is_some_and(|a| interval.0 <= a && a <= interval.1) {
                 continue;
             }
             let atom = interval.0 as usize;
@@ -299,7 +311,8 @@ impl Space {
                 }
                 Atoms::Bits { values, other } => {
                     let value = values.get(atom).copied().or(*other).unwrap_or(0);
-                    let before = fields::number(&packet, axis.field());
+                    let AxisKey::Bits(_, mask) = axis.key else { continue };
+                    let before = fields::number(&packet, axis.field()) & !u128::from(mask);
                     fields::write_number(&mut packet, axis.field(), before | u128::from(value));
                 }
                 Atoms::Names(names) => {
