@@ -105,8 +105,8 @@ impl Sides<'_, '_> {
                 let inside =
                     |f: &&&Found| f.region.iter().zip(&shape).all(|(&interval, set)| set.covers(interval));
                 let parts: Vec<&Found> = group.found.iter().filter(inside).copied().collect();
-                let Some(first) = parts.first() else { continue };
-                let packet = self.world.space.witness(&first.witness);
+                let witnesses = parts.iter().map(|f| &f.witness);
+                let Some(packet) = self.world.space.simplest(witnesses) else { continue };
                 let mut except: Vec<u32> = parts.iter().flat_map(|f| &f.except).copied().collect();
                 except.sort_unstable();
                 except.dedup();

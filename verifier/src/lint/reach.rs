@@ -205,8 +205,9 @@ impl<'s> Survey<'s> {
         let mut clipped = region.clone();
         for &(axis, set) in &step.condition.units {
             let own = &mut clipped[usize::from(axis)];
-            let inside = self.world.set(set).intervals().iter().filter(|i| i.0 <= own.1 && own.0 <= i.1);
-            let (first, last) = (inside.clone().next()?, inside.last()?);
+            let mut inside = self.world.set(set).intervals().iter().filter(|i| i.0 <= own.1 && own.0 <= i.1);
+            let first = inside.next()?;
+            let last = inside.next_back().unwrap_or(first);
             *own = (own.0.max(first.0), own.1.min(last.1));
         }
         Some(clipped)

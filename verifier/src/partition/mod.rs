@@ -325,10 +325,12 @@ pub(crate) fn narrow(
         list.push(at);
         match step.action {
             Action::Skip(to) | Action::Enter(to) => skipped_to = skipped_to.max(to),
-            Action::End(_) if step.guards.is_empty() && at >= skipped_to => {
-                if world.condition_covers(&step.condition, region) {
-                    break;
-                }
+            Action::End(_)
+                if step.guards.is_empty()
+                    && at >= skipped_to
+                    && world.condition_covers(&step.condition, region) =>
+            {
+                break;
             }
             _ => {}
         }

@@ -41,6 +41,12 @@ pub(crate) fn hunt(
         if work == 0 {
             return Reach::Unknown;
         }
+        if let Some(goal) = goal
+            && side.guards == 0
+            && !world.condition_meets(&step(goal).condition, &region)
+        {
+            continue;
+        }
         if let Some(goal) = goal {
             match side.rest().last() {
                 // The list was closed in front of it.

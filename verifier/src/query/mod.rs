@@ -383,8 +383,7 @@ impl<'w> Search<'w> {
                 let inside =
                     found.iter().filter(|f| f.region.iter().zip(&shape).all(|(&i, set)| set.covers(i)));
                 let inside: Vec<&Found> = inside.collect();
-                let Some(first) = inside.first() else { continue };
-                let packet = world.space.witness(&first.witness);
+                let Some(packet) = world.space.simplest(inside.iter().map(|f| &f.witness)) else { continue };
                 let mut except: Vec<RuleId> = inside
                     .iter()
                     .flat_map(|f| &f.except)

@@ -28,12 +28,15 @@ pub fn tests(family: Family, said: &[(&str, &str)]) -> Result<Vec<Test>, String>
     Ok(tests)
 }
 
+/// A word of a list as a range.
+type Read = Result<(u128, u128), String>;
+
 fn test(family: Family, key: &str, text: &str) -> Result<Test, String> {
     let (negated, text) = match text.trim().strip_prefix('!') {
         Some(rest) => (true, rest.trim()),
         None => (false, text.trim()),
     };
-    let list = |read: &dyn Fn(&str) -> Result<(u128, u128), String>| {
+    let list = |read: &dyn Fn(&str) -> Read| {
         let ranges = text.split(',').map(|word| read(word.trim())).collect::<Result<Vec<_>, _>>()?;
         Ok::<ValueSet, String>(ValueSet::Ranges(joined(ranges)))
     };
@@ -70,7 +73,7 @@ fn joined(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
     out
 }
 
-fn network(family: Family, word: &str) -> Result<(u128, u128), String> {
+fn network(family: Family, word: &str) -> Read {
     let wrong = || format!("`{word}` is no {} address or network", family.name());
     let (address, bits) = word.split_once('/').unwrap_or((word, ""));
     let number = match (family, address.parse::<IpAddr>()) {
@@ -85,7 +88,7 @@ fn network(family: Family, word: &str) -> Result<(u128, u128), String> {
     Ok((number & !host, number | host))
 }
 
-fn port(word: &str) -> Result<(u128, u128), String> {
+fn port(word: &str) -> Read {
     let one = |text: &str| {
         text.parse::<u16>().map(u128::from).map_err(|_| format!("`{text}` is no port: 0 to 65535"))
     };
@@ -98,7 +101,7 @@ fn port(word: &str) -> Result<(u128, u128), String> {
     }
 }
 
-fn protocol(word: &str) -> Result<(u128, u128), String> {
+fn protocol(word: &str) -> Read {
     let number = names::protocol_number(word).ok_or_else(|| format!("`{word}` is no protocol"))?;
     Ok((number.into(), number.into()))
 }

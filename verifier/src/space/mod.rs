@@ -28,7 +28,7 @@ use hipac_rules::{Clause, Effect, Family, Field, L4Need, TableKind, Test, ValueS
 use crate::draw::ip_tests;
 use crate::fields;
 use crate::oracle::{Outcome, Target, header};
-use crate::{Oracle, RuleId};
+use crate::{Oracle, RuleId, packet_text};
 
 use axis::{Atoms, class_atoms, name_atoms, other_bits, range_atoms, ranges_of};
 pub(crate) use axis::{Axis, AxisKey};
@@ -293,6 +293,13 @@ impl Space {
         self.near(region, &Packet { protocol: protocol.unwrap_or(0), ..fields::default_packet(self.family) })
     }
 
+    /// A packet of one of the regions that is simple to say.
+    pub(crate) fn simplest<'r>(&self, regions: impl Iterator<Item = &'r Region>) -> Option<Packet> {
+        const LOOKED_AT: usize = 32;
+        let packets = regions.take(LOOKED_AT).map(|region| self.witness(region));
+        packets.min_by_key(|p| (![0, 6, 17].contains(&p.protocol), packet_text::show(p).to_string().len()))
+    }
+
     /// The packet of the region that differs from another in as few fields as the region allows.
     pub(crate) fn near(&self, region: &[Interval], usual: &Packet) -> Packet {
         let mut packet = *usual;
@@ -409,12 +416,15 @@ pub(crate) fn rules_of(oracle: &Oracle<'_>, table: TableKind) -> impl Iterator<I
     })
 }
 
+/// Field, negation and kind; then what ranges, a mask, or a name say.
+type OrderOf<'t> = (Field, bool, u8, &'t [(u128, u128)], (u128, u128), &'t str, bool);
+
 /// A test in an order of its own, for keeping each once.
 #[derive(PartialEq, Eq)]
 struct TestKey(Test);
 
 impl TestKey {
-    fn key(&self) -> (Field, bool, u8, &[(u128, u128)], (u128, u128), &str, bool) {
+    fn key(&self) -> OrderOf<'_> {
         let Test { field, negated, set } = &self.0;
         match set {
             ValueSet::Ranges(ranges) => (*field, *negated, 0, ranges, (0, 0), "", false),
