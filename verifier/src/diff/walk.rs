@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::align::{Loose, common_prefix, loose, that_matter};
 use super::{Options, Progress, Watch};
-use crate::partition::cut::{StepOf, best};
+use crate::partition::cut::{StepOf, best, sample};
 use crate::partition::hunt::{Gap, gap};
 use crate::partition::{Asked, End, Head, Known, Side, State, halves};
 use crate::space::{AxisId, Region};
@@ -214,10 +214,6 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn steps<'s>(course: &'s Course, list: &'s [u32]) -> impl Iterator<Item = StepOf<'s>> {
-        list.iter().map(move |&at| (course, at))
-    }
-
     /// Steps of a list that cover a part of the region only.
     fn partial<'s>(&self, course: &'s Course, list: &[u32], region: &Region) -> Vec<StepOf<'s>> {
         let partial =
@@ -360,10 +356,13 @@ impl<'w> Walk<'w> {
     }
 
     fn cut_at(&mut self, node: Node, pivots: &[StepOf<'_>]) {
-        let others: Vec<StepOf<'_>> =
-            Self::steps(self.a, node.a.rest()).chain(Self::steps(self.b, node.b.rest())).collect();
-        let cut = best(self.world, &node.region, pivots, &others)
-            .or_else(|| best(self.world, &node.region, &others, &[]));
+        let mut others = sample(self.a, node.a.rest());
+        others.extend(sample(self.b, node.b.rest()));
+        let cut = best(self.world, &node.region, pivots, &others).or_else(|| {
+            let mut all = self.partial(self.a, node.a.rest(), &node.region);
+            all.extend(self.partial(self.b, node.b.rest(), &node.region));
+            best(self.world, &node.region, &all, &[])
+        });
         match cut {
             Some((axis, at)) => self.cut(node, axis, at),
             // No step has a bound in the region: none can be partial. Not reached; never guess.

@@ -9,7 +9,7 @@ use super::{Options, Status};
 use crate::RuleId;
 use crate::diff;
 use crate::diff::walk::Walk;
-use crate::partition::cut::{StepOf, best};
+use crate::partition::cut::{best, sample};
 use crate::partition::reach::{Reach, hunt};
 use crate::partition::{List, Side, halves, narrow};
 use crate::space::Region;
@@ -144,9 +144,7 @@ impl<'s> Survey<'s> {
         if node.list.len() <= FEW {
             return None;
         }
-        let of = |&at: &u32| (self.course, at);
-        let pivots: Vec<StepOf<'_>> = node.open.iter().map(of).collect();
-        let others: Vec<StepOf<'_>> = node.list.iter().map(of).collect();
+        let (pivots, others) = (sample(self.course, &node.open), sample(self.course, &node.list));
         let (axis, at) = best(self.world, &node.region, &others, &pivots)?;
         let (below, above) = halves(&node.region, axis, at);
         let half = |region: Region| {

@@ -63,6 +63,12 @@ pub(crate) fn best(
     candidates.into_iter().min_by_key(cost)
 }
 
+/// Some steps of a list, evenly spread: enough to judge a cut by.
+pub(crate) fn sample<'a>(course: &'a Course, list: &[u32]) -> Vec<StepOf<'a>> {
+    let stride = list.len().div_ceil(SAMPLE_MAX).max(1);
+    list.iter().step_by(stride).map(|&at| (course, at)).collect()
+}
+
 /// At most `max` of them, evenly spread.
 fn spread<'a, 's>(steps: &'s [StepOf<'a>], max: usize) -> impl Iterator<Item = StepOf<'a>> + use<'a, 's> {
     let stride = steps.len().div_ceil(max).max(1);

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 
-use super::cut::{StepOf, best};
+use super::cut::{best, sample};
 use super::{halves, narrow};
 use crate::space::Region;
 use crate::unfold::{Course, World};
@@ -50,7 +50,8 @@ pub(crate) fn gap(
             covering.insert(last);
             continue;
         }
-        let pivots: Vec<StepOf<'_>> = list.iter().map(|&at| (course, at)).collect();
+        // None of them covers the region, so each has a bound in it.
+        let pivots = sample(course, &list);
         let Some((axis, at)) = best(world, &region, &pivots, &[]) else { return Gap::Unknown };
         let (below, above) = halves(&region, axis, at);
         let mut halves = [below, above].map(|half| {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::cut::{StepOf, best};
+use super::cut::{best, sample};
 use super::hunt::{Gap, gap};
 use super::{AskedKind, Head, Known, Side, halves, narrow};
 use crate::space::Region;
@@ -88,7 +88,7 @@ pub(crate) fn hunt(
             Head::Inexpressible => return Reach::Unknown,
             Head::Cut(axis, at) => cut(world, course, &mut open, (region, side, known), axis, at),
             Head::Partial(partial) => {
-                let others: Vec<StepOf<'_>> = side.rest().iter().map(|&s| (course, s)).collect();
+                let others = sample(course, side.rest());
                 let Some((axis, at)) = best(world, &region, &[(course, partial)], &others) else {
                     return Reach::Unknown;
                 };

@@ -24,7 +24,7 @@ use hipac_rules::{Field, Test, ValueSet};
 
 use crate::diff::Entry;
 use crate::diff::report::{Assumed, condition};
-use crate::partition::cut::{StepOf, best};
+use crate::partition::cut::{StepOf, best, sample};
 use crate::partition::hunt::{Gap, gap};
 use crate::partition::{Head, Known, List, Side, halves, narrow};
 use crate::space::{AxisId, Change, Pieces, Region, Set, Shape, Space};
@@ -242,7 +242,7 @@ impl<'w> Search<'w> {
                 }
                 Head::Cut(axis, at) => self.cut(&mut open, (region, side, known), (axis, at)),
                 Head::Partial(step) => {
-                    let others: Vec<StepOf<'_>> = side.rest().iter().map(|&s| (self.course, s)).collect();
+                    let others = sample(self.course, side.rest());
                     match best(self.world, &region, &[(self.course, step)], &others) {
                         Some(cut) => self.cut(&mut open, (region, side, known), cut),
                         None => self.undecided = Some("a region that cannot be cut"),
