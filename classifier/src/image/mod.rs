@@ -17,8 +17,8 @@ pub use write::{Origin, Parts};
 
 use crate::dim::Ranks;
 use crate::forest::Ref;
-use crate::forest::lookup::{self, Machine, Visits};
-use crate::key::{Key, KeyMaker, Keys};
+use crate::forest::lookup::{Forest, Machine};
+use crate::key::{Key, KeyMaker};
 use crate::packet::Packet;
 
 /// Why bytes are no image.
@@ -236,40 +236,16 @@ impl<B: AsRef<[u8]>> Image<B> {
         std::str::from_utf8(bytes.get(text.checked_add(start)?..text.checked_add(end_of(index)?)?)?).ok()
     }
 
-    /// The smallest position at or after `from` of a flat rule of `entry` whose box holds the
-    /// key; [`NO_MATCH`](lookup::NO_MATCH) when there is none. `is_sound`: the packet's
-    /// transport header is ([`L4::is_sound`](crate::L4::is_sound)).
+    /// The forest of an entry, ready to be looked up in: for more than a few lookups, keep it.
+    /// `is_sound`: the packets' transport headers are ([`L4::is_sound`](crate::L4::is_sound));
+    /// those whose are not have a forest of their own.
+    ///
+    /// Its answers are positions of flat rules, [`NO_MATCH`](crate::forest::lookup::NO_MATCH) when no box holds
+    /// the key.
     #[inline]
-    pub fn first_match(&self, entry: &EntryRecord, key: &Key, is_sound: bool, from: u32) -> u32 {
+    pub fn forest(&self, entry: &EntryRecord, is_sound: bool) -> Forest<'_> {
         let root = Ref(if is_sound { entry.root } else { entry.broken_root });
-        lookup::first_match(self.machine, self.section(Section::Arena), root, key, from)
-    }
-
-    /// [`Image::first_match`] from the beginning for every key of `range`, into `out` (of the
-    /// same length): misses of the cache overlap.
-    pub fn first_match_batch(
-        &self,
-        entry: &EntryRecord,
-        keys: &Keys,
-        range: Range<usize>,
-        is_sound: bool,
-        out: &mut [u32],
-    ) {
-        let root = Ref(if is_sound { entry.root } else { entry.broken_root });
-        let machine = self.machine.for_keys(keys.stride());
-        lookup::first_match_batch(machine, self.section(Section::Arena), root, keys, range, out);
-    }
-
-    /// [`Image::first_match`] by the definition, with what it cost.
-    pub fn first_match_counted(
-        &self,
-        entry: &EntryRecord,
-        key: &Key,
-        is_sound: bool,
-        from: u32,
-    ) -> (u32, Visits) {
-        let root = Ref(if is_sound { entry.root } else { entry.broken_root });
-        lookup::first_match_counted(self.section(Section::Arena), root, key, from)
+        Forest::new(self.machine, self.section(Section::Arena), root)
     }
 }
 
