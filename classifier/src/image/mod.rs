@@ -72,6 +72,8 @@ pub struct Image<B> {
     sections: [Range<usize>; Section::COUNT],
     is_v6: bool,
     machine: Machine,
+    /// Bytes of a key.
+    key_bytes: usize,
 }
 
 impl<B: AsRef<[u8]>> Image<B> {
@@ -116,14 +118,15 @@ impl<B: AsRef<[u8]>> Image<B> {
             })();
             sections[i] = range.ok_or(damaged)?;
         }
-        let mut image = Image { bytes, sections, is_v6, machine: Machine::SCALAR };
-        image.machine = Machine::detect().for_keys(image.key_maker().key_bytes());
+        let mut image = Image { bytes, sections, is_v6, machine: Machine::SCALAR, key_bytes: 0 };
+        image.key_bytes = image.key_maker().key_bytes();
+        image.machine = Machine::detect().for_keys(image.key_bytes);
         Ok(image)
     }
 
     /// The same image, looked up by another machine: for tests and comparisons.
     pub fn with_machine(mut self, machine: Machine) -> Self {
-        self.machine = machine.for_keys(self.key_maker().key_bytes());
+        self.machine = machine.for_keys(self.key_bytes);
         self
     }
 
@@ -245,7 +248,7 @@ impl<B: AsRef<[u8]>> Image<B> {
     #[inline]
     pub fn forest(&self, entry: &EntryRecord, is_sound: bool) -> Forest<'_> {
         let root = Ref(if is_sound { entry.root } else { entry.broken_root });
-        Forest::new(self.machine, self.section(Section::Arena), root)
+        Forest::new(self.machine, self.section(Section::Arena), root, self.key_bytes)
     }
 }
 

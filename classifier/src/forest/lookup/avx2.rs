@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::batch::{self, BLOCK, KeyBlock, Kinds};
 use super::gates::Trees;
-use super::{Kernel, Start, lookup};
+use super::{Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
 use crate::forest::leaf::{LO_AT, Lean, REACH, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
@@ -134,7 +134,7 @@ impl Kernel for Avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn cells(gates: &Gates, arena: &[u8], key: &Key, out: &mut [u64; TREES_MAX]) -> u32 {
+    unsafe fn cells(gates: &Gates, arena: &[u8], key: &Key, out: &mut Cells) -> u32 {
         let index = gates.index.of_key(key, gates.is_short);
         let at = _mm256_add_epi64(gates.tables, _mm256_slli_epi64::<3>(index));
         // SAFETY: the table of a sound tree lies in the arena, and no index leads out of it.
@@ -147,7 +147,7 @@ impl Kernel for Avx2 {
         let bit = _mm256_sllv_epi64(_mm256_set1_epi64x(1 << 32), _mm256_srli_epi64::<2>(three));
         let shut = _mm256_cmpeq_epi64(_mm256_and_si256(cells, bit), _mm256_setzero_si256());
         // SAFETY: four words are 32 bytes.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), cells) };
+        unsafe { _mm256_storeu_si256(out.0.as_mut_ptr().cast(), cells) };
         !_mm256_movemask_pd(_mm256_castsi256_pd(shut)) as u32 & 15
     }
 
@@ -447,7 +447,7 @@ fn wide_columns_hold(leaf: &FatLeaf<'_>, key: &Key, rule: usize) -> bool {
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 pub(super) fn first_match(arena: &[u8], start: Start<'_, Avx2>, key: &Key, from: u32) -> u32 {
     // SAFETY: this function runs only where its features are.
-    unsafe { lookup::<Avx2>(arena, start, key, from).0 }
+    unsafe { lookup(arena, start, key, from, &mut ()) }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]

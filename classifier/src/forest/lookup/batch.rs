@@ -10,7 +10,7 @@
 //! Who is at work is a set of keys, one bit each, in a register: lists in memory would make each
 //! key wait for the one before.
 
-use super::{Kernel, NO_MATCH, Start, Visits, deferred, fat_leaf, lean_leaf, node_at, walk};
+use super::{Kernel, NO_MATCH, Start, deferred, fat_leaf, lean_leaf, node_at, walk};
 use crate::forest::node;
 use crate::forest::{DEPTH_MAX, Kind, LINE, Ref};
 use crate::key::{KEY_BYTES, Key, Keys};
@@ -80,12 +80,15 @@ impl<'a> KeyBlock<'a> {
 
 /// A block's keys, and what is known of them. Keys past the last are nowhere: only the others
 /// are in the sets.
+/// Aligned, so that no vector stored here crosses a line: what is read of it at once can be passed
+/// on before it reaches the cache.
+#[repr(C, align(64))]
 struct Block<'a> {
-    arena: &'a [u8],
-    keys: KeyBlock<'a>,
     best: [u32; BLOCK],
     /// Where each key goes on.
     here: [u32; BLOCK],
+    arena: &'a [u8],
+    keys: KeyBlock<'a>,
 }
 
 /// The answers for the keys from `first` on, as many as `out` has room for, 64 at most.
@@ -170,10 +173,9 @@ impl Block<'_> {
             }
         }
         for key in Set(kinds[Kind::Fat as usize]) {
-            let visits = &mut Visits::default();
             // SAFETY: passed on from the caller.
             let found =
-                unsafe { fat_leaf::<K>(self.arena, Ref(self.here[key]), self.keys.get(key), 0, visits) };
+                unsafe { fat_leaf::<K>(self.arena, Ref(self.here[key]), self.keys.get(key), 0, &mut ()) };
             self.best[key] = found.min(self.best[key]);
         }
     }
@@ -196,8 +198,7 @@ impl Block<'_> {
         {
             let best = self.best[key];
             // SAFETY: passed on from the caller.
-            self.best[key] =
-                unsafe { walk::<K>(arena, part.reference, packet, 0, best, &mut Visits::default()) };
+            self.best[key] = unsafe { walk::<K>(arena, part.reference, packet, 0, best, &mut ()) };
         }
         // SAFETY: passed on from the caller.
         let slot = unsafe { K::slot(bytes, packet.window(node::window(bytes))) };

@@ -36,6 +36,12 @@ pub const NO_MATCH: u32 = u32::MAX;
 /// Nodes and leaves visited in one lookup, at most; audited forests stay far below.
 const VISITS_MAX: u32 = 1 << 20;
 
+/// A key's cell in each tree, as words. Aligned: one is read from what was stored as a vector, and
+/// a vector that crosses a line would have to reach the cache first.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+struct Cells([u64; TREES_MAX]);
+
 /// The steps of a walk, as one machine does them.
 trait Kernel {
     /// Compares lean leaves in vectors. Else, and near the end of an arena, the definition does.
@@ -60,7 +66,16 @@ trait Kernel {
     ///
     /// # Safety
     /// The machine must be the one that runs, and the gates those of a root of `arena`.
-    unsafe fn cells(gates: &Self::Gates, arena: &[u8], key: &Key, out: &mut [u64; TREES_MAX]) -> u32;
+    unsafe fn cells(gates: &Self::Gates, arena: &[u8], key: &Key, out: &mut Cells) -> u32;
+
+    /// A bit for each cell whose smallest position, scaled, is not after `best`.
+    ///
+    /// # Safety
+    /// The machine must be the one that runs.
+    #[inline(always)]
+    unsafe fn before(cells: &Cells, best: u32) -> u32 {
+        (0..TREES_MAX).map(|t| u32::from((cells.0[t] >> 56) as u32 <= best) << t).sum()
+    }
 
     /// For each key of a block where it enters a tree, or nowhere: [`Cell::lets_in`].
     ///
@@ -177,6 +192,30 @@ pub struct Visits {
     pub leaves: u32,
 }
 
+/// Counts visits, or does not.
+trait Tally: Default {
+    fn tree(&mut self) {}
+    fn node(&mut self) {}
+    fn leaf(&mut self) {}
+}
+
+/// Nobody counts.
+impl Tally for () {}
+
+impl Tally for Visits {
+    fn tree(&mut self) {
+        self.trees += 1;
+    }
+
+    fn node(&mut self) {
+        self.nodes += 1;
+    }
+
+    fn leaf(&mut self) {
+        self.leaves += 1;
+    }
+}
+
 /// Where lookups of one entry begin.
 enum Start<'g, K: Kernel> {
     /// At the gates of a root.
@@ -207,6 +246,8 @@ enum Gates {
     Avx2(avx2::Gates),
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Gates),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Short(avx512::Gates),
 }
 
 impl std::fmt::Debug for Forest<'_> {
@@ -216,19 +257,28 @@ impl std::fmt::Debug for Forest<'_> {
 }
 
 impl<'a> Forest<'a> {
-    /// The forest at `reference`, looked up in by `machine`.
+    /// The forest at `reference`, looked up in by `machine`, whose windows lie in the first
+    /// `key_bytes` of keys.
     #[inline]
-    pub fn new(machine: Machine, arena: &'a [u8], reference: Ref) -> Forest<'a> {
+    pub fn new(machine: Machine, arena: &'a [u8], reference: Ref, key_bytes: usize) -> Forest<'a> {
         let root = Root::view(arena, reference.offset()).filter(|_| reference.is_root());
         let trees = root.map_or(Trees::NONE, |root| Trees::of(arena, &root));
-        let gates = match machine.0 {
+        // Kernels may count on a root with a tree, and so on an arena that is not empty.
+        let reference = if reference.is_root() && trees.count == 0 { Ref::EMPTY } else { reference };
+        let gates = match machine.for_keys(key_bytes).0 {
             Which::Scalar => Gates::Scalar,
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Machine` of this kind comes from `available` alone, which saw the features.
             Which::Avx2 => Gates::Avx2(unsafe { avx2::Avx2::gates(trees) }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Which::Avx512 => Gates::Avx512(unsafe { avx512::Avx512::gates(trees) }),
+            Which::Avx512 if key_bytes <= 16 => {
+                // SAFETY: as above.
+                Gates::Avx512Short(unsafe { avx512::Avx512::<true>::gates(trees) })
+            }
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Which::Avx512 => Gates::Avx512(unsafe { avx512::Avx512::<false>::gates(trees) }),
         };
         Forest { arena, reference, trees, gates }
     }
@@ -238,13 +288,22 @@ impl<'a> Forest<'a> {
     pub fn first_match(&self, key: &Key, from: u32) -> u32 {
         match &self.gates {
             // SAFETY: the scalar kernel runs everywhere.
-            Gates::Scalar => unsafe { lookup(self.arena, self.start::<Scalar>(&self.trees), key, from) }.0,
+            Gates::Scalar => unsafe {
+                lookup(self.arena, self.start::<Scalar>(&self.trees), key, from, &mut ())
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: gates of this kind are made for a machine that has the features.
             Gates::Avx2(gates) => unsafe { avx2::first_match(self.arena, self.start(gates), key, from) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Gates::Avx512(gates) => unsafe { avx512::first_match(self.arena, self.start(gates), key, from) },
+            Gates::Avx512Short(gates) => unsafe {
+                avx512::first_match::<true>(self.arena, self.start(gates), key, from)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Gates::Avx512(gates) => unsafe {
+                avx512::first_match::<false>(self.arena, self.start(gates), key, from)
+            },
         }
     }
 
@@ -267,15 +326,25 @@ impl<'a> Forest<'a> {
                 Gates::Avx2(gates) => unsafe { avx2::block(arena, self.start(gates), keys, first, out) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
-                Gates::Avx512(gates) => unsafe { avx512::block(arena, self.start(gates), keys, first, out) },
+                Gates::Avx512Short(gates) => unsafe {
+                    avx512::block::<true>(arena, self.start(gates), keys, first, out)
+                },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Gates::Avx512(gates) => unsafe {
+                    avx512::block::<false>(arena, self.start(gates), keys, first, out)
+                },
             }
         }
     }
 
     /// [`Forest::first_match`] by the definition, counting its visits.
     pub fn first_match_counted(&self, key: &Key, from: u32) -> (u32, Visits) {
+        let mut visits = Visits::default();
+        let start = self.start::<Scalar>(&self.trees);
         // SAFETY: the scalar kernel runs everywhere.
-        unsafe { lookup(self.arena, self.start::<Scalar>(&self.trees), key, from) }
+        let found = unsafe { lookup(self.arena, start, key, from, &mut visits) };
+        (found, visits)
     }
 
     #[inline(always)]
@@ -293,32 +362,36 @@ impl<'a> Forest<'a> {
 /// # Safety
 /// `K` must be a kernel of the machine that runs, and the gates those of a root of `arena`.
 #[inline(always)]
-unsafe fn lookup<K: Kernel>(arena: &[u8], start: Start<'_, K>, key: &Key, from: u32) -> (u32, Visits) {
-    let mut visits = Visits::default();
+unsafe fn lookup<K: Kernel>(
+    arena: &[u8],
+    start: Start<'_, K>,
+    key: &Key,
+    from: u32,
+    tally: &mut impl Tally,
+) -> u32 {
     let gates = match start {
         Start::Root { gates, .. } => gates,
         Start::Below(reference) => {
             // SAFETY: passed on from the caller.
-            let best = unsafe { walk::<K>(arena, reference, key, from, NO_MATCH, &mut visits) };
-            return (best, visits);
+            return unsafe { walk::<K>(arena, reference, key, from, NO_MATCH, tally) };
         }
     };
     // All cells are loaded before the first is entered: their misses overlap, and which tree it
     // is, nearly always one, costs no branch.
-    let mut cells = [0; TREES_MAX];
+    let mut cells = Cells([0; TREES_MAX]);
     // SAFETY: passed on from the caller.
     let mut open = unsafe { K::cells(gates, arena, key, &mut cells) };
     let mut best = NO_MATCH;
     while open != 0 {
-        let cell = Cell::from_word(cells[open.trailing_zeros() as usize % TREES_MAX]);
-        open &= open - 1;
-        if best == NO_MATCH || cell.gate >> 24 <= K::scale(gates).scaled(best) {
-            visits.trees += 1;
-            // SAFETY: passed on from the caller.
-            best = unsafe { walk::<K>(arena, cell.reference, key, from, best, &mut visits) };
-        }
+        let cell = Cell::from_word(cells.0[open.trailing_zeros() as usize % TREES_MAX]);
+        tally.tree();
+        // SAFETY: passed on from the caller.
+        best = unsafe { walk::<K>(arena, cell.reference, key, from, best, tally) };
+        // Nearly always none of the others can hold an earlier rule: asked of all at once.
+        // SAFETY: passed on from the caller.
+        open &= (open - 1) & unsafe { K::before(&cells, K::scale(gates).scaled(best)) };
     }
-    (best, visits)
+    best
 }
 
 /// A deferred reference that waits, and the smallest position behind it.
@@ -339,19 +412,19 @@ unsafe fn walk<K: Kernel>(
     key: &Key,
     from: u32,
     best: u32,
-    visits: &mut Visits,
+    tally: &mut impl Tally,
 ) -> u32 {
     for _ in 0..DEPTH_MAX {
         if here.is_leaf() {
             // SAFETY: passed on from the caller.
-            return best.min(unsafe { leaf::<K>(arena, here, key, from, visits) });
+            return best.min(unsafe { leaf::<K>(arena, here, key, from, tally) });
         }
         let Some(bytes) = node_at(arena, here) else { return best };
         if node::has_deferred(bytes) {
             // SAFETY: passed on from the caller.
-            return unsafe { walk_deferring::<K>(arena, here, key, from, best, visits) };
+            return unsafe { walk_deferring::<K>(arena, here, key, from, best, tally) };
         }
-        visits.nodes += 1;
+        tally.node();
         // SAFETY: passed on from the caller.
         here = node::child(bytes, unsafe { K::slot(bytes, key.window(node::window(bytes))) });
     }
@@ -362,22 +435,25 @@ unsafe fn walk<K: Kernel>(
 ///
 /// # Safety
 /// `K` must be a kernel of the machine that runs.
-#[inline]
+#[cold]
+#[inline(never)]
 unsafe fn walk_deferring<K: Kernel>(
     arena: &[u8],
     mut here: Ref,
     key: &Key,
     from: u32,
     mut best: u32,
-    visits: &mut Visits,
+    tally: &mut impl Tally,
 ) -> u32 {
     let mut pending = [Pending { reference: Ref::EMPTY, smallest: 0 }; PENDING_MAX];
     let mut waiting = 0;
+    let mut left = VISITS_MAX;
     loop {
         // Down to a leaf, or to where no rule is.
         while !here.is_leaf() {
-            visits.nodes += 1;
-            let bytes = node_at(arena, here).filter(|_| visits.nodes < VISITS_MAX);
+            tally.node();
+            left = left.saturating_sub(1);
+            let bytes = node_at(arena, here).filter(|_| left > 0);
             let Some(bytes) = bytes else {
                 here = Ref::EMPTY;
                 break;
@@ -393,10 +469,10 @@ unsafe fn walk_deferring<K: Kernel>(
             here = node::child(bytes, unsafe { K::slot(bytes, key.window(node::window(bytes))) });
         }
         // SAFETY: passed on from the caller.
-        best = best.min(unsafe { leaf::<K>(arena, here, key, from, visits) });
+        best = best.min(unsafe { leaf::<K>(arena, here, key, from, tally) });
         // On to a deferred part that may hold an earlier rule.
         loop {
-            if waiting == 0 || visits.nodes >= VISITS_MAX {
+            if waiting == 0 || left == 0 {
                 return best;
             }
             waiting -= 1;
@@ -418,16 +494,18 @@ fn node_at(arena: &[u8], here: Ref) -> Option<&NodeBytes> {
 /// # Safety
 /// `K` must be a kernel of the machine that runs.
 #[inline(always)]
-unsafe fn leaf<K: Kernel>(arena: &[u8], here: Ref, key: &Key, from: u32, visits: &mut Visits) -> u32 {
+unsafe fn leaf<K: Kernel>(arena: &[u8], here: Ref, key: &Key, from: u32, tally: &mut impl Tally) -> u32 {
     match here.kind() {
         Kind::Lean | Kind::Lean2 => {
-            visits.leaves += 1;
+            tally.leaf();
+            // One lookup alone cannot foretell which of the two it is, and learns it only when the
+            // cell has arrived: a second vector for all costs less than the wrong branch for half.
             // SAFETY: passed on from the caller.
-            unsafe { lean_leaf::<K>(arena, here, key, from, here.kind() == Kind::Lean2) }
+            unsafe { lean_leaf::<K>(arena, here, key, from, true) }
         }
         Kind::Fat if !here.is_empty() => {
             // SAFETY: passed on from the caller.
-            unsafe { fat_leaf::<K>(arena, here, key, from, visits) }
+            unsafe { fat_leaf::<K>(arena, here, key, from, tally) }
         }
         _ => NO_MATCH,
     }
@@ -461,9 +539,20 @@ fn lean_by_definition(arena: &[u8], here: Ref, key: &Key, from: u32) -> u32 {
 ///
 /// # Safety
 /// `K` must be a kernel of the machine that runs.
-unsafe fn fat_leaf<K: Kernel>(arena: &[u8], mut here: Ref, key: &Key, from: u32, visits: &mut Visits) -> u32 {
-    while here.kind() == Kind::Fat && !here.is_empty() && visits.leaves < VISITS_MAX {
-        visits.leaves += 1;
+#[cold]
+#[inline(never)]
+unsafe fn fat_leaf<K: Kernel>(
+    arena: &[u8],
+    mut here: Ref,
+    key: &Key,
+    from: u32,
+    tally: &mut impl Tally,
+) -> u32 {
+    for _ in 0..VISITS_MAX {
+        if here.kind() != Kind::Fat || here.is_empty() {
+            break;
+        }
+        tally.leaf();
         let Some(leaf) = FatLeaf::view(arena, here.offset()) else { break };
         // SAFETY: passed on from the caller.
         let mask = unsafe { K::fat(&leaf, key) };

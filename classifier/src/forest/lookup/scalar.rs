@@ -1,13 +1,13 @@
 //! The definition: plain code.
 
-use super::Kernel;
 use super::batch::{BLOCK, KeyBlock, Kinds};
 use super::gates::Trees;
+use super::{Cells, Kernel};
 use crate::forest::Ref;
 use crate::forest::fat::FatLeaf;
 use crate::forest::leaf::Lean;
 use crate::forest::node::{self, NodeBytes};
-use crate::forest::root::{Scale, TREES_MAX, cell_at};
+use crate::forest::root::{Scale, cell_at};
 use crate::key::Key;
 
 /// Plain code, everywhere.
@@ -30,9 +30,9 @@ impl Kernel for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn cells(trees: &Trees, arena: &[u8], key: &Key, out: &mut [u64; TREES_MAX]) -> u32 {
+    unsafe fn cells(trees: &Trees, arena: &[u8], key: &Key, out: &mut Cells) -> u32 {
         let mut open = 0;
-        for (t, out) in out.iter_mut().enumerate().take(trees.count) {
+        for (t, out) in out.0.iter_mut().enumerate().take(trees.count) {
             let Some(tree) = trees.get(t) else { continue };
             let cell = cell_at(arena, tree.cells, tree.cell(key));
             *out = cell.word();
