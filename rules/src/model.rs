@@ -366,6 +366,14 @@ impl Extension {
         }
     }
 
+    /// The registry's entry; `None` for an opaque one.
+    pub fn known_spec(&self) -> Option<&'static ExtensionSpec> {
+        match self.spec {
+            ExtensionRef::Known(spec) => Some(spec),
+            ExtensionRef::Opaque(_) => None,
+        }
+    }
+
     /// What this means as a match, for packets of `family`.
     pub fn match_meaning(&self, family: Family) -> MatchMeaning {
         crate::registry::match_meaning(self, family)
