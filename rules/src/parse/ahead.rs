@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use crate::model::{Hook, Rule, TableKind, Target};
 
 use super::Parser;
+use super::build::leads_to;
 use super::commands::{forbids_interface, may_stand};
 use super::line::{Line, whole};
 use super::reader::{Chains, Reader};
@@ -45,24 +46,19 @@ pub(crate) struct Piece<'t> {
     run: Option<(&'t str, usize)>,
 }
 
-/// What a stretch says.
-#[derive(Debug)]
-pub(crate) struct Stretch<'t> {
-    pieces: Vec<Piece<'t>>,
-    /// The rules of all its runs.
-    rules: Vec<Rule>,
-}
-
-/// Reads lines of a text of sound characters.
+/// Reads stretches of a text of sound characters, and keeps what the last one says. One a thread.
 struct Ahead<'t> {
     reader: Reader<'t>,
     text: &'t str,
-    made: Stretch<'t>,
+    pieces: Vec<Piece<'t>>,
+    /// The rules of all runs.
+    rules: Vec<Rule>,
 }
 
 impl<'t> Ahead<'t> {
-    fn read(mut self, lines: Lines) -> Stretch<'t> {
+    fn read(&mut self, lines: Lines) {
         let mut words = Vec::new();
+        self.pieces.clear();
         self.reader.line = lines.before;
         let mut start = lines.span.start;
         while start < lines.span.end {
@@ -81,7 +77,6 @@ impl<'t> Ahead<'t> {
             }
             start = next;
         }
-        self.made
     }
 
     /// The chain that a line adds rules to, and how many. `None`: it does something else, or has
@@ -95,16 +90,16 @@ impl<'t> Ahead<'t> {
         if line.ends_with('\r') || words::split(line, offset, words).is_some() {
             return None;
         }
-        let before = self.made.rules.len();
+        let before = self.rules.len();
         let chain = self.append(words);
         if chain.is_none() || !self.reader.faults.is_empty() {
             self.reader.faults.clear();
-            self.made.rules.truncate(before);
+            self.rules.truncate(before);
             return None;
         }
         // The chain's name as a piece of the text; one in quotes is not worth the trouble.
         let chain = chain?;
-        Some((line.get(chain.start - offset..chain.end - offset)?, self.made.rules.len() - before))
+        Some((line.get(chain.start - offset..chain.end - offset)?, self.rules.len() - before))
     }
 
     /// Reads `-A CHAIN …` and says where the chain's name stands.
@@ -114,20 +109,19 @@ impl<'t> Ahead<'t> {
         if command.letter != 'A' || command.chain?.len() != command.span.len() {
             return None;
         }
-        let (rules, _) = self.reader.finish_rules(&mut line.draft, whole(words));
-        self.made.rules.extend(rules);
+        self.reader.finish_rules(&mut line.draft, whole(words), &mut self.rules);
         Some(command.span)
     }
 
     /// Lines that say nothing go to the piece before them.
     fn extend(&mut self, end: usize) {
-        if let Some(piece) = self.made.pieces.last_mut() {
+        if let Some(piece) = self.pieces.last_mut() {
             piece.lines.span.end = end;
         }
     }
 
     fn add(&mut self, span: Range<usize>, run: Option<(&'t str, usize)>) {
-        if let Some(piece) = self.made.pieces.last_mut() {
+        if let Some(piece) = self.pieces.last_mut() {
             let joins = match (&mut piece.run, run) {
                 (None, None) => true,
                 (Some((chain, rules)), Some((name, more))) if *chain == name => {
@@ -142,73 +136,77 @@ impl<'t> Ahead<'t> {
             }
         }
         let before = self.reader.line - 1;
-        self.made.pieces.push(Piece { lines: Lines { span, before }, run });
+        self.pieces.push(Piece { lines: Lines { span, before }, run });
     }
 }
 
 impl<'t> Parser<'t> {
     /// Reads a text of sound characters: ahead, batch by batch, and each batch then in order.
     pub(super) fn read_ahead(&mut self, text: &'t str) {
-        let threads = if text.len() < STRETCH_BYTES { 1 } else { rayon::current_num_threads() };
+        let threads = if text.len() <= STRETCH_BYTES { 1 } else { rayon::current_num_threads() };
+        let (options, family) = (self.reader.options, self.reader.family);
+        let ahead = |_| {
+            let reader = Reader::new(text.as_bytes(), family, options);
+            Ahead { reader, text, pieces: Vec::new(), rules: Vec::new() }
+        };
+        let mut readers: Vec<Ahead<'t>> = (0..threads).map(ahead).collect();
         let mut next = Lines { span: 0..0, before: 0 };
         while next.span.end < text.len() {
-            let stretches: Vec<Lines> =
-                (0..threads).map_while(|_| stretch(text.as_bytes(), &mut next)).collect();
-            let (options, family) = (self.reader.options, self.reader.family);
-            let read = |lines: Lines| {
-                let reader = Reader::new(text.as_bytes(), family, options);
-                Ahead { reader, text, made: Stretch { pieces: Vec::new(), rules: Vec::new() } }.read(lines)
-            };
-            if let [lines] = &stretches[..] {
-                self.apply(read(lines.clone()));
+            let batch: Vec<Lines> = readers.iter().map_while(|_| stretch(text.as_bytes(), &mut next)).collect();
+            let readers = &mut readers[..batch.len()];
+            if let ([reader], [lines]) = (&mut *readers, &batch[..]) {
+                reader.read(lines.clone());
             } else {
-                let read: Vec<Stretch<'t>> = stretches.into_par_iter().map(read).collect();
-                read.into_iter().for_each(|stretch| self.apply(stretch));
+                readers.par_iter_mut().zip(batch).for_each(|(reader, lines)| reader.read(lines));
             }
+            readers.iter_mut().for_each(|reader| self.apply(reader));
         }
     }
 
-    fn apply(&mut self, stretch: Stretch<'t>) {
-        let mut rules = stretch.rules.into_iter();
-        for Piece { lines, run } in stretch.pieces {
+    /// Does what a stretch says.
+    fn apply(&mut self, ahead: &mut Ahead<'t>) {
+        let mut rules = ahead.rules.drain(..);
+        for Piece { lines, run } in ahead.pieces.drain(..) {
             let Some((chain, count)) = run else {
                 self.read_lines(lines);
                 continue;
             };
-            let chain = self.accepts(chain, &mut rules.as_mut_slice()[..count]);
-            let taken = rules.by_ref().take(count);
+            let chain = self.takes(chain, &rules.as_slice()[..count]);
+            let run = rules.by_ref().take(count);
             match chain {
-                Some(chain) => self.append(chain, taken),
+                Some(chain) => self.append(chain, run, lines.span),
                 None => {
-                    taken.for_each(drop);
+                    run.for_each(drop);
                     self.read_lines(lines);
                 }
             }
         }
     }
 
-    /// The chain that takes these rules, none of them at fault. Targets that are chains become
-    /// those of the table.
-    fn accepts(&mut self, chain: &str, rules: &mut [Rule]) -> Option<u32> {
+    /// The chain of that name, when it takes these rules and none of them is at fault.
+    fn takes(&self, chain: &str, rules: &[Rule]) -> Option<u32> {
         let room = self.reader.options.rule_count_max.saturating_sub(self.counts.rules);
-        let table = self.current.as_mut()?;
+        let table = self.current.as_ref()?;
         let index = table.index(chain)?;
         let (kind, hook) = (table.kind, table.chains[index as usize].hook);
-        let is_sound = rules.len() <= room
-            && rules.iter_mut().all(|rule| {
-                let leads_on = match &mut rule.target {
-                    Target::Jump(name) | Target::Goto(name) => match table.chain(name) {
-                        Some(chain) if chain.hook.is_none() => {
-                            *name = chain.name.clone();
-                            true
-                        }
-                        _ => false,
-                    },
-                    _ => true,
-                };
-                leads_on && stands_well(rule, kind, hook)
-            });
+        let leads_well = |rule| {
+            leads_to(rule).is_none_or(|name| table.chain(name).is_some_and(|chain| chain.hook.is_none()))
+        };
+        let is_sound =
+            rules.len() <= room && rules.iter().all(|rule| leads_well(rule) && stands_well(rule, kind, hook));
         is_sound.then_some(index)
+    }
+
+    /// Puts a run's rules at the end of a chain, and makes room for more of them when it seems that
+    /// the rest of the text is the same.
+    fn append(&mut self, chain: u32, rules: impl ExactSizeIterator<Item = Rule>, span: Range<usize>) {
+        let Some(table) = self.current.as_mut() else { return };
+        let (bytes, count) = (span.len(), rules.len());
+        let left = self.reader.text.len() - span.end;
+        let more = if bytes < STRETCH_BYTES / 2 { 0 } else { left / (bytes / count.max(1)).max(1) };
+        if table.append(chain, rules, more) {
+            self.counts.rules += count;
+        }
     }
 }
 

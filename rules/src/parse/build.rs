@@ -104,6 +104,20 @@ impl TableBuilder {
         self.index(name).map(|i| &mut self.chains[i as usize])
     }
 
+    /// Puts rules at the end of a chain, where `more` are expected; `false`: they are too many.
+    pub(crate) fn append(
+        &mut self,
+        chain: u32,
+        rules: impl ExactSizeIterator<Item = Rule>,
+        more: usize,
+    ) -> bool {
+        let list = &mut self.chains[chain as usize].rules;
+        if list.numbered_count() == 0 && rules.len() > 0 {
+            self.used.push(chain);
+        }
+        list.append(rules, more)
+    }
+
     /// How many rules were put into the table, those taken out again included.
     fn rules_put(&self) -> u64 {
         self.used.iter().map(|&c| self.chains[c as usize].rules.numbered_count() as u64).sum()
@@ -229,19 +243,6 @@ impl Parser<'_> {
         }
         self.counts.rules += 1;
         Some(number)
-    }
-
-    /// Puts rules at the end of a chain. There is room for them.
-    pub(crate) fn append(&mut self, chain: u32, rules: impl ExactSizeIterator<Item = Rule>) {
-        let Some(table) = self.current.as_mut() else { return };
-        let (count, list) = (rules.len(), &mut table.chains[chain as usize].rules);
-        let is_first = list.numbered_count() == 0;
-        if list.append(rules) {
-            if is_first {
-                table.used.push(chain);
-            }
-            self.counts.rules += count;
-        }
     }
 
     fn too_many_edits(&mut self, span: &Range<usize>) {

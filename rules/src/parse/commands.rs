@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use smallvec::SmallVec;
-
 use crate::model::{
     AddressTest, Extension, ExtensionRef, Hook, Policy, ProtocolTest, Rule, TableKind, Target,
 };
@@ -97,7 +95,8 @@ impl Parser<'_> {
         if let Some(table) = &self.current {
             self.reader.check_place(&draft, table.kind, table.chains[chain as usize].hook);
         }
-        let (rules, unknown) = self.reader.finish_rules(&mut draft, span.clone());
+        let mut rules = Vec::new();
+        let unknown = self.reader.finish_rules(&mut draft, span.clone(), &mut rules);
         match command.letter {
             'D' | 'C' => {
                 for rule in &rules {
@@ -108,7 +107,7 @@ impl Parser<'_> {
                     }
                 }
             }
-            'R' => match (number, <[Rule; 1]>::try_from(rules.into_vec())) {
+            'R' => match (number, <[Rule; 1]>::try_from(rules)) {
                 (Some(number), Ok([rule])) => {
                     self.remove_at(chain, number, &span);
                     self.put_all(chain, Some(number), [rule].into_iter(), unknown, &span);
@@ -141,17 +140,16 @@ impl Parser<'_> {
     }
 }
 
-/// The rules that one line makes: nearly always one.
-pub(super) type Rules = SmallVec<[Rule; 1]>;
-
 impl Reader<'_> {
-    /// The rules that a line makes: one for each pair of its addresses. Their target may be a
-    /// name that is, so far, neither a target nor a chain. `span` is all of the line.
+    /// Adds the rules that a line makes to `rules`: one for each pair of its addresses. Their
+    /// target may be a name that is, so far, neither a target nor a chain. `span` is all of the
+    /// line.
     pub(super) fn finish_rules(
         &mut self,
         draft: &mut Draft,
         span: Range<usize>,
-    ) -> (Rules, Option<UnknownTarget>) {
+        rules: &mut Vec<Rule>,
+    ) -> Option<UnknownTarget> {
         let protocol = draft.ip.protocol;
         let mut matches: Vec<Extension> = Vec::with_capacity(draft.matches.len());
         for active in std::mem::take(&mut draft.matches) {
@@ -173,9 +171,16 @@ impl Reader<'_> {
                 Target::Extension(self.finish_active(active, protocol, &matches))
             }
         };
-        let ip = std::mem::take(&mut draft.ip);
+        let mut ip = std::mem::take(&mut draft.ip);
+        ip.source = draft.sources.first().copied().unwrap_or_default();
+        ip.destination = draft.destinations.first().copied().unwrap_or_default();
         let rule = Rule { counters: draft.counters, ip, matches, target, line: self.line };
-        (self.multiply(rule, &draft.sources, &draft.destinations, span), unknown)
+        if draft.sources.len() <= 1 && draft.destinations.len() <= 1 {
+            rules.push(rule);
+        } else {
+            self.multiply(&rule, &draft.sources, &draft.destinations, span, rules);
+        }
+        unknown
     }
 
     fn finish_active(&mut self, active: Active, protocol: ProtocolTest, matches: &[Extension]) -> Extension {
@@ -186,33 +191,30 @@ impl Reader<'_> {
     /// Every source with every destination.
     fn multiply(
         &mut self,
-        mut rule: Rule,
+        rule: &Rule,
         sources: &[AddressTest],
         destinations: &[AddressTest],
         span: Range<usize>,
-    ) -> Rules {
+        rules: &mut Vec<Rule>,
+    ) {
         let any = [AddressTest::default()];
         let sources = if sources.is_empty() { &any[..] } else { sources };
         let destinations = if destinations.is_empty() { &any[..] } else { destinations };
-        if let ([source], [destination]) = (sources, destinations) {
-            (rule.ip.source, rule.ip.destination) = (*source, *destination);
-            return Rules::from_buf([rule]);
-        }
         let count = sources.len().saturating_mul(destinations.len());
         let max = self.options.rules_of_line_max;
         if count > max {
             let message = format!("the line stands for {count} rules, which is above {max}");
             self.error(span, message, Some("put the addresses into an ipset".into()));
-            return Rules::new();
+            return;
         }
-        let mut rules = Rules::with_capacity(count);
-        for source in sources {
-            for destination in destinations {
-                (rule.ip.source, rule.ip.destination) = (*source, *destination);
-                rules.push(rule.clone());
+        rules.reserve(count);
+        for &source in sources {
+            for &destination in destinations {
+                let mut rule = rule.clone();
+                (rule.ip.source, rule.ip.destination) = (source, destination);
+                rules.push(rule);
             }
         }
-        rules
     }
 
     /// Whether interfaces, matches and target may stand in this table and chain.

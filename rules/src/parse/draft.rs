@@ -18,7 +18,7 @@ pub(crate) type Report<'r> = dyn FnMut(Range<usize>, String, Option<String>) + '
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) spec: ExtensionRef,
-    pub(crate) settings: SmallVec<[Setting; 2]>,
+    pub(crate) settings: Vec<Setting>,
     pub(crate) words: Vec<Box<str>>,
     /// The place of its name.
     pub(crate) span: Range<usize>,
@@ -36,7 +36,7 @@ impl Active {
     }
 
     fn new(spec: ExtensionRef, span: Range<usize>) -> Active {
-        Active { spec, settings: SmallVec::new(), words: Vec::new(), span, given: 0 }
+        Active { spec, settings: Vec::new(), words: Vec::new(), span, given: 0 }
     }
 
     /// The entry, of one that has it.
@@ -74,6 +74,10 @@ impl Active {
             _ => false,
         };
         if !says_nothing {
+            if self.settings.is_empty() {
+                // Mostly there is one: no spare room, and none to give back.
+                self.settings.reserve_exact(1);
+            }
             self.settings.push(Setting { option, negated, value });
         }
         Ok(())
@@ -94,7 +98,7 @@ impl Active {
         self.check_protocol(spec, protocol, report);
         add_defaults(spec, &mut self.settings, family);
         sort(spec, &mut self.settings);
-        let mut settings = self.settings.into_vec();
+        let mut settings = self.settings;
         if let Some(finish) = spec.quirks.finish {
             let number = if protocol.negated { 0 } else { protocol.number };
             let context = FinishContext { family, protocol: number, spec, matches };
@@ -177,7 +181,7 @@ fn list(names: &[&str], between: &str) -> String {
 }
 
 /// Adds what is always printed.
-fn add_defaults(spec: &'static ExtensionSpec, settings: &mut SmallVec<[Setting; 2]>, family: Family) {
+fn add_defaults(spec: &'static ExtensionSpec, settings: &mut Vec<Setting>, family: Family) {
     for option in spec.options {
         let WhenAbsent::Shown(text) = option.when_absent else { continue };
         if settings.iter().any(|s| std::ptr::eq(s.option, option)) {

@@ -344,8 +344,8 @@ impl Reader<'_> {
             ('A' | 'D' | 'C' | 'I' | 'R' | 'N' | 'E' | 'P' | 'L' | 'S' | 'F' | 'Z' | 'X', value) => {
                 self.command(line, letter, word, value);
             }
-            ('s', Some(value)) => line.draft.sources = self.addresses(&value, negated),
-            ('d', Some(value)) => line.draft.destinations = self.addresses(&value, negated),
+            ('s', Some(value)) => self.addresses(&value, negated, &mut line.draft.sources),
+            ('d', Some(value)) => self.addresses(&value, negated, &mut line.draft.destinations),
             ('i', Some(value)) => line.draft.ip.in_interface = self.interface(&value, negated),
             ('o', Some(value)) => line.draft.ip.out_interface = self.interface(&value, negated),
             ('p', Some(value)) => line.draft.ip.protocol = self.protocol(&value, negated),

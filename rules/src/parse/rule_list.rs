@@ -89,8 +89,9 @@ impl RuleList {
         Some(number)
     }
 
-    /// Puts rules at the end; `false`: they are more than can be numbered.
-    pub(crate) fn append(&mut self, rules: impl ExactSizeIterator<Item = Rule>) -> bool {
+    /// Puts rules at the end, where `more` are expected; `false`: they are more than can be
+    /// numbered.
+    pub(crate) fn append(&mut self, rules: impl ExactSizeIterator<Item = Rule>, more: usize) -> bool {
         let (Ok(first), Ok(end)) =
             (u32::try_from(self.all.len()), u32::try_from(self.all.len() + rules.len()))
         else {
@@ -98,6 +99,10 @@ impl RuleList {
         };
         if let Some(order) = &mut self.order {
             order.places.extend(first..end);
+        }
+        if self.all.capacity() - self.all.len() < rules.len() {
+            // Growing by doubling would move megabytes, and touch twice as many.
+            self.all.reserve(rules.len() + more);
         }
         self.all.extend(rules);
         true

@@ -17,8 +17,9 @@ impl Reader<'_> {
         &mut self,
         (text, span): &(&str, Range<usize>),
         negated: bool,
-    ) -> Addresses {
-        let mut tests = Addresses::new();
+        tests: &mut Addresses,
+    ) {
+        tests.clear();
         let mut start = span.start;
         for part in text.split(',') {
             let at = start..(start + part.len()).min(span.end.max(start));
@@ -34,7 +35,6 @@ impl Reader<'_> {
             let help = "write a chain that returns on each of them";
             self.error(span.clone(), "`!` cannot stand before several addresses", Some(help.into()));
         }
-        tests
     }
 
     pub(super) fn interface(&mut self, (text, span): &(&str, Range<usize>), negated: bool) -> InterfaceTest {

@@ -74,9 +74,10 @@ pub fn all() -> impl Iterator<Item = &'static ExtensionSpec> {
 
 /// The match or target of that name or alias in that family.
 pub fn find(kind: Kind, name: &str, family: Family) -> Option<&'static ExtensionSpec> {
-    static BY_NAME: OnceLock<HashMap<&'static str, Vec<&'static ExtensionSpec>>> = OnceLock::new();
+    type ByName = HashMap<&'static str, Vec<&'static ExtensionSpec>, foldhash::fast::RandomState>;
+    static BY_NAME: OnceLock<ByName> = OnceLock::new();
     let by_name = BY_NAME.get_or_init(|| {
-        let mut map: HashMap<&'static str, Vec<&'static ExtensionSpec>> = HashMap::new();
+        let mut map = ByName::default();
         for spec in all() {
             for name in std::iter::once(spec.name).chain(spec.aliases.iter().copied()) {
                 map.entry(name).or_default().push(spec);
