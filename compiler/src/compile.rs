@@ -140,7 +140,7 @@ pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, Compile
     let mut lowered = lower(ruleset, &space, options.counting)?;
     let plan = KeyPlan::of(&lowered)?;
     for rule in lowered.lists.iter_mut().flat_map(|list| &mut list.rules) {
-        rule.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.classes(dim, set).intervals().len());
+        rule.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.width(dim, set));
     }
     let mut parts = tables::parts(ruleset, &lowered, &plan)?;
     parts.ranks = ranks;
@@ -302,6 +302,9 @@ fn finish(
     Compiled { image, cost: total, entries: entries.collect(), visits }
 }
 
+/// The fields whose values are names of interfaces.
+const INTERFACES: [Field; 4] = [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut];
+
 /// All bounds of interface names that the rules set, rising.
 fn interface_ranks(ruleset: &Ruleset) -> Result<Vec<u128>, CompileError> {
     let mut bounds = BTreeSet::new();
@@ -317,12 +320,10 @@ fn interface_ranks(ruleset: &Ruleset) -> Result<Vec<u128>, CompileError> {
                 add(name, test.prefix);
             }
         }
-        for extension in &rule.matches {
+        for extension in rule.matches.iter().filter(|e| e.may_test(&INTERFACES)) {
             for test in extension.match_meaning(ruleset.family).clauses.iter().flatten() {
-                if let (
-                    Field::PhysIn | Field::PhysOut | Field::InInterface | Field::OutInterface,
-                    ValueSet::Interface { name, prefix },
-                ) = (test.field, &test.set)
+                if INTERFACES.contains(&test.field)
+                    && let ValueSet::Interface { name, prefix } = &test.set
                 {
                     add(name, *prefix);
                 }

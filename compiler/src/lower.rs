@@ -285,11 +285,11 @@ impl Matched {
         }
         let states = |bits: u8| IntervalSet::of_small(Dim::L4.max(), |x| bits >> x & 1 != 0);
         let mut condition = self.condition.clone();
-        condition.and_set(Dim::L4, states(drops));
+        condition.and_set(Dim::L4, &states(drops));
         if !condition.is_empty() {
             draft.rules.push(FlatRule { condition, ops: self.pure.clone(), end: Op::Malformed, origin });
         }
-        self.condition.and_set(Dim::L4, states(passes));
+        self.condition.and_set(Dim::L4, &states(passes));
     }
 }
 
@@ -352,6 +352,7 @@ impl<'a> Lowering<'a> {
             self.out.lists.len() - 1
         };
         let mut draft = Draft::default();
+        draft.rules.reserve(self.chains[index].size);
         self.chain(index, &Condition::default(), Home::List, &mut draft)?;
         self.out.lists[at].rules = draft.finish();
         Ok(())
@@ -417,8 +418,8 @@ impl<'a> Lowering<'a> {
         }
         let Matched { condition, pure, mut ops, .. } = matched;
         ops.extend(pure); // empty when there are stateful ones
-        let push = |draft: &mut Draft, ops, end| {
-            draft.rules.push(FlatRule { condition: condition.clone(), ops, end, origin })
+        let push = |draft: &mut Draft, condition, ops, end| {
+            draft.rules.push(FlatRule { condition, ops, end, origin });
         };
         match (&rule.target, target) {
             (Target::Jump(_), Some(chain)) => {
@@ -426,7 +427,7 @@ impl<'a> Lowering<'a> {
                 if unfold && condition.unions().is_empty() && condition.box_count() <= 4 {
                     // The jump's own counters.
                     if self.counting == Counting::Exact {
-                        push(draft, vec![], Op::Continue);
+                        push(draft, condition.clone(), vec![], Op::Continue);
                     }
                     let label = draft.label();
                     self.chain(chain, &condition, Home::Label(label), draft)?;
@@ -434,7 +435,7 @@ impl<'a> Lowering<'a> {
                 } else {
                     let entry = self.call(chain);
                     let label = draft.label();
-                    push(draft, ops, Op::Call { entry, back: label });
+                    push(draft, condition, ops, Op::Call { entry, back: label });
                     draft.place(label);
                 }
             }
@@ -444,31 +445,31 @@ impl<'a> Lowering<'a> {
                     Home::List => END_OF_LIST,
                     Home::Label(label) => label,
                 };
-                push(draft, ops, Op::Call { entry, back });
+                push(draft, condition, ops, Op::Call { entry, back });
             }
             // No packet comes here: `survey` has refused a jump to nowhere.
             (Target::Jump(_) | Target::Goto(_), None) => {}
             (Target::None, _) => {
                 if self.keeps_continue(&ops) {
-                    push(draft, ops, Op::Continue);
+                    push(draft, condition, ops, Op::Continue);
                 }
             }
             (Target::Extension(extension), _) => match extension.target_meaning(self.ruleset.family) {
                 TargetMeaning::Verdict(name) => {
                     let id = verdict_id(&mut self.out.verdicts, name, rule.line)?;
-                    push(draft, ops, Op::Verdict(id));
+                    push(draft, condition, ops, Op::Verdict(id));
                 }
                 TargetMeaning::Return => {
                     let end = match home {
                         Home::List => Op::Return,
                         Home::Label(label) => Op::Skip(label),
                     };
-                    push(draft, ops, end);
+                    push(draft, condition, ops, end);
                 }
                 TargetMeaning::Continue(effect) => {
                     // Kept whoever counts: the host acts on it (LOG), or a later rule sees it.
                     ops.extend(change_of(effect).map(Op::Effect));
-                    push(draft, ops, Op::Continue);
+                    push(draft, condition, ops, Op::Continue);
                 }
             },
         }
@@ -545,15 +546,16 @@ fn survey(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<Cha
 /// Flat rules that a rule becomes, at most, without what it jumps to: itself, and a drop for each
 /// match that wants a transport header.
 fn flat_rules_of(rule: &Rule, ruleset: &Ruleset) -> usize {
-    let wants_header = |m: &&Extension| m.match_meaning(ruleset.family).l4 != L4Need::default();
+    let wants_header = |m: &&Extension| m.l4_need(ruleset.family) != L4Need::default();
     1 + rule.matches.iter().filter(wants_header).count()
 }
 
 /// No packet goes on behind this rule.
 fn ends_chain(rule: &Rule, ruleset: &Ruleset) -> bool {
-    let ends = matches!(&rule.target, Target::Extension(e)
-        if !matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(_)));
-    ends && rule.matches.is_empty() && rule.ip == IpPart::default()
+    rule.matches.is_empty()
+        && rule.ip == IpPart::default()
+        && matches!(&rule.target, Target::Extension(e)
+            if !matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(_)))
 }
 
 /// The chain that each rule jumps or goes to; none for a rule that no packet comes to, because

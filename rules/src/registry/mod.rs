@@ -44,7 +44,7 @@ pub use address::{
 pub use kind::{
     CustomKind, Quote, Radix, ValueFault, ValueKind, number_within, parse_number, parse_port, write_text,
 };
-pub(crate) use meaning::{match_meaning, target_meaning};
+pub(crate) use meaning::{l4_need, match_meaning, may_test, target_meaning};
 pub use spec::{
     Ending, ExtensionSpec, Families, Finish, FinishContext, Kind, Law, Means, OptionSpec, Quirks, ShortFor,
     WhenAbsent, flag, option,
