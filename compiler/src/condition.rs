@@ -120,13 +120,14 @@ impl Condition {
     }
 
     fn replace(&mut self, dim: Dim, place: Range<usize>, set: &IntervalSet) {
-        let new = set.intervals();
-        if let ([(lo, hi)], 1) = (new, place.len()) {
-            self.intervals[place.start] = (dim, *lo, *hi);
-            return;
+        match (set.intervals(), place.len()) {
+            (&[(lo, hi)], 0) => self.intervals.insert(place.start, (dim, lo, hi)),
+            (&[(lo, hi)], 1) => self.intervals[place.start] = (dim, lo, hi),
+            (several, _) => {
+                self.intervals.drain(place.clone());
+                self.intervals.insert_many(place.start, several.iter().map(|&(lo, hi)| (dim, lo, hi)));
+            }
         }
-        self.intervals.drain(place.clone());
-        self.intervals.insert_many(place.start, new.iter().map(|&(lo, hi)| (dim, lo, hi)));
     }
 
     /// And a clause of a match.
@@ -147,10 +148,28 @@ impl Condition {
         }
     }
 
-    /// And the IP part of a rule.
+    /// And the IP part of a rule, test by test in the order in which the kernel looks at them.
     pub fn and_ip_part(&mut self, ip: &IpPart, space: &Space<'_>) {
-        for test in ip_tests(ip) {
-            self.and_lowered(space.lower_test(&test));
+        let mut and = |field, negated, set| self.and_lowered(space.lower_test(&Test { field, negated, set }));
+        for (field, a) in [(Field::Source, &ip.source), (Field::Destination, &ip.destination)] {
+            if a.mask != 0 || a.negated {
+                and(field, a.negated, ValueSet::Masked { value: a.address, mask: a.mask });
+            }
+        }
+        for (field, i) in
+            [(Field::InInterface, &ip.in_interface), (Field::OutInterface, &ip.out_interface)]
+        {
+            if let Some(name) = &i.name {
+                and(field, i.negated, ValueSet::Interface { name: name.clone(), prefix: i.prefix });
+            }
+        }
+        if ip.protocol.number != 0 {
+            let set = ValueSet::Masked { value: ip.protocol.number.into(), mask: 0xff };
+            and(Field::Protocol, ip.protocol.negated, set);
+        }
+        if ip.fragment != FragmentTest::Any {
+            let set = ValueSet::Ranges(vec![(1, 2)]);
+            and(Field::L4, ip.fragment == FragmentTest::NotLater, set);
         }
     }
 
@@ -213,45 +232,6 @@ fn union_check(boxes: &[DimBox]) -> Vec<Vec<DimTest>> {
 
 fn range_test(dim: Dim, lo: u32, hi: u32) -> DimTest {
     DimTest { dim, negated: false, wanted: Wanted::Range(lo, hi) }
-}
-
-/// The tests of an IP part, in the order in which the kernel looks at them.
-fn ip_tests(ip: &IpPart) -> impl Iterator<Item = Test> {
-    let address = |field, a: &hipac_rules::AddressTest| {
-        (a.mask != 0 || a.negated).then_some(Test {
-            field,
-            negated: a.negated,
-            set: ValueSet::Masked { value: a.address, mask: a.mask },
-        })
-    };
-    let interface = |field, i: &hipac_rules::InterfaceTest| {
-        i.name.as_ref().map(|name| Test {
-            field,
-            negated: i.negated,
-            set: ValueSet::Interface { name: name.clone(), prefix: i.prefix },
-        })
-    };
-    let number = u128::from(ip.protocol.number);
-    let protocol = (number != 0).then(|| Test {
-        field: Field::Protocol,
-        negated: ip.protocol.negated,
-        set: ValueSet::Masked { value: number, mask: 0xff },
-    });
-    let fragment = (ip.fragment != FragmentTest::Any).then(|| Test {
-        field: Field::L4,
-        negated: ip.fragment == FragmentTest::NotLater,
-        set: ValueSet::Ranges(vec![(1, 2)]),
-    });
-    [
-        address(Field::Source, &ip.source),
-        address(Field::Destination, &ip.destination),
-        interface(Field::InInterface, &ip.in_interface),
-        interface(Field::OutInterface, &ip.out_interface),
-        protocol,
-        fragment,
-    ]
-    .into_iter()
-    .flatten()
 }
 
 /// The space that tests are lowered into: the family and the bounds of interface names.
@@ -355,6 +335,13 @@ impl Space<'_> {
 
     fn lower_test(&self, test: &Test) -> Lowered {
         let words = self.words(test.field);
+        if let [(dim, bits)] = words {
+            let max = u32::MAX >> (32 - bits);
+            if let Some((lo, hi)) = one_range(&test.set, max) {
+                let set = IntervalSet::range(lo, hi);
+                return Lowered::Set(*dim, if test.negated { set.complement(max) } else { set });
+            }
+        }
         let bits: u32 = words.iter().map(|w| w.1).sum();
         let max = if bits == 128 { u128::MAX } else { (1 << bits) - 1 };
         let ranges: Ranges = match &test.set {
@@ -404,6 +391,27 @@ pub fn interface_bounds(name: &str, prefix: bool) -> Option<(u128, Option<u128>)
     let free_bits = if prefix { 128 - 8 * name.len() as u32 } else { 0 };
     let last = first | u128::MAX.checked_shr(128 - free_bits).unwrap_or(0);
     Some((first, last.checked_add(1)))
+}
+
+/// The values of a set that is plainly one range within `0..=max`, as nearly all are.
+fn one_range(set: &ValueSet, max: u32) -> Option<(u32, u32)> {
+    let (lo, hi) = match set {
+        ValueSet::Ranges(ranges) => match ranges[..] {
+            [range] => range,
+            _ => return None,
+        },
+        ValueSet::Masked { value, mask } => {
+            let mask = *mask as u32 & max;
+            let free = max & !mask;
+            // A prefix: the free bits are the lowest ones.
+            if free & free.wrapping_add(1) != 0 || value & !u128::from(mask) != 0 {
+                return None;
+            }
+            (*value, *value | u128::from(free))
+        }
+        ValueSet::Interface { .. } => return None,
+    };
+    Some((u32::try_from(lo).ok()?, u32::try_from(hi).ok()?)).filter(|_| lo <= hi && hi <= u128::from(max))
 }
 
 /// The ranges of `x & mask == value`, when they are few.

@@ -23,6 +23,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use hipac_classifier::Dim;
 use hipac_classifier::program::{Change, Op, ResidualKind};
 use hipac_rules::{
@@ -154,7 +155,7 @@ pub fn lower(ruleset: &Ruleset, space: &Space<'_>, counting: Counting) -> Result
 /// What is known of a chain before it is lowered.
 #[derive(Debug, Clone, Default)]
 struct ChainFacts {
-    /// Jump targets of each rule: chain index.
+    /// Jump targets of the rules up to the last that has one: chain index.
     targets: Vec<Option<usize>>,
     /// Flat rules it unfolds to.
     size: usize,
@@ -387,7 +388,8 @@ impl<'a> Lowering<'a> {
         let table = self.table;
         for (number, rule) in table.chains[index].rules.iter().enumerate() {
             let origin = self.chains[index].first_origin + number as u32;
-            self.rule(rule, origin, self.chains[index].targets[number], path, home, draft)?;
+            let target = self.chains[index].targets.get(number).copied().flatten();
+            self.rule(rule, origin, target, path, home, draft)?;
         }
         Ok(())
     }
@@ -516,19 +518,17 @@ fn survey(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<Cha
     order.iter().flat_map(|&i| facts[i].targets.iter().flatten()).for_each(|&t| jumps_to[t] += 1);
     let mut spare = order.iter().map(|&i| table.chains[i].rules.len()).sum::<usize>() / 2;
     for index in order {
-        let chain = &table.chains[index];
-        let size = chain.rules.iter().map(|rule| flat_rules_of(rule, ruleset)).sum();
-        let mut fact = ChainFacts { size, ..ChainFacts::default() };
-        for (rule, target) in chain.rules.iter().zip(&facts[index].targets) {
-            if let Some(target) = *target {
-                fact.changes_packet |= facts[target].changes_packet;
-                if facts[target].unfold {
-                    fact.size += facts[target].size;
-                    fact.height = fact.height.max(facts[target].height + 1);
-                }
+        let mut fact = ChainFacts {
+            size: facts[index].size,
+            changes_packet: facts[index].changes_packet,
+            ..ChainFacts::default()
+        };
+        for target in facts[index].targets.iter().flatten().copied() {
+            fact.changes_packet |= facts[target].changes_packet;
+            if facts[target].unfold {
+                fact.size += facts[target].size;
+                fact.height = fact.height.max(facts[target].height + 1);
             }
-            fact.changes_packet |= matches!(&rule.target, Target::Extension(e)
-                if matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(effect) if effect != Effect::None));
         }
         let copies = fact.size * jumps_to[index].saturating_sub(1);
         let is_cheap = jumps_to[index] <= 1 || fact.size <= ALWAYS_UNFOLD || copies <= spare;
@@ -550,6 +550,12 @@ fn flat_rules_of(rule: &Rule, ruleset: &Ruleset) -> usize {
     1 + rule.matches.iter().filter(wants_header).count()
 }
 
+/// What later rules look at may be another thing behind this rule.
+fn changes_packet(rule: &Rule, ruleset: &Ruleset) -> bool {
+    matches!(&rule.target, Target::Extension(e)
+        if matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(effect) if effect != Effect::None))
+}
+
 /// No packet goes on behind this rule.
 fn ends_chain(rule: &Rule, ruleset: &Ruleset) -> bool {
     rule.matches.is_empty()
@@ -558,32 +564,32 @@ fn ends_chain(rule: &Rule, ruleset: &Ruleset) -> bool {
             if !matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(_)))
 }
 
-/// The chain that each rule jumps or goes to; none for a rule that no packet comes to, because
-/// one before it ends the chain for all.
+/// What each chain says by itself: its flat rules, and the chain that each rule jumps or goes to;
+/// none for a rule that no packet comes to, because one before it ends the chain for all.
 fn targets(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerError> {
-    let names: HashMap<&str, usize> = table.chains.iter().enumerate().map(|(i, c)| (&*c.name, i)).collect();
+    let names: HashMap<&str, usize, RandomState> = table.chains.iter().enumerate().map(|(i, c)| (&*c.name, i)).collect();
     let mut origin = first_origin;
     table
         .chains
         .iter()
         .map(|chain| {
-            let end = chain.rules.iter().position(|rule| ends_chain(rule, ruleset));
-            let targets = chain.rules.iter().enumerate().map(|(number, rule)| match &rule.target {
-                Target::Jump(name) | Target::Goto(name) => match names.get(&**name) {
-                    Some(&index) => Ok(end.is_none_or(|end| number < end).then_some(index)),
-                    None => Err(LowerError::NoSuchChain {
-                        line: rule.line,
-                        chain: name.to_string(),
-                        table: table.kind.name(),
-                    }),
-                },
-                _ => Ok(None),
-            });
-            let facts = ChainFacts {
-                targets: targets.collect::<Result<_, _>>()?,
-                first_origin: origin,
-                ..ChainFacts::default()
-            };
+            let mut facts = ChainFacts { first_origin: origin, ..ChainFacts::default() };
+            let mut is_ended = false;
+            for (number, rule) in chain.rules.iter().enumerate() {
+                facts.size += flat_rules_of(rule, ruleset);
+                facts.changes_packet |= changes_packet(rule, ruleset);
+                is_ended |= ends_chain(rule, ruleset);
+                let (Target::Jump(name) | Target::Goto(name)) = &rule.target else { continue };
+                let index = *names.get(&**name).ok_or_else(|| LowerError::NoSuchChain {
+                    line: rule.line,
+                    chain: name.to_string(),
+                    table: table.kind.name(),
+                })?;
+                if !is_ended {
+                    facts.targets.resize(number, None);
+                    facts.targets.push(Some(index));
+                }
+            }
             origin += chain.rules.len() as u32;
             Ok(facts)
         })
