@@ -57,6 +57,9 @@ pub struct FlatRule {
     pub origin: u32,
 }
 
+// Rulesets have hundreds of thousands; compiling holds them all for a while.
+const _: () = assert!(size_of::<FlatRule>() <= 168);
+
 impl FlatRule {
     /// Its end happens whenever its condition holds.
     pub fn is_plain(&self) -> bool {

@@ -68,7 +68,7 @@ impl Reader<'_> {
                 self.error(word.span.clone(), "two `!` one after the other", None);
             }
         } else if let Some(long) = text.strip_prefix("--").filter(|l| !l.is_empty()) {
-            let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+            let (name, value) = registry::split_at(long, b'=').map_or((long, None), |(n, v)| (n, Some(v)));
             self.long_option(line, word, name, value);
         } else if text == "--" {
             // The end of options, after which nothing may stand anyway.

@@ -20,6 +20,11 @@ impl Reader<'_> {
         tests: &mut Addresses,
     ) {
         tests.clear();
+        let is_list = text.bytes().any(|b| b == b',');
+        if !is_list && let Ok((address, mask)) = parse_network(text, self.family) {
+            tests.push(AddressTest { address, mask, negated });
+            return;
+        }
         let mut start = span.start;
         for part in text.split(',') {
             let at = start..(start + part.len()).min(span.end.max(start));
@@ -27,7 +32,7 @@ impl Reader<'_> {
             match parse_network(part, self.family) {
                 Ok((address, mask)) => tests.push(AddressTest { address, mask, negated }),
                 Err(fault) => {
-                    self.error(if text.contains(',') { at } else { span.clone() }, fault.message, fault.help)
+                    self.error(if is_list { at } else { span.clone() }, fault.message, fault.help)
                 }
             }
         }

@@ -41,6 +41,7 @@ pub use address::{
     parse_address, parse_network, parse_short_address, prefix_length, prefix_mask, write_address,
     write_network,
 };
+pub(crate) use kind::split_at;
 pub use kind::{
     CustomKind, Quote, Radix, ValueFault, ValueKind, number_within, parse_number, parse_port, write_text,
 };
