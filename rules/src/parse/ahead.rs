@@ -152,7 +152,8 @@ impl<'t> Parser<'t> {
         let mut readers: Vec<Ahead<'t>> = (0..threads).map(ahead).collect();
         let mut next = Lines { span: 0..0, before: 0 };
         while next.span.end < text.len() {
-            let batch: Vec<Lines> = readers.iter().map_while(|_| stretch(text.as_bytes(), &mut next)).collect();
+            let batch: Vec<Lines> =
+                readers.iter().map_while(|_| stretch(text.as_bytes(), &mut next)).collect();
             let readers = &mut readers[..batch.len()];
             if let ([reader], [lines]) = (&mut *readers, &batch[..]) {
                 reader.read(lines.clone());
