@@ -156,9 +156,7 @@ impl Condition {
                 and(field, a.negated, ValueSet::Masked { value: a.address, mask: a.mask });
             }
         }
-        for (field, i) in
-            [(Field::InInterface, &ip.in_interface), (Field::OutInterface, &ip.out_interface)]
-        {
+        for (field, i) in [(Field::InInterface, &ip.in_interface), (Field::OutInterface, &ip.out_interface)] {
             if let Some(name) = &i.name {
                 and(field, i.negated, ValueSet::Interface { name: name.clone(), prefix: i.prefix });
             }
@@ -520,7 +518,9 @@ mod tests {
         let inside = |b: &DimBox| b.iter().all(|&(d, lo, hi)| lo <= value(d) && value(d) <= hi);
         c.sets().all(|(d, set)| set.iter().any(|&(_, lo, hi)| lo <= value(d) && value(d) <= hi))
             && c.unions().iter().all(|u| u.iter().any(inside))
-            && c.checks().iter().all(|check| check.iter().any(|all| all.iter().all(|t| t.holds(value(t.dim)))))
+            && c.checks()
+                .iter()
+                .all(|check| check.iter().any(|all| all.iter().all(|t| t.holds(value(t.dim)))))
     }
 
     fn edge128() -> impl Strategy<Value = u128> {

@@ -231,7 +231,8 @@ const BROKEN: (u32, u32) = (2, 6);
 fn narrowed(condition: &Condition, within: Option<(u32, u32)>) -> Option<Option<DimBox>> {
     let (Some((lo, hi)), Some(set)) = (within, condition.set(Dim::L4)) else { return Some(None) };
     let inside = set.iter().map(|&(_, from, to)| (from.max(lo), to.min(hi))).filter(|r| r.0 <= r.1);
-    let widen = |(from, to)| (Dim::L4, if from == lo { 0 } else { from }, if to == hi { Dim::L4.max() } else { to });
+    let widen =
+        |(from, to)| (Dim::L4, if from == lo { 0 } else { from }, if to == hi { Dim::L4.max() } else { to });
     let states: DimBox = inside.map(widen).collect();
     (!states.is_empty()).then_some(Some(states))
 }

@@ -570,7 +570,8 @@ fn ends_chain(rule: &Rule, ruleset: &Ruleset) -> bool {
 /// What each chain says by itself: its flat rules, and the chain that each rule jumps or goes to;
 /// none for a rule that no packet comes to, because one before it ends the chain for all.
 fn targets(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerError> {
-    let names: HashMap<&str, usize, RandomState> = table.chains.iter().enumerate().map(|(i, c)| (&*c.name, i)).collect();
+    let names: HashMap<&str, usize, RandomState> =
+        table.chains.iter().enumerate().map(|(i, c)| (&*c.name, i)).collect();
     let mut origin = first_origin;
     table
         .chains

@@ -443,12 +443,24 @@ impl Parser<'_> {
         let target = match chain {
             Some((name, line)) => {
                 let message = format!("chain {name} is declared only on line {line}, after this use of it");
-                self.reader.fault(Severity::Error, place, span, message, Some("declare chains at the head of their table".into()));
+                self.reader.fault(
+                    Severity::Error,
+                    place,
+                    span,
+                    message,
+                    Some("declare chains at the head of their table".into()),
+                );
                 if goto { Target::Goto(name) } else { Target::Jump(name) }
             }
             None if goto => {
                 let help = format!("declare it: `:{name} - [0:0]`; an empty chain is assumed");
-                self.reader.fault(Severity::Error, place, span, format!("`{name}` is no chain of this table"), Some(help));
+                self.reader.fault(
+                    Severity::Error,
+                    place,
+                    span,
+                    format!("`{name}` is no chain of this table"),
+                    Some(help),
+                );
                 builder.add(name.clone(), None, 0);
                 self.counts.chains += 1;
                 Target::Goto(name)

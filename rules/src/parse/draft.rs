@@ -148,12 +148,7 @@ impl Active {
         }
     }
 
-    fn check_protocol(
-        &self,
-        spec: &'static ExtensionSpec,
-        protocol: ProtocolTest,
-        report: &mut Report<'_>,
-    ) {
+    fn check_protocol(&self, spec: &'static ExtensionSpec, protocol: ProtocolTest, report: &mut Report<'_>) {
         if spec.protocols.is_empty() || (!protocol.negated && spec.protocols.contains(&protocol.number)) {
             return;
         }

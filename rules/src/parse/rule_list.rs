@@ -128,8 +128,7 @@ impl RuleList {
 
     fn ordered(&mut self) -> &mut Order {
         let count = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
-        self.order
-            .get_or_insert_with(|| Order { places: (0..count).collect(), removed: HashSet::default() })
+        self.order.get_or_insert_with(|| Order { places: (0..count).collect(), removed: HashSet::default() })
     }
 
     /// The rules in order.

@@ -31,9 +31,7 @@ impl Reader<'_> {
             start += part.len() + 1;
             match parse_network(part, self.family) {
                 Ok((address, mask)) => tests.push(AddressTest { address, mask, negated }),
-                Err(fault) => {
-                    self.error(if is_list { at } else { span.clone() }, fault.message, fault.help)
-                }
+                Err(fault) => self.error(if is_list { at } else { span.clone() }, fault.message, fault.help),
             }
         }
         if negated && tests.len() > 1 {

@@ -154,8 +154,10 @@ mod tests {
 
     #[test]
     fn dotted_addresses_are_those_of_the_standard_library() {
-        let parts = ["", "0", "00", "1", "01", "10", "99", "255", "256", "999", "1000", "x", "+1", "-1", " 1"];
-        let mut texts: Vec<String> = ["1", "1.2.3", "1.2.3.4.5", "1.2.3.4.", ".1.2.3.4", "..."].map(String::from).into();
+        let parts =
+            ["", "0", "00", "1", "01", "10", "99", "255", "256", "999", "1000", "x", "+1", "-1", " 1"];
+        let mut texts: Vec<String> =
+            ["1", "1.2.3", "1.2.3.4.5", "1.2.3.4.", ".1.2.3.4", "..."].map(String::from).into();
         for a in parts {
             for b in parts {
                 texts.extend([format!("{a}.{b}.3.4"), format!("1.2.{a}.{b}"), format!("{a}.2.3.{b}")]);
