@@ -7,15 +7,17 @@ use std::arch::x86_64::*;
 
 use super::batch::{self, BLOCK, KeyBlock, Kinds};
 use super::gates::Trees;
+use super::lanes::PATTERNS;
 use super::{Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LO_AT, Lean, REACH, WINDOWS_AT};
+use crate::forest::leaf::{LO_AT, Lean, REACH, VECTOR_LANES, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
 use crate::forest::root::{Bits, Scale, TREES_MAX};
 use crate::forest::{ARENA_SLACK, Ref, UNIT};
 use crate::key::{KEY_BYTES, Key, Keys};
 
-pub(super) struct Avx2;
+/// `SHORT`: keys take 16 bytes, as an IPv4 five-tuple does, and their windows are shuffled to lanes.
+pub(super) struct Avx2<const SHORT: bool>;
 
 /// Lanes of one vector.
 const LANES: usize = 16;
@@ -46,8 +48,6 @@ pub(super) struct Gates {
     tables: __m256i,
     /// All ones for trees that have a table.
     sound: __m256i,
-    /// All windows lie in the first 16 bytes of the key: they can be shuffled.
-    is_short: bool,
 }
 
 /// In lanes of 32 bits, two for each tree.
@@ -84,8 +84,8 @@ impl Halves {
     /// The two halves of each tree as one number.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    fn of_key(&self, key: &Key, is_short: bool) -> __m256i {
-        let windows = if is_short {
+    fn of_key<const SHORT: bool>(&self, key: &Key) -> __m256i {
+        let windows = if SHORT {
             // SAFETY: a key has 128 bytes.
             let key = unsafe { _mm_loadu_si128(key.0.as_ptr().cast()) };
             _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(key), self.shuffle)
@@ -100,7 +100,7 @@ impl Halves {
     }
 }
 
-impl Kernel for Avx2 {
+impl<const SHORT: bool> Kernel for Avx2<SHORT> {
     type Gates = Gates;
 
     #[inline]
@@ -122,7 +122,6 @@ impl Kernel for Avx2 {
             filter: Halves::of(filter),
             tables: load(tables),
             sound: load(sound),
-            is_short: trees.are_within(16),
             trees,
         }
     }
@@ -135,14 +134,14 @@ impl Kernel for Avx2 {
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
     unsafe fn cells(gates: &Gates, arena: &[u8], key: &Key, out: &mut Cells) -> u32 {
-        let index = gates.index.of_key(key, gates.is_short);
+        let index = gates.index.of_key::<SHORT>(key);
         let at = _mm256_add_epi64(gates.tables, _mm256_slli_epi64::<3>(index));
         // SAFETY: the table of a sound tree lies in the arena, and no index leads out of it.
         let cells = unsafe {
             _mm256_mask_i64gather_epi64::<1>(_mm256_setzero_si256(), arena.as_ptr().cast(), at, gates.sound)
         };
         // The filter's bit among the upper 32 of a cell: see `root::fold`.
-        let value = gates.filter.of_key(key, gates.is_short);
+        let value = gates.filter.of_key::<SHORT>(key);
         let three = _mm256_add_epi64(value, _mm256_add_epi64(value, value));
         let bit = _mm256_sllv_epi64(_mm256_set1_epi64x(1 << 32), _mm256_srli_epi64::<2>(three));
         let shut = _mm256_cmpeq_epi64(_mm256_and_si256(cells, bit), _mm256_setzero_si256());
@@ -166,7 +165,7 @@ impl Kernel for Avx2 {
         let scale = gates.trees.scale;
         for first in (0..keys.count()).step_by(8) {
             // SAFETY: passed on from the caller; `first` is below the number of keys.
-            let keys = unsafe { KeyGroup::new(keys, first, gates.is_short) };
+            let keys = unsafe { KeyGroup::new(keys, first, SHORT) };
             let index = keys.join(tree.index);
             let value = keys.join(tree.filter);
             let three = _mm256_add_epi32(value, _mm256_add_epi32(value, value));
@@ -225,40 +224,8 @@ impl Kernel for Avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-    unsafe fn lean(leaf: &Lean<'_>, key: &Key, _: bool) -> u32 {
-        let (n, g) = (leaf.rules as usize, leaf.guards as usize);
-        let (lanes, hi_lanes, hi_at) = (leaf.lanes as usize, leaf.hi_lanes as usize, leaf.hi_at());
-        let bytes = leaf.bytes.as_ptr();
-        let window = |column: usize| key.window(leaf.bytes[WINDOWS_AT + column]);
-        let mut outside = _mm_setzero_si128();
-        let mut column = 0;
-        while column < g {
-            let x = _mm_set1_epi16(window(column) as i16);
-            // SAFETY: see REACH: at most 16 guards, then 16 bytes, of lower and of upper ends.
-            let (lo, hi) = unsafe { (at(bytes, LO_AT + 2 * column), at(bytes, hi_at + 2 * column)) };
-            let off = _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi));
-            outside = _mm_or_si128(outside, _mm_broadcastw_epi16(off));
-            column += 1;
-        }
-        let mut lane = g;
-        while lane < lanes {
-            let x = _mm_set1_epi16(window(column) as i16);
-            // SAFETY: see REACH: at most 255 lanes, then 16 bytes, of lower and of upper ends.
-            let lo = unsafe { at(bytes, LO_AT + 2 * lane) };
-            let off = if lane < hi_lanes {
-                // SAFETY: as above.
-                let hi = unsafe { at(bytes, hi_at + 2 * lane) };
-                _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi))
-            } else {
-                _mm_xor_si128(lo, x)
-            };
-            outside = _mm_or_si128(outside, off);
-            lane += n;
-            column += 1;
-        }
-        let holds = _mm_cmpeq_epi16(outside, _mm_setzero_si128());
-        let bits = _mm_movemask_epi8(_mm_packs_epi16(holds, _mm_setzero_si128())) as u32;
-        bits & ((1 << n) - 1)
+    unsafe fn lean(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
+        if SHORT { lean_by_lanes(leaf, key, wide) } else { lean_by_columns(leaf, key) }
     }
 
     #[inline(always)]
@@ -293,6 +260,101 @@ impl Kernel for Avx2 {
         }
         mask
     }
+}
+
+/// A leaf whose keys are short: all lanes at once, 16 a vector. A loop over columns would end at
+/// another one each time.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+fn lean_by_lanes(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
+    let (n, g) = (leaf.rules, leaf.guards);
+    let mut off = u64::from(outside::<0>(leaf, key));
+    if wide {
+        off |= u64::from(outside::<1>(leaf, key)) << VECTOR_LANES;
+    }
+    off &= _bzhi_u64(u64::MAX, leaf.lanes);
+    // Eight columns at most: three folds bring all of them to the first.
+    let columns = off >> g;
+    let two = columns | columns >> n;
+    let four = two | two >> (2 * n);
+    let eight = four | four >> (4 * n);
+    let rules = !(eight as u32) & ((1 << n) - 1);
+    rules & u32::from(_bzhi_u64(off, g) == 0).wrapping_neg()
+}
+
+/// The lanes of part `PART` of a leaf, two vectors, that do not hold the key; those behind the last
+/// say anything.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+fn outside<const PART: usize>(leaf: &Lean<'_>, key: &Key) -> u32 {
+    let bytes = leaf.bytes.as_ptr();
+    let pattern = PATTERNS.of(PART, leaf.guards, leaf.rules).as_ptr();
+    // SAFETY: a key has 128 bytes, a leaf's header 12 of REACH.
+    let (key, header) = unsafe { (at(key.0.as_ptr(), 0), at(bytes, 0)) };
+    let (key, header) = (_mm256_broadcastsi128_si256(key), _mm256_broadcastsi128_si256(header));
+    let ranged = _mm256_set1_epi16(leaf.hi_lanes as i16);
+    let lanes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let inside = |half: usize| {
+        let first = VECTOR_LANES * PART + LANES * half;
+        // SAFETY: 32 bytes each of a pattern, of the lower and of the upper ends: see REACH.
+        let (pattern, lo, hi) = unsafe {
+            (
+                _mm256_loadu_si256(pattern.add(2 * LANES * half).cast()),
+                _mm256_loadu_si256(bytes.add(LO_AT + 2 * first).cast()),
+                _mm256_loadu_si256(bytes.add(leaf.hi_at() + 2 * first).cast()),
+            )
+        };
+        // Window offsets, the second byte of each lane one more.
+        let offsets = _mm256_shuffle_epi8(header, pattern);
+        let x = _mm256_shuffle_epi8(key, _mm256_add_epi8(offsets, _mm256_set1_epi16(0x0100)));
+        // Single values are their own upper ends.
+        let lanes = _mm256_add_epi16(lanes, _mm256_set1_epi16(first as i16));
+        let hi = _mm256_blendv_epi8(lo, hi, _mm256_cmpgt_epi16(ranged, lanes));
+        let off = _mm256_or_si256(_mm256_subs_epu16(lo, x), _mm256_subs_epu16(x, hi));
+        _mm256_cmpeq_epi16(off, _mm256_setzero_si256())
+    };
+    // A byte a lane; packing works within halves of vectors.
+    let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(inside(0), inside(1)));
+    !_mm256_movemask_epi8(packed) as u32
+}
+
+/// A leaf whose keys are long: one column after the other.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+fn lean_by_columns(leaf: &Lean<'_>, key: &Key) -> u32 {
+    let (n, g) = (leaf.rules as usize, leaf.guards as usize);
+    let (lanes, hi_lanes, hi_at) = (leaf.lanes as usize, leaf.hi_lanes as usize, leaf.hi_at());
+    let bytes = leaf.bytes.as_ptr();
+    let window = |column: usize| key.window(leaf.bytes[WINDOWS_AT + column]);
+    let mut outside = _mm_setzero_si128();
+    let mut column = 0;
+    while column < g {
+        let x = _mm_set1_epi16(window(column) as i16);
+        // SAFETY: see REACH: at most 16 guards, then 16 bytes, of lower and of upper ends.
+        let (lo, hi) = unsafe { (at(bytes, LO_AT + 2 * column), at(bytes, hi_at + 2 * column)) };
+        let off = _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi));
+        outside = _mm_or_si128(outside, _mm_broadcastw_epi16(off));
+        column += 1;
+    }
+    let mut lane = g;
+    while lane < lanes {
+        let x = _mm_set1_epi16(window(column) as i16);
+        // SAFETY: see REACH: at most 255 lanes, then 16 bytes, of lower and of upper ends.
+        let lo = unsafe { at(bytes, LO_AT + 2 * lane) };
+        let off = if lane < hi_lanes {
+            // SAFETY: as above.
+            let hi = unsafe { at(bytes, hi_at + 2 * lane) };
+            _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi))
+        } else {
+            _mm_xor_si128(lo, x)
+        };
+        outside = _mm_or_si128(outside, off);
+        lane += n;
+        column += 1;
+    }
+    let holds = _mm_cmpeq_epi16(outside, _mm_setzero_si128());
+    let bits = _mm_movemask_epi8(_mm_packs_epi16(holds, _mm_setzero_si128())) as u32;
+    bits & ((1 << n) - 1)
 }
 
 /// Up to eight keys of a block, taken apart.
@@ -445,13 +507,24 @@ fn wide_columns_hold(leaf: &FatLeaf<'_>, key: &Key, rule: usize) -> bool {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-pub(super) fn first_match(arena: &[u8], start: Start<'_, Avx2>, key: &Key, from: u32) -> u32 {
+pub(super) fn first_match<const SHORT: bool>(
+    arena: &[u8],
+    start: Start<'_, Avx2<SHORT>>,
+    key: &Key,
+    from: u32,
+) -> u32 {
     // SAFETY: this function runs only where its features are.
     unsafe { lookup(arena, start, key, from, &mut ()) }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
-pub(super) fn block(arena: &[u8], start: Start<'_, Avx2>, keys: &Keys, first: usize, out: &mut [u32]) {
+pub(super) fn block<const SHORT: bool>(
+    arena: &[u8],
+    start: Start<'_, Avx2<SHORT>>,
+    keys: &Keys,
+    first: usize,
+    out: &mut [u32],
+) {
     // SAFETY: this function runs only where its features are.
-    unsafe { batch::block::<Avx2>(arena, start, keys, first, out) }
+    unsafe { batch::block(arena, start, keys, first, out) }
 }

@@ -13,9 +13,10 @@ use std::arch::x86_64::*;
 
 use super::batch::{self, BLOCK, KeyBlock, Kinds};
 use super::gates::Trees;
+use super::lanes::PATTERNS;
 use super::{Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LO_AT, Lean, REACH, RULES_MAX, VECTOR_LANES, WINDOWS_AT};
+use crate::forest::leaf::{LO_AT, Lean, REACH, VECTOR_LANES};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
 use crate::forest::root::{Bits, Scale, TREES_MAX};
 use crate::forest::{Ref, UNIT};
@@ -25,43 +26,9 @@ use crate::key::{KEY_BYTES, Key, Keys};
 /// windows are shuffled to lanes, which takes a third of the time of a permutation.
 pub(super) struct Avx512<const SHORT: bool>;
 
-/// Guards that a leaf's header can state, see [`Lean`].
-const GUARDS: usize = 16;
-
 // The farthest load from a leaf's beginning, whatever its header says: 255 lower ends, then a
 // second vector of upper ends.
 const _: () = assert!(LO_AT + 2 * 255 + 2 * 64 <= REACH && KEY_BYTES >= 64);
-
-/// The byte of a leaf's header that holds the window of each lane (twice: a lane has two bytes),
-/// for each of two vectors and each number of guards and of rules less one.
-static PATTERNS: Patterns = Patterns(patterns());
-
-// No load of a pattern crosses a line.
-#[repr(align(64))]
-struct Patterns([[[[u8; 64]; RULES_MAX]; GUARDS]; 2]);
-
-const fn patterns() -> [[[[u8; 64]; RULES_MAX]; GUARDS]; 2] {
-    let mut all = [[[[0; 64]; RULES_MAX]; GUARDS]; 2];
-    let mut guards = 0;
-    while guards < GUARDS {
-        let mut rules = 1;
-        while rules <= RULES_MAX {
-            let mut lane = 0;
-            while lane < 2 * VECTOR_LANES {
-                let column = if lane < guards { lane } else { guards + (lane - guards) / rules };
-                // Lanes past the last column are masked away; they only have to stay inside.
-                let byte = WINDOWS_AT + if column < 8 { column } else { 7 };
-                let place = &mut all[lane / VECTOR_LANES][guards][rules - 1];
-                place[2 * (lane % VECTOR_LANES)] = byte as u8;
-                place[2 * (lane % VECTOR_LANES) + 1] = byte as u8;
-                lane += 1;
-            }
-            rules += 1;
-        }
-        guards += 1;
-    }
-    all
-}
 
 /// The gates of up to four trees. In vectors of 16 lanes of 32 bits: the two halves of each
 /// index, then those of each filter value.
@@ -258,12 +225,12 @@ impl<const SHORT: bool> Kernel for Avx512<SHORT> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
     unsafe fn fat(leaf: &FatLeaf<'_>, key: &Key) -> u64 {
         // SAFETY: AVX2 is part of this machine.
-        unsafe { super::avx2::Avx2::fat(leaf, key) }
+        unsafe { super::avx2::Avx2::<SHORT>::fat(leaf, key) }
     }
 
     #[inline(always)]
     fn prefetch(byte: *const u8) {
-        super::avx2::Avx2::prefetch(byte);
+        super::avx2::Avx2::<SHORT>::prefetch(byte);
     }
 }
 
@@ -378,7 +345,7 @@ fn spread<const SHORT: bool>(key: &Key, offsets: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
 unsafe fn outside<const PART: usize, const SHORT: bool>(leaf: &Lean<'_>, key: &Key) -> u32 {
     let bytes = leaf.bytes.as_ptr();
-    let pattern = &PATTERNS.0[PART][leaf.guards as usize % GUARDS][(leaf.rules as usize - 1) % RULES_MAX];
+    let pattern = PATTERNS.of(PART, leaf.guards, leaf.rules);
     // SAFETY: 64 bytes each of a pattern and of the lower ends, and 16 of the header: see REACH.
     let (pattern, header, lo) = unsafe {
         (

@@ -1,7 +1,7 @@
 //! The trees of a root, taken apart once for many keys.
 
 use crate::forest::UNIT;
-use crate::forest::root::{Bits, CELL_BYTES, Root, Scale, TREES_MAX, TreeRecord};
+use crate::forest::root::{CELL_BYTES, Root, Scale, TREES_MAX, TreeRecord};
 
 /// What a root's records say, ready for kernels.
 #[derive(Debug, Clone, Copy)]
@@ -36,12 +36,5 @@ impl Trees {
     #[inline(always)]
     pub(super) fn get(&self, tree: usize) -> Option<&TreeRecord> {
         self.records.get(tree).filter(|r| r.cells != TreeRecord::NONE.cells)
-    }
-
-    /// All windows that cells and filters look at end within the first `bytes` of the key.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    pub(super) fn are_within(&self, bytes: usize) -> bool {
-        let halves = self.records.iter().flat_map(|r| r.index.iter().chain(&r.filter));
-        halves.into_iter().all(|h: &Bits| h.mask == 0 || usize::from(h.window) + 2 <= bytes)
     }
 }

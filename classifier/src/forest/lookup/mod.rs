@@ -14,6 +14,8 @@ mod avx2;
 mod avx512;
 mod batch;
 mod gates;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -245,6 +247,8 @@ enum Gates {
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Gates),
     #[cfg(target_arch = "x86_64")]
+    Avx2Short(avx2::Gates),
+    #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Gates),
     #[cfg(target_arch = "x86_64")]
     Avx512Short(avx512::Gates),
@@ -269,7 +273,13 @@ impl<'a> Forest<'a> {
             Which::Scalar => Gates::Scalar,
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Machine` of this kind comes from `available` alone, which saw the features.
-            Which::Avx2 => Gates::Avx2(unsafe { avx2::Avx2::gates(trees) }),
+            Which::Avx2 if key_bytes <= 16 => {
+                // SAFETY: as above.
+                Gates::Avx2Short(unsafe { avx2::Avx2::<true>::gates(trees) })
+            }
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Which::Avx2 => Gates::Avx2(unsafe { avx2::Avx2::<false>::gates(trees) }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Which::Avx512 if key_bytes <= 16 => {
@@ -293,7 +303,14 @@ impl<'a> Forest<'a> {
             },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: gates of this kind are made for a machine that has the features.
-            Gates::Avx2(gates) => unsafe { avx2::first_match(self.arena, self.start(gates), key, from) },
+            Gates::Avx2Short(gates) => unsafe {
+                avx2::first_match::<true>(self.arena, self.start(gates), key, from)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Gates::Avx2(gates) => unsafe {
+                avx2::first_match::<false>(self.arena, self.start(gates), key, from)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Gates::Avx512Short(gates) => unsafe {
@@ -323,7 +340,14 @@ impl<'a> Forest<'a> {
                 }
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: gates of this kind are made for a machine that has the features.
-                Gates::Avx2(gates) => unsafe { avx2::block(arena, self.start(gates), keys, first, out) },
+                Gates::Avx2Short(gates) => unsafe {
+                    avx2::block::<true>(arena, self.start(gates), keys, first, out)
+                },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Gates::Avx2(gates) => unsafe {
+                    avx2::block::<false>(arena, self.start(gates), keys, first, out)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 Gates::Avx512Short(gates) => unsafe {

@@ -173,7 +173,7 @@ proptest! {
             let found = match machine.0 {
                 Which::Scalar => node::slot(&bytes, value),
                 // SAFETY: a machine that is available runs here.
-                Which::Avx2 => unsafe { avx2::Avx2::slot(&bytes, value) },
+                Which::Avx2 => unsafe { avx2::Avx2::<true>::slot(&bytes, value) },
                 // SAFETY: as above.
                 Which::Avx512 => unsafe { avx512::Avx512::<true>::slot(&bytes, value) },
             };
