@@ -297,6 +297,8 @@ pub(crate) enum MachineName {
     Avx2,
     /// AVX-512.
     Avx512,
+    /// NEON, of AArch64.
+    Neon,
     /// The best that this processor has.
     Best,
 }
