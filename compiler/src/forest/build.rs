@@ -98,7 +98,7 @@ impl Tree {
         match self {
             Tree::Empty => 0,
             Tree::Leaf { bytes, continuations, .. } => {
-                usize::from(bytes[0]) + continuations.iter().map(|c| usize::from(c[0])).sum::<usize>()
+                usize::from(bytes[0] & 0x7f) + continuations.iter().map(|c| usize::from(c[0])).sum::<usize>()
             }
             Tree::Node(node) => {
                 let deferred = node.deferred.as_ref().map_or(0, |(tree, _)| tree.entries());
