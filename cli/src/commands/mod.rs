@@ -7,6 +7,7 @@ mod compile;
 mod demo;
 mod diff;
 mod fmt;
+mod generate;
 mod lint;
 mod plan;
 mod query;
@@ -66,6 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
                 counting: (*counting).into(),
             };
             plan::run(rules, &plan, format)
+        }
+        Command::Generate { kind, rules, seed, ipv6, filters } => {
+            generate::run(*kind, (*rules, *seed), *ipv6, *filters)
         }
         Command::Demo { seed, rules } => demo::run(*seed, *rules, format),
     }
