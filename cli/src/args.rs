@@ -242,7 +242,7 @@ physdev-in, physdev-out, bridged, l4, f. An empty cell leaves the default.
 Where the answer hangs on a residual match, the other ends are shown too.";
 
 const BENCH_HELP: &str = "\
-Times are processor time of the measuring thread: medians of several passes, with the lowest and \
+Times are processor time, of builds on all threads, of lookups on one: medians of several passes, with the lowest and \
 the highest. Only p50, p99 and p99.9 come from the wall's clock, whose own cost is taken off and \
 stated. Every answer is compared between one-at-a-time, batched and counted lookups, and a sample \
 with a walk of the rules, one by one.";
