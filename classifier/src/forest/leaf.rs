@@ -5,6 +5,8 @@
 //!  rules  guards  ranges  exact  window u8 × 8    lo u16 × lanes    hi u16 × hi lanes
 //!  u8 n   u8 g    u8 r    u8 e   g, then r, e     g + (r + e)·n     g + r·n
 //!
+//!  with more than 8 columns, as IPv6 may need: n + 128, 12 windows, lo from 16 on
+//!
 //!  then, at a multiple of 4:   positions  u32 × n, not falling
 //! ```
 //!
@@ -22,7 +24,13 @@ use crate::key::Key;
 pub const RULES_MAX: usize = 8;
 
 /// Columns, at most.
-pub const COLUMNS_MAX: usize = 8;
+pub const COLUMNS_MAX: usize = 12;
+
+/// Columns of a leaf whose header is not long, at most.
+pub const SHORT_COLUMNS_MAX: usize = 8;
+
+/// Bit of the first byte: the header is long.
+const LONG: u8 = 0x80;
 
 /// Lanes, at most: two vectors, less one so that a shift by all of them is one.
 pub const LANES_MAX: usize = 63;
@@ -33,8 +41,11 @@ pub const VECTOR_LANES: usize = 32;
 /// Offset of the windows.
 pub const WINDOWS_AT: usize = 4;
 
-/// Offset of the lower ends.
+/// Offset of the lower ends behind a header that is not long.
 pub const LO_AT: usize = 12;
+
+/// Offset of the lower ends behind a long header.
+pub const LONG_LO_AT: usize = 16;
 
 /// Where everything lies in a lean leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,8 @@ pub struct Layout {
     pub ranges: usize,
     /// Columns of single values.
     pub exact: usize,
+    /// The header has room for 12 windows.
+    pub is_long: bool,
 }
 
 impl Layout {
@@ -54,7 +67,8 @@ impl Layout {
     #[inline(always)]
     pub fn read(bytes: &[u8; LO_AT]) -> Layout {
         Layout {
-            rules: bytes[0].into(),
+            rules: (bytes[0] & !LONG).into(),
+            is_long: bytes[0] & LONG != 0,
             guards: bytes[1].into(),
             ranges: bytes[2].into(),
             exact: bytes[3].into(),
@@ -79,10 +93,16 @@ impl Layout {
         self.guards + self.ranges + self.exact
     }
 
+    /// Offset of the lower ends.
+    #[inline(always)]
+    pub fn lo_at(&self) -> usize {
+        if self.is_long { LONG_LO_AT } else { LO_AT }
+    }
+
     /// Offset of the upper ends.
     #[inline(always)]
     pub fn hi_at(&self) -> usize {
-        LO_AT + 2 * self.lanes()
+        self.lo_at() + 2 * self.lanes()
     }
 
     /// Offset of the positions.
@@ -100,7 +120,8 @@ impl Layout {
     /// A leaf of this layout can be.
     #[inline(always)]
     pub fn is_sound(&self) -> bool {
-        self.rules.wrapping_sub(1) < RULES_MAX && self.columns() <= COLUMNS_MAX && self.lanes() <= LANES_MAX
+        let columns_max = if self.is_long { COLUMNS_MAX } else { SHORT_COLUMNS_MAX };
+        self.rules.wrapping_sub(1) < RULES_MAX && self.columns() <= columns_max && self.lanes() <= LANES_MAX
     }
 }
 
@@ -139,7 +160,7 @@ impl<'a> Leaf<'a> {
     #[inline(always)]
     pub fn matches(&self, key: &Key) -> u64 {
         let l = &self.layout;
-        let lo = |lane: usize| u16_at(self.bytes, LO_AT + 2 * lane);
+        let lo = |lane: usize| u16_at(self.bytes, l.lo_at() + 2 * lane);
         let hi = |lane: usize| u16_at(self.bytes, l.hi_at() + 2 * lane);
         for guard in 0..l.guards {
             let x = key.window(self.window(guard));
@@ -189,14 +210,16 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
     let n = positions.len();
     let (guards, rest): (Vec<&Column>, Vec<&Column>) = columns.iter().partition(|c| c.is_guard());
     let (exact, ranges): (Vec<&Column>, Vec<&Column>) = rest.into_iter().partition(|c| c.is_exact());
-    let layout = Layout { rules: n, guards: guards.len(), ranges: ranges.len(), exact: exact.len() };
+    let is_long = columns.len() > SHORT_COLUMNS_MAX;
+    let layout = Layout { rules: n, guards: guards.len(), ranges: ranges.len(), exact: exact.len(), is_long };
     if !layout.is_sound() || columns.iter().any(|c| c.is_wide) {
         return None;
     }
     debug_assert!(positions.is_sorted());
-    let mut out = vec![n as u8, guards.len() as u8, ranges.len() as u8, exact.len() as u8];
+    let first = n as u8 | if is_long { LONG } else { 0 };
+    let mut out = vec![first, guards.len() as u8, ranges.len() as u8, exact.len() as u8];
     out.extend([&guards, &ranges, &exact].into_iter().flatten().map(|c| c.window));
-    out.resize(LO_AT, 0);
+    out.resize(layout.lo_at(), 0);
     let put = |out: &mut Vec<u8>, value: u32| out.extend((value as u16).to_le_bytes());
     guards.iter().for_each(|c| put(&mut out, c.ranges[0].0));
     ranges.iter().chain(&exact).flat_map(|c| &c.ranges).for_each(|r| put(&mut out, r.0));
@@ -226,6 +249,8 @@ pub struct Lean<'a> {
     pub lanes: u32,
     /// Upper ends, up to 135.
     pub hi_lanes: u32,
+    /// Offset of the lower ends: 12 or 16.
+    pub lo_at: u32,
 }
 
 impl<'a> Lean<'a> {
@@ -238,20 +263,21 @@ impl<'a> Lean<'a> {
         let rules = (header.wrapping_sub(1) & 7) + 1;
         let (guards, ranges, exact) = (header >> 8 & 15, header >> 16 & 15, header >> 24 & 15);
         let hi_lanes = guards + ranges * rules;
-        Some(Lean { bytes, rules, guards, lanes: hi_lanes + exact * rules, hi_lanes })
+        let lo_at = LO_AT as u32 + (header >> 5 & 4);
+        Some(Lean { bytes, rules, guards, lanes: hi_lanes + exact * rules, hi_lanes, lo_at })
     }
 
     /// Offset of the upper ends.
     #[inline(always)]
     pub fn hi_at(&self) -> usize {
-        LO_AT + 2 * self.lanes as usize
+        (self.lo_at + 2 * self.lanes) as usize
     }
 
     /// The position of a rule, whose number is cut to three bits: [`Leaf::position`].
     #[inline(always)]
     pub fn position(&self, rule: u32) -> u32 {
         let pairs = (self.lanes + self.hi_lanes).div_ceil(2);
-        let at = LO_AT as u32 + 4 * (pairs + (rule & 7));
+        let at = self.lo_at + 4 * (pairs + (rule & 7));
         // Stays as it is; tells the compiler that it stays inside.
         u32_at(self.bytes, at as usize & (REACH - 4))
     }

@@ -10,7 +10,7 @@ use super::gates::Trees;
 use super::lanes::PATTERNS;
 use super::{Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LO_AT, Lean, REACH, VECTOR_LANES, WINDOWS_AT};
+use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, VECTOR_LANES, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
 use crate::forest::root::{Bits, Scale, TREES_MAX};
 use crate::forest::{ARENA_SLACK, Ref, UNIT};
@@ -27,7 +27,7 @@ const _: () = assert!(LANES * 2 <= ARENA_SLACK);
 
 // The farthest load from a lean leaf's beginning, whatever its header says: 255 lower ends, then
 // 135 upper ends (guards and 15 columns of 8).
-const _: () = assert!(LO_AT + 2 * 255 + 2 * 135 + 16 <= REACH);
+const _: () = assert!(LONG_LO_AT + 2 * 255 + 2 * 135 + 16 <= REACH);
 
 /// # Safety
 /// 16 bytes lie at the offset.
@@ -273,12 +273,7 @@ fn lean_by_lanes(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
         off |= u64::from(outside::<1>(leaf, key)) << VECTOR_LANES;
     }
     off &= _bzhi_u64(u64::MAX, leaf.lanes);
-    // Eight columns at most: three folds bring all of them to the first.
-    let columns = off >> g;
-    let two = columns | columns >> n;
-    let four = two | two >> (2 * n);
-    let eight = four | four >> (4 * n);
-    let rules = !(eight as u32) & ((1 << n) - 1);
+    let rules = !super::lanes::folded(off >> g, n) & ((1 << n) - 1);
     rules & u32::from(_bzhi_u64(off, g) == 0).wrapping_neg()
 }
 
@@ -289,7 +284,7 @@ fn lean_by_lanes(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
 fn outside<const PART: usize>(leaf: &Lean<'_>, key: &Key) -> u32 {
     let bytes = leaf.bytes.as_ptr();
     let pattern = PATTERNS.of(PART, leaf.guards, leaf.rules).as_ptr();
-    // SAFETY: a key has 128 bytes, a leaf's header 12 of REACH.
+    // SAFETY: a key has 128 bytes, a leaf's header 16 of REACH.
     let (key, header) = unsafe { (at(key.0.as_ptr(), 0), at(bytes, 0)) };
     let (key, header) = (_mm256_broadcastsi128_si256(key), _mm256_broadcastsi128_si256(header));
     let ranged = _mm256_set1_epi16(leaf.hi_lanes as i16);
@@ -300,7 +295,7 @@ fn outside<const PART: usize>(leaf: &Lean<'_>, key: &Key) -> u32 {
         let (pattern, lo, hi) = unsafe {
             (
                 _mm256_loadu_si256(pattern.add(2 * LANES * half).cast()),
-                _mm256_loadu_si256(bytes.add(LO_AT + 2 * first).cast()),
+                _mm256_loadu_si256(bytes.add(leaf.lo_at as usize + 2 * first).cast()),
                 _mm256_loadu_si256(bytes.add(leaf.hi_at() + 2 * first).cast()),
             )
         };
@@ -323,7 +318,8 @@ fn outside<const PART: usize>(leaf: &Lean<'_>, key: &Key) -> u32 {
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 fn lean_by_columns(leaf: &Lean<'_>, key: &Key) -> u32 {
     let (n, g) = (leaf.rules as usize, leaf.guards as usize);
-    let (lanes, hi_lanes, hi_at) = (leaf.lanes as usize, leaf.hi_lanes as usize, leaf.hi_at());
+    let (lanes, hi_lanes) = (leaf.lanes as usize, leaf.hi_lanes as usize);
+    let (lo_at, hi_at) = (leaf.lo_at as usize, leaf.hi_at());
     let bytes = leaf.bytes.as_ptr();
     let window = |column: usize| key.window(leaf.bytes[WINDOWS_AT + column]);
     let mut outside = _mm_setzero_si128();
@@ -331,7 +327,7 @@ fn lean_by_columns(leaf: &Lean<'_>, key: &Key) -> u32 {
     while column < g {
         let x = _mm_set1_epi16(window(column) as i16);
         // SAFETY: see REACH: at most 16 guards, then 16 bytes, of lower and of upper ends.
-        let (lo, hi) = unsafe { (at(bytes, LO_AT + 2 * column), at(bytes, hi_at + 2 * column)) };
+        let (lo, hi) = unsafe { (at(bytes, lo_at + 2 * column), at(bytes, hi_at + 2 * column)) };
         let off = _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi));
         outside = _mm_or_si128(outside, _mm_broadcastw_epi16(off));
         column += 1;
@@ -340,7 +336,7 @@ fn lean_by_columns(leaf: &Lean<'_>, key: &Key) -> u32 {
     while lane < lanes {
         let x = _mm_set1_epi16(window(column) as i16);
         // SAFETY: see REACH: at most 255 lanes, then 16 bytes, of lower and of upper ends.
-        let lo = unsafe { at(bytes, LO_AT + 2 * lane) };
+        let lo = unsafe { at(bytes, lo_at + 2 * lane) };
         let off = if lane < hi_lanes {
             // SAFETY: as above.
             let hi = unsafe { at(bytes, hi_at + 2 * lane) };

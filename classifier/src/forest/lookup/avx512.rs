@@ -16,7 +16,7 @@ use super::gates::Trees;
 use super::lanes::PATTERNS;
 use super::{Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LO_AT, Lean, REACH, VECTOR_LANES};
+use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, VECTOR_LANES};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
 use crate::forest::root::{Bits, Scale, TREES_MAX};
 use crate::forest::{Ref, UNIT};
@@ -28,7 +28,7 @@ pub(super) struct Avx512<const SHORT: bool>;
 
 // The farthest load from a leaf's beginning, whatever its header says: 255 lower ends, then a
 // second vector of upper ends.
-const _: () = assert!(LO_AT + 2 * 255 + 2 * 64 <= REACH && KEY_BYTES >= 64);
+const _: () = assert!(LONG_LO_AT + 2 * 255 + 2 * 64 <= REACH && KEY_BYTES >= 64);
 
 /// The gates of up to four trees. In vectors of 16 lanes of 32 bits: the two halves of each
 /// index, then those of each filter value.
@@ -212,12 +212,7 @@ impl<const SHORT: bool> Kernel for Avx512<SHORT> {
             // SAFETY: as above.
             off |= u64::from(unsafe { outside::<1, SHORT>(leaf, key) }) << VECTOR_LANES;
         }
-        // Eight columns at most: three folds bring all of them to the first.
-        let columns = off >> g;
-        let two = columns | columns >> n;
-        let four = two | two >> (2 * n);
-        let eight = four | four >> (4 * n);
-        let rules = !(eight as u32) & ((1 << n) - 1);
+        let rules = !super::lanes::folded(off >> g, n) & ((1 << n) - 1);
         rules & u32::from(_bzhi_u64(off, g) == 0).wrapping_neg()
     }
 
@@ -351,7 +346,7 @@ unsafe fn outside<const PART: usize, const SHORT: bool>(leaf: &Lean<'_>, key: &K
         (
             _mm512_loadu_si512(pattern.as_ptr().cast()),
             _mm512_broadcast_i32x4(_mm_loadu_si128(bytes.cast())),
-            _mm512_loadu_si512(bytes.add(LO_AT + 64 * PART).cast()),
+            _mm512_loadu_si512(bytes.add(leaf.lo_at as usize + 64 * PART).cast()),
         )
     };
     let lanes = |count: u32| _bzhi_u64(u64::MAX, count.saturating_sub((VECTOR_LANES * PART) as u32)) as u32;

@@ -1,6 +1,6 @@
 //! Which window each lane of a lean leaf looks at, for kernels that compare all lanes at once.
 
-use crate::forest::leaf::{RULES_MAX, VECTOR_LANES, WINDOWS_AT};
+use crate::forest::leaf::{COLUMNS_MAX, RULES_MAX, VECTOR_LANES, WINDOWS_AT};
 
 /// Guards that a leaf's header can state, see [`Lean`].
 pub(super) const GUARDS: usize = 16;
@@ -31,7 +31,7 @@ const fn patterns() -> [[[[u8; 64]; RULES_MAX]; GUARDS]; 2] {
             while lane < 2 * VECTOR_LANES {
                 let column = if lane < guards { lane } else { guards + (lane - guards) / rules };
                 // Lanes past the last column are masked away; they only have to stay inside.
-                let byte = WINDOWS_AT + if column < 8 { column } else { 7 };
+                let byte = WINDOWS_AT + if column < COLUMNS_MAX { column } else { 0 };
                 let place = &mut all[lane / VECTOR_LANES][guards][rules - 1];
                 place[2 * (lane % VECTOR_LANES)] = byte as u8;
                 place[2 * (lane % VECTOR_LANES) + 1] = byte as u8;
@@ -42,4 +42,15 @@ const fn patterns() -> [[[[u8; 64]; RULES_MAX]; GUARDS]; 2] {
         guards += 1;
     }
     all
+}
+
+/// Brings all columns of `n` lanes to the first: a lane says whether any of its rule's does. Up to
+/// 12 columns in 63 lanes take four folds, of which the last, where eight columns would be 64
+/// lanes, changes nothing.
+#[inline(always)]
+pub(super) fn folded(columns: u64, n: u32) -> u32 {
+    let two = columns | columns >> n;
+    let four = two | two >> (2 * n);
+    let eight = four | four >> (4 * n);
+    (eight | eight.wrapping_shr(8 * n)) as u32
 }

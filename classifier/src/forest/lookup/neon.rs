@@ -13,7 +13,7 @@ use super::gates::Trees;
 use super::scalar::Scalar;
 use super::{Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LO_AT, Lean, REACH, RULES_MAX, WINDOWS_AT};
+use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, RULES_MAX, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, FAN_MAX, NODE_BYTES, NodeBytes};
 use crate::forest::root::Scale;
 use crate::forest::{ARENA_SLACK, u16_at};
@@ -29,7 +29,7 @@ const VECTOR: usize = 16;
 
 // A column of a lean leaf is one vector. The farthest load from the leaf's beginning, whatever
 // its header says: 255 lower ends, then 135 upper ends (guards and 15 columns of 8).
-const _: () = assert!(RULES_MAX == LANES && LO_AT + 2 * 255 + 2 * 135 + VECTOR <= REACH);
+const _: () = assert!(RULES_MAX == LANES && LONG_LO_AT + 2 * 255 + 2 * 135 + VECTOR <= REACH);
 
 // A chunk of a fat leaf, of 32-bit lanes too, ends less than two vectors behind its column.
 const _: () = assert!(LANES * 4 <= ARENA_SLACK);
@@ -179,14 +179,14 @@ impl Kernel for Neon {
         let mut column = 0;
         while column < g {
             let end = |at: usize| vdupq_n_u16(u16_at(leaf.bytes, at + 2 * column));
-            holds = vandq_u16(holds, inside(end(LO_AT), window(column), end(hi_at)));
+            holds = vandq_u16(holds, inside(end(leaf.lo_at as usize), window(column), end(hi_at)));
             column += 1;
         }
         let mut lane = g;
         while lane < lanes {
             let x = window(column);
             // SAFETY: see REACH: at most 255 lanes, then 16 bytes, of lower and of upper ends.
-            let lo = unsafe { at(bytes, LO_AT + 2 * lane) };
+            let lo = unsafe { at(bytes, leaf.lo_at as usize + 2 * lane) };
             let these = if lane < hi_lanes {
                 // SAFETY: as above.
                 inside(lo, x, unsafe { at(bytes, hi_at + 2 * lane) })

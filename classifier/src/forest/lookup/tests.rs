@@ -125,9 +125,9 @@ proptest! {
     #[test]
     fn every_machine_answers_a_lean_leaf_as_the_definition_does(
         (columns, picks, shift, from, rules) in (1usize..=RULES_MAX).prop_flat_map(|rules| (
-            prop::collection::vec(column(rules, false), 0..=8),
-            prop::collection::vec(any::<u16>(), 8),
-            prop::collection::vec(-1i8..=1, 8),
+            prop::collection::vec(column(rules, false), 0..=12),
+            prop::collection::vec(any::<u16>(), 12),
+            prop::collection::vec(-1i8..=1, 12),
             0u32..9,
             Just(rules),
         ))
