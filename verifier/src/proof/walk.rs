@@ -344,6 +344,9 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
     }
 
     fn want(&mut self, want: Want) -> Result<(), GaveUp> {
+        if want.program.first.condition.is_none() {
+            return Ok(()); // no packet: no flat rule
+        }
         let is_malformed = want.calls.is_none() && want.verdict.is_none() && want.lands == Lands::Nowhere;
         let fits = |flat: &Option<(Option<RuleId>, Program)>| {
             flat.as_ref().is_some_and(|(rule, program)| {
@@ -363,7 +366,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
         let space = self.on.space;
         let is_there = fits(&next);
         let Some((_, found)) = next.filter(|_| is_there) else {
-            if !want.may_be_left_out && !want.program.first.condition.is_none() {
+            if !want.may_be_left_out {
                 let none = Condition::default();
                 let expanded = space.expand(&want.program.first.condition, &none, &mut self.list.boxes);
                 let fault = Fault::Missing(want.rule);
