@@ -65,11 +65,13 @@ struct Campaign<'r> {
     exams: Vec<Exam<'r>>,
     tallies: BTreeMap<&'static str, Tally>,
     numbers: Numbers,
+    label: String,
 }
 
 impl<'r> Campaign<'r> {
-    fn new(ruleset: &'r Ruleset, image: Vec<u8>, exams: Vec<Exam<'r>>) -> Campaign<'r> {
-        Campaign { ruleset, image, exams, tallies: BTreeMap::new(), numbers: Numbers(0x9e37_79b9) }
+    fn new(label: impl ToString, ruleset: &'r Ruleset, image: Vec<u8>, exams: Vec<Exam<'r>>) -> Campaign<'r> {
+        let numbers = Numbers(0x9e37_79b9);
+        Campaign { ruleset, image, exams, tallies: BTreeMap::new(), numbers, label: label.to_string() }
     }
 
     /// Changes `count` values of a section, one at a time.
@@ -98,7 +100,8 @@ impl<'r> Campaign<'r> {
             let mut mutant = self.image.clone();
             mutant[at..at + 2].copy_from_slice(&new.to_le_bytes());
             seal::seal(&mut mutant);
-            self.examine(section.name(), &mutant, &format!("{old:#06x} became {new:#06x} at byte {at}"));
+            let what = format!("{}: {old:#06x} became {new:#06x} at byte {at}", self.label);
+            self.examine(section.name(), &mutant, &what);
         }
     }
 
@@ -120,7 +123,10 @@ impl<'r> Campaign<'r> {
                 None => tally.same += 1,
                 Some(case) => {
                     tally.missed += 1;
-                    println!("MISSED {name}: {what}: {case:?}");
+                    println!(
+                        "MISSED {name}: {what}: {case:?}\n{}",
+                        hipac_rules::print(self.ruleset, &Default::default())
+                    );
                 }
             },
             Err(Refutation::NotProved { place }) => match differs(&self.exams) {
@@ -196,7 +202,7 @@ fn changed_images_of_generated_filters_are_refused() {
         let oracle = Oracle::new(&ruleset).expect("an oracle");
         for compiled in images_of_all_sizes(&ruleset, Counting::Exact) {
             let exams = vec![Exam::drawn(&oracle, 3000)];
-            let mut campaign = Campaign::new(&ruleset, compiled.image, exams);
+            let mut campaign = Campaign::new(format!("family {seed}"), &ruleset, compiled.image, exams);
             campaign.run_all(mutants());
             add(&mut tallies, &campaign.tallies);
         }
@@ -214,7 +220,8 @@ fn changed_images_of_nasty_rulesets_are_refused() {
         let ruleset = read_as(&nasty.text, Some(nasty.family));
         let Ok(oracle) = Oracle::new(&ruleset) else { continue };
         let compiled = compile_roomy(&ruleset, Counting::Exact);
-        let mut campaign = Campaign::new(&ruleset, compiled.image, vec![Exam::drawn(&oracle, 3000)]);
+        let mut campaign =
+            Campaign::new(format!("seed {seed}"), &ruleset, compiled.image, vec![Exam::drawn(&oracle, 3000)]);
         campaign.run_all(mutants());
         add(&mut tallies, &campaign.tallies);
     }
@@ -265,7 +272,7 @@ fn what_is_proved_of_a_changed_image_holds_for_every_packet() {
         });
         let exams = vec![Exam::drawn(&oracle, 1000), Exam::new(&oracle, every)];
         let image = compile_roomy(&ruleset, Counting::Exact).image;
-        let mut campaign = Campaign::new(&ruleset, image, exams);
+        let mut campaign = Campaign::new("ttl", &ruleset, image, exams);
         campaign.run_all(2 * mutants());
         add(&mut tallies, &campaign.tallies);
     }

@@ -24,6 +24,7 @@ use std::cell::Cell;
 
 use super::boxes::{self, Bounds, Boxes};
 use super::forest::{Cut, Damage, Forest, LeafSeen, Seen, Spot};
+use super::space::Space;
 use super::walk::{Fault, List, Slot};
 
 /// What is wrong around a piece of the space of keys.
@@ -60,6 +61,7 @@ pub(super) struct Finding {
 
 /// One list of flat rules and one of its roots.
 pub(super) struct Cover<'a> {
+    pub(super) space: &'a Space,
     pub(super) list: &'a List,
     pub(super) forest: &'a Forest<'a>,
     /// States of the transport header that come to this root.
@@ -91,8 +93,7 @@ impl Cover<'_> {
                 if is_over.get() {
                     return answer;
                 }
-                let Some(piece) = self.within(self.list.boxes.get(index)) else { continue };
-                if let Some(piece) = self.left_over(piece, position, true) {
+                if let Some(piece) = self.left_over(self.list.boxes.get(index), position, true) {
                     self.found(Kind::NotStored, position, piece, &mut report);
                 }
             }
@@ -117,10 +118,20 @@ impl Cover<'_> {
         report(Finding { kind, position, piece, at: None })
     }
 
-    /// A box of keys, as far as they come to this root, with all values of the axes of indices.
-    fn within(&self, bounds: &Bounds) -> Option<Vec<(u32, u32)>> {
+    /// A box of keys, as far as packets with them come to this root, with all values of the axes of
+    /// indices.
+    fn within(&self, bounds: &Bounds) -> Boxes {
+        let mut out = Boxes::new(self.forest.region.len());
+        let domain = &self.list.domain;
         let mut piece = self.forest.region.clone();
-        boxes::narrow(&mut piece[..bounds.len()], bounds).then_some(piece)
+        for domain in domain.range(0..domain.len()) {
+            piece.copy_from_slice(&self.forest.region);
+            let keys = &mut piece[..bounds.len()];
+            if boxes::narrow(keys, bounds) && boxes::narrow(keys, domain) {
+                out.push(&piece);
+            }
+        }
+        out
     }
 
     fn slot(&self, position: u32) -> Option<&Slot> {
@@ -163,7 +174,6 @@ impl Cover<'_> {
 
     /// A rule is stored where it does not hold: does a lookup come there?
     fn too_much(&self, position: u32, piece: &Bounds, at: Spot, report: &mut dyn FnMut(Finding) -> bool) {
-        let Some(piece) = self.within(piece) else { return };
         if let Some(piece) = self.left_over(piece, position, false) {
             report(Finding { kind: Kind::Extra, position, piece, at: Some(at) });
         }
@@ -180,7 +190,7 @@ impl Cover<'_> {
     ) -> bool {
         let (position, stored) = (leaf.positions[lane], leaf.boxes.get(lane));
         let mut is_doubtful = false;
-        let mut doubt = |kind: Kind, piece: Vec<(u32, u32)>| {
+        let mut doubt = |kind: Kind, piece: &Bounds| {
             if let Some(piece) = self.left_over(piece, position, false) {
                 is_doubtful = true;
                 report(Finding { kind, position, piece, at: Some(leaf.at) });
@@ -188,9 +198,9 @@ impl Cover<'_> {
         };
         if position < last {
             for earlier in (0..lane).filter(|&l| leaf.positions[l] > position) {
-                let mut both = self.within(stored).unwrap_or_default();
-                if !both.is_empty() && boxes::narrow(&mut both[..stored.len()], leaf.boxes.get(earlier)) {
-                    doubt(Kind::Disordered, both);
+                let mut both = stored.to_vec();
+                if boxes::narrow(&mut both, leaf.boxes.get(earlier)) {
+                    doubt(Kind::Disordered, &both);
                 }
             }
         }
@@ -205,7 +215,7 @@ impl Cover<'_> {
         let missing = self.forest.filter_bits(tree, stored) & !leaf.at.gate;
         if missing != 0 {
             for piece in self.turned_away(tree, stored, leaf.at.gate) {
-                doubt(Kind::TurnedAway, piece);
+                doubt(Kind::TurnedAway, &piece);
             }
         }
         is_doubtful
@@ -218,7 +228,7 @@ impl Cover<'_> {
         stored: &Bounds,
         at: Spot,
         gate: Option<(hipac_classifier::forest::root::Scale, u32)>,
-        doubt: &mut dyn FnMut(Kind, Vec<(u32, u32)>),
+        doubt: &mut dyn FnMut(Kind, &Bounds),
     ) {
         if at.smallest <= position && gate.is_none() {
             return;
@@ -231,9 +241,9 @@ impl Cover<'_> {
                 continue;
             }
             for other in self.list.boxes.range(slot.expanded.must.clone()) {
-                let Some(mut both) = self.within(stored) else { continue };
-                if boxes::narrow(&mut both[..other.len()], other) {
-                    doubt(Kind::Late, both);
+                let mut both = stored.to_vec();
+                if boxes::narrow(&mut both, other) {
+                    doubt(Kind::Late, &both);
                 }
             }
         }
@@ -252,10 +262,10 @@ impl Cover<'_> {
             if bits & !gate == 0 {
                 continue;
             }
-            let widest = (0..now.len()).max_by_key(|&axis| now[axis].1 - now[axis].0);
+            let widest = self.forest.filter_axes(tree).max_by_key(|&axis| now[axis].1 - now[axis].0);
             let splits = (bits & gate != 0 && left > 0).then_some(widest).flatten();
             let Some(axis) = splits.filter(|&axis| now[axis].0 < now[axis].1) else {
-                out.extend(self.within(&now));
+                out.push(now.clone());
                 continue;
             };
             left -= 1;
@@ -279,10 +289,10 @@ impl Cover<'_> {
             for bounds in self.list.boxes.range(expanded.must.clone()) {
                 let pieces = match fault {
                     Fault::Lands(_, wanted) => self.landings(*position, *wanted, bounds),
-                    _ => self.within(bounds).into_iter().collect(),
+                    _ => vec![bounds.to_vec()],
                 };
                 for piece in pieces {
-                    if let Some(piece) = self.left_over(piece, *position, false)
+                    if let Some(piece) = self.left_over(&piece, *position, false)
                         && !self.found(Kind::Flat(fault.clone()), *position, piece, report)
                     {
                         return;
@@ -301,15 +311,14 @@ impl Cover<'_> {
             _ => return vec![],
         };
         if found <= position {
-            return self.within(bounds).into_iter().collect();
+            return vec![bounds.to_vec()];
         }
         let mut out = Vec::new();
         for between in found.min(wanted)..found.max(wanted) {
             let Some(slot) = self.slot(between) else { break };
             for other in self.list.boxes.range(slot.expanded.must.clone()) {
-                if let Some(mut both) = self.within(bounds)
-                    && boxes::narrow(&mut both[..other.len()], other)
-                {
+                let mut both = bounds.to_vec();
+                if boxes::narrow(&mut both, other) {
                     out.push(both);
                 }
             }
@@ -320,24 +329,19 @@ impl Cover<'_> {
     /// Keys with which evaluations come to the end of the list.
     pub(super) fn reaches_end(&self) -> Option<Vec<(u32, u32)>> {
         let end = self.list.first + self.list.slots.len() as u32;
-        self.left_over(self.forest.region.clone(), end, false)
+        self.left_over(&self.space.everything(), end, false)
     }
 
-    /// A piece of `piece` that no earlier rule hides from `position` (and where it is not stored);
+    /// A piece of a box that no earlier rule hides from `position` (and where it is not stored);
     /// `None` when there is none.
-    fn left_over(
-        &self,
-        piece: Vec<(u32, u32)>,
-        position: u32,
-        may_be_stored: bool,
-    ) -> Option<Vec<(u32, u32)>> {
-        let mut rest = Boxes::new(piece.len());
-        rest.push(&piece);
+    fn left_over(&self, bounds: &Bounds, position: u32, may_be_stored: bool) -> Option<Vec<(u32, u32)>> {
+        let mut rest = self.within(bounds);
+        let piece = &self.forest.region;
         let mut now = Vec::with_capacity(piece.len());
         let mut cuts: Vec<Cut> = Vec::new();
         let mut point = Vec::with_capacity(piece.len());
         while rest.pop(&mut now) {
-            if !self.forest.tighten(&mut now) {
+            if !self.space.trim(&mut now) || !self.forest.tighten(&mut now) {
                 continue;
             }
             self.probes.set(self.probes.get() + 1);

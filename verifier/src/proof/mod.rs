@@ -245,7 +245,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         let names = Names::new(tested.iter().map(|(n, p)| (&**n, *p)), self.image.key_maker().ranks());
         let mut doubts = Doubts::default();
         let Some(space) = Space::new(self.image, names, self.ruleset.family) else {
-            doubts.add(|| "the key's slots overlap".into());
+            doubts.add(|| "the slots of the key make no sense".into());
             return Err(self.search(doubts));
         };
         let lists = match self.lists(&space, &starts, &mut doubts) {
@@ -336,6 +336,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         for list in &mut lists {
             list.until = walk::until(list, &changing);
         }
+        walk::find_domains(&mut lists, &changing, &space.everything());
         Ok(lists)
     }
 
@@ -368,7 +369,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
             let boxes = (list.slots.len() + list.boxes.len() + 1024) as u64;
             let probes_max = boxes * u64::from(self.options.probes_per_box);
             let probes = Cell::new(0);
-            let cover = Cover { list, forest: &forest, states, probes_max, probes };
+            let cover = Cover { space, list, forest: &forest, states, probes_max, probes };
             let mut refutation = None;
             let mut findings = 0;
             let mut look_into = |finding: Finding| {
@@ -425,9 +426,6 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
             }
         };
         let settle = |point: &mut [u32], piece: &boxes::Bounds| forest.settle(point, piece);
-        if !seeker.is_possible(&finding.piece[..seeker.space.axes.len()]) {
-            return None; // no packet has such a key
-        }
         let place = || self.place(seeker, list, finding, rule);
         match seeker.seek(list, &finding.piece, states, rule, &settle) {
             Some(witness) => Some(Refutation::Differs { place: place(), witness: Box::new(witness) }),

@@ -54,6 +54,12 @@ impl Ranges {
         self.0.get(at).is_some_and(|r| r.0 <= x)
     }
 
+    /// The first value at or above `x`.
+    pub(super) fn first_from(&self, x: u32) -> Option<u32> {
+        let at = self.0.partition_point(|r| r.1 < x);
+        self.0.get(at).map(|r| r.0.max(x))
+    }
+
     /// From the first value to the last.
     pub(super) fn hull(&self) -> Ranges {
         match (self.0.first(), self.0.last()) {

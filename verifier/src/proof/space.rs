@@ -15,7 +15,7 @@ use hipac_classifier::key::{KEY_BYTES, KeyMaker};
 use hipac_classifier::{Dim, Image};
 use hipac_rules::Family;
 
-use super::boxes::{self, Boxes};
+use super::boxes::{self, Bounds, Boxes};
 use super::condition::{All, Condition, Raw, Wants};
 use super::names::Names;
 use super::ranges::Ranges;
@@ -34,6 +34,8 @@ pub(super) struct Axis {
     /// The largest value of a key.
     pub(super) max: u32,
     kind: Kind,
+    /// The values that packets have.
+    possible: Ranges,
 }
 
 #[derive(Debug, Clone)]
@@ -83,7 +85,7 @@ impl Space {
         let mut space =
             Space { family, names, axes: vec![], axis_of: [None; Dim::COUNT], key_bytes: [None; KEY_BYTES] };
         for slot in keys.slots() {
-            let axis = space.axis(slot.dim, slot.offset.into(), slot.recode, &keys);
+            let axis = space.axis(slot.dim, slot.offset.into(), slot.recode, &keys)?;
             let number = u8::try_from(space.axes.len()).ok()?;
             for byte in 0..axis.bytes {
                 let place = space.key_bytes.get_mut(axis.offset + byte)?;
@@ -99,11 +101,13 @@ impl Space {
         Some(space)
     }
 
-    fn axis(&self, dim: Dim, offset: usize, recode: Option<u8>, keys: &KeyMaker<'_>) -> Axis {
+    fn axis(&self, dim: Dim, offset: usize, recode: Option<u8>, keys: &KeyMaker<'_>) -> Option<Axis> {
         let raw_max = self.raw().max(dim);
         let is_name = matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut);
         let (kind, max) = match recode {
-            Some(table) if !is_name && raw_max <= 0xff => {
+            // Tables are for dimensions of few values whose order means nothing.
+            Some(_) if is_name || raw_max > 0xff => return None,
+            Some(table) => {
                 let classes: Box<[u32]> = (0..=raw_max).map(|x| keys.class(table, x)).collect();
                 let max = classes.iter().copied().max().unwrap_or(0);
                 (Kind::Classes(classes), max)
@@ -111,7 +115,43 @@ impl Space {
             _ if is_name => (Kind::Ranks, (0..=raw_max).map(|c| self.names.rank(c)).max().unwrap_or(0)),
             _ => (Kind::Same, raw_max),
         };
-        Axis { dim, offset, bytes: dim.key_bytes(), max, kind }
+        let mut axis = Axis { dim, offset, bytes: dim.key_bytes(), max, kind, possible: Ranges::all(max) };
+        if let Dim::MacHigh = dim {
+            axis.possible = Ranges::of([(0, 0), (1 << 24, max)]);
+        } else if max <= 0xffff && !matches!(axis.kind, Kind::Same) || dim == Dim::CtState {
+            let key = |x| self.key_value(&axis, x);
+            let keys = (0..=raw_max).filter(|&x| self.is_possible(dim, x)).map(key).map(|k| (k, k));
+            axis.possible = Ranges::of(keys);
+        }
+        Some(axis)
+    }
+
+    fn key_value(&self, axis: &Axis, raw: u32) -> u32 {
+        match &axis.kind {
+            Kind::Same => raw,
+            Kind::Classes(classes) => classes.get(raw as usize).copied().unwrap_or(0),
+            Kind::Ranks => self.names.rank(raw),
+        }
+    }
+
+    /// Raises the lower ends of a piece to values that packets have; false when there are none.
+    pub(super) fn trim(&self, piece: &mut Bounds) -> bool {
+        for (axis, interval) in self.axes.iter().zip(piece.iter_mut()) {
+            let Some(next) = axis.possible.first_from(interval.0) else { return false };
+            interval.0 = next;
+            if interval.0 > interval.1 {
+                return false;
+            }
+        }
+        // Without an Ethernet header there is no address.
+        if let (Some(high), Some(low)) = (self.axis_of(Dim::MacHigh), self.axis_of(Dim::MacLow))
+            && piece[high].0 == 0
+            && piece[low].0 > 0
+        {
+            piece[high].0 = 1 << 24;
+            return piece[high].0 <= piece[high].1;
+        }
+        true
     }
 
     pub(super) fn raw(&self) -> Raw<'_> {

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use hipac_classifier::{Dim, EntryId, Image};
 use hipac_rules::{Family, IpPart, MatchMeaning, Residual, Rule, Ruleset, Table, Target, TargetMeaning};
 
-use super::boxes::Boxes;
+use super::boxes::{self, Bounds, Boxes};
 use super::condition::Condition;
 use super::program::{End, Mark, Program, Segment, change_of, kind_of, need_states, states};
 use super::space::{Expanded, Space, TooManyBoxes};
@@ -73,6 +73,8 @@ pub(super) struct List {
     pub(super) calls: Vec<(u32, u32, usize)>,
     /// See [`until`], which fills it.
     pub(super) until: Vec<u32>,
+    /// Boxes of all keys with which packets come here: see [`find_domains`].
+    pub(super) domain: Boxes,
 }
 
 /// Why a walk was given up.
@@ -159,6 +161,7 @@ impl<'a, B: AsRef<[u8]>> Walks<'a, B> {
                 faults: vec![],
                 calls: vec![],
                 until: vec![],
+                domain: Boxes::new(self.space.axes.len()),
             },
             frames: vec![Frame { chain: chain.1, next: 0, path: Rc::default(), label: None, is_over: false }],
             labels: vec![],
@@ -503,6 +506,53 @@ pub(super) fn changing(lists: &[List], entries: usize) -> Vec<bool> {
         }
         if out == before {
             return out;
+        }
+    }
+}
+
+/// Boxes that a domain may have; with more of them it is everything.
+const DOMAIN_MAX: usize = 32;
+
+/// Finds for each list with which keys packets come to it. To a built-in chain all do; to what is
+/// called, those that the calls let through, unless something in it changes packets on the way.
+pub(super) fn find_domains(lists: &mut [List], changing: &[bool], everything: &Bounds) {
+    let is_open = |list: &List| changing.get(list.entry.0 as usize).is_none_or(|&c| c);
+    let mut is_done = vec![false; lists.len()];
+    // Callers first. Calls in a circle, which only a damaged image has, are left for the end.
+    for last in [false, true] {
+        while let Some(at) = (0..lists.len()).find(|&at| {
+            let entry = lists[at].entry.0;
+            let calls = |l: &List| l.calls.iter().any(|c| c.1 == entry);
+            !is_done[at] && (last || (0..lists.len()).all(|by| is_done[by] || !calls(&lists[by])))
+        }) {
+            is_done[at] = true;
+            let entry = lists[at].entry.0;
+            let mut domain = Boxes::new(everything.len());
+            let callers =
+                lists.iter().flat_map(|l| l.calls.iter().filter(|c| c.1 == entry).map(move |c| (l, c.0)));
+            let mut is_all = last || is_open(&lists[at]);
+            let mut is_called = false;
+            for (caller, position) in callers {
+                is_called = true;
+                let slot = &caller.slots[(position - caller.first) as usize];
+                for call in caller.boxes.range(slot.expanded.must.clone()) {
+                    for outer in caller.domain.range(0..caller.domain.len()) {
+                        let mut both = call.to_vec();
+                        if domain.len() < DOMAIN_MAX && boxes::narrow(&mut both, outer) {
+                            domain.push(&both);
+                        } else if domain.len() >= DOMAIN_MAX {
+                            is_all = true;
+                        }
+                    }
+                }
+                // What the walk could not follow lets anything through.
+                is_all |= slot.expanded.is_blind;
+            }
+            if is_all || !is_called {
+                domain.clear();
+                domain.push(everything);
+            }
+            lists[at].domain = domain;
         }
     }
 }

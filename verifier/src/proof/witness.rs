@@ -444,14 +444,6 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
         }
     }
 
-    /// Whether any packet has a key in a piece.
-    pub(super) fn is_possible(&self, piece: &Bounds) -> bool {
-        self.space.axes.iter().zip(piece).all(|(axis, &(lo, hi))| {
-            // A few values tell: impossible ones stand in small dimensions, or between names.
-            (lo..=hi).take(1 << 17).any(|value| !self.space.raw_values(axis, value).is_empty())
-        })
-    }
-
     /// The entry that a list stands for, for people.
     pub(super) fn entry(&self, list: usize) -> EntryId {
         self.lists[list].entry
