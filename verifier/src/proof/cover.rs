@@ -93,7 +93,7 @@ impl Cover<'_> {
                 if is_over.get() {
                     return answer;
                 }
-                if let Some(piece) = self.left_over(self.list.boxes.get(index), position, true) {
+                if let Some(piece) = self.left_over(self.list.boxes.get(index), position, true, None) {
                     self.found(Kind::NotStored, position, piece, &mut report);
                 }
             }
@@ -174,7 +174,7 @@ impl Cover<'_> {
 
     /// A rule is stored where it does not hold: does a lookup come there?
     fn too_much(&self, position: u32, piece: &Bounds, at: Spot, report: &mut dyn FnMut(Finding) -> bool) {
-        if let Some(piece) = self.left_over(piece, position, false) {
+        if let Some(piece) = self.left_over(piece, position, false, at.cell) {
             report(Finding { kind: Kind::Extra, position, piece, at: Some(at) });
         }
     }
@@ -191,7 +191,7 @@ impl Cover<'_> {
         let (position, stored) = (leaf.positions[lane], leaf.boxes.get(lane));
         let mut is_doubtful = false;
         let mut doubt = |kind: Kind, piece: &Bounds| {
-            if let Some(piece) = self.left_over(piece, position, false) {
+            if let Some(piece) = self.left_over(piece, position, false, leaf.at.cell) {
                 is_doubtful = true;
                 report(Finding { kind, position, piece, at: Some(leaf.at) });
             }
@@ -292,7 +292,7 @@ impl Cover<'_> {
                     _ => vec![bounds.to_vec()],
                 };
                 for piece in pieces {
-                    if let Some(piece) = self.left_over(&piece, *position, false)
+                    if let Some(piece) = self.left_over(&piece, *position, false, None)
                         && !self.found(Kind::Flat(fault.clone()), *position, piece, report)
                     {
                         return;
@@ -329,19 +329,30 @@ impl Cover<'_> {
     /// Keys with which evaluations come to the end of the list.
     pub(super) fn reaches_end(&self) -> Option<Vec<(u32, u32)>> {
         let end = self.list.first + self.list.slots.len() as u32;
-        self.left_over(&self.space.everything(), end, false)
+        self.left_over(&self.space.everything(), end, false, None)
     }
 
-    /// A piece of a box that no earlier rule hides from `position` (and where it is not stored);
+    /// A piece of a box that no earlier rule hides from `position` (and where it is not stored), among
+    /// those that come to a cell;
     /// `None` when there is none.
-    fn left_over(&self, bounds: &Bounds, position: u32, may_be_stored: bool) -> Option<Vec<(u32, u32)>> {
+    fn left_over(
+        &self,
+        bounds: &Bounds,
+        position: u32,
+        may_be_stored: bool,
+        cell: Option<(usize, usize)>,
+    ) -> Option<Vec<(u32, u32)>> {
         let mut rest = self.within(bounds);
         let piece = &self.forest.region;
         let mut now = Vec::with_capacity(piece.len());
         let mut cuts: Vec<Cut> = Vec::new();
         let mut point = Vec::with_capacity(piece.len());
         while rest.pop(&mut now) {
-            if !self.space.trim(&mut now) || !self.forest.tighten(&mut now) {
+            if let Some(cell) = cell {
+                self.forest.within_cell(cell, &mut now);
+            }
+            let is_empty = now.iter().any(|b| b.0 > b.1);
+            if is_empty || !self.space.trim(&mut now) || !self.forest.tighten(&mut now) {
                 continue;
             }
             self.probes.set(self.probes.get() + 1);
@@ -356,8 +367,15 @@ impl Cover<'_> {
                 }
                 continue;
             }
-            let Some(index) = self.hider(&point, &now, position) else { return Some(now) };
-            boxes::subtract(&mut now, self.list.boxes.get(index), &mut rest);
+            if let Some(index) = self.hider(&point, &now, position) {
+                boxes::subtract(&mut now, self.list.boxes.get(index), &mut rest);
+                continue;
+            }
+            match self.forest.reconcile(&mut now, &mut rest) {
+                Some(false) => return Some(now),
+                Some(true) => rest.push(&now),
+                None => {}
+            }
         }
         None
     }

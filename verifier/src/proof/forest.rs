@@ -25,7 +25,7 @@ use hipac_classifier::forest::node::{NODE_BYTES, Node};
 use hipac_classifier::forest::root::{self, Bits, Root, Scale, TREES_MAX, TreeRecord, fold};
 use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX, Ref, UNIT};
 
-use super::boxes::{Bounds, Boxes};
+use super::boxes::{self, Bounds, Boxes};
 use super::space::Space;
 
 /// A cut: an axis, and what is left of it.
@@ -282,6 +282,49 @@ impl<'a> Forest<'a> {
             }
         }
         true
+    }
+
+    /// Leaves of a piece what comes to one cell.
+    pub(super) fn within_cell(&self, (tree, cell): (usize, usize), piece: &mut Bounds) {
+        let (record, halves) = &self.trees[tree];
+        let shift = halves_count(record);
+        let values = [cell as u32 >> shift, cell as u32 & ((1 << shift) - 1)];
+        for (half, value) in halves.iter().zip(values) {
+            if let Half::Apart { own, .. } = *half {
+                piece[own] = (piece[own].0.max(value), piece[own].1.min(value));
+            }
+        }
+    }
+
+    /// Makes the low corner of a piece a key with its own indices, where that takes some away or apart:
+    /// what is split off goes to `rest`. `None` when nothing is left.
+    pub(super) fn reconcile(&self, piece: &mut Bounds, rest: &mut Boxes) -> Option<bool> {
+        let mut is_changed = false;
+        for half in self.trees.iter().flat_map(|(_, halves)| halves) {
+            let Half::Apart { own, of: Some((axis, shift)), mask } = *half else { continue };
+            let index = piece[axis].0 >> shift & mask;
+            if piece[own].0 == index {
+                continue;
+            }
+            is_changed = true;
+            if piece[own].0 < index && index <= piece[own].1 {
+                boxes::cut(piece, own, (index, index), rest);
+                continue;
+            }
+            let first = piece[own].0;
+            boxes::cut(piece, own, (first, first), rest);
+            let high = u64::from(piece[axis].0 >> shift);
+            let mut wanted = high & !u64::from(mask) | u64::from(first);
+            if wanted < high {
+                wanted += u64::from(mask) + 1;
+            }
+            let lowest = wanted << shift;
+            if lowest > piece[axis].1.into() {
+                return None;
+            }
+            piece[axis].0 = lowest as u32;
+        }
+        Some(is_changed)
     }
 
     /// Moves the low corner of a piece to a key that has the indices which the piece says.

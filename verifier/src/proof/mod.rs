@@ -336,7 +336,8 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         for list in &mut lists {
             list.until = walk::until(list, &changing);
         }
-        walk::find_domains(&mut lists, &changing, &space.everything());
+        let changeable: Vec<usize> = walk::CHANGEABLE.into_iter().filter_map(|d| space.axis_of(d)).collect();
+        walk::find_domains(&mut lists, &changing, &space.everything(), &changeable);
         Ok(lists)
     }
 

@@ -513,10 +513,14 @@ pub(super) fn changing(lists: &[List], entries: usize) -> Vec<bool> {
 /// Boxes that a domain may have; with more of them it is everything.
 const DOMAIN_MAX: usize = 32;
 
+/// Dimensions that effects change.
+pub(super) const CHANGEABLE: [Dim; 5] = [Dim::Mark, Dim::ConnMark, Dim::Ttl, Dim::Tos, Dim::CtState];
+
 /// Finds for each list with which keys packets come to it. To a built-in chain all do; to what is
-/// called, those that the calls let through, unless something in it changes packets on the way.
-pub(super) fn find_domains(lists: &mut [List], changing: &[bool], everything: &Bounds) {
-    let is_open = |list: &List| changing.get(list.entry.0 as usize).is_none_or(|&c| c);
+/// called, those that the calls let through; where something in it changes packets on the way, they
+/// may have other values on the axes `changeable`.
+pub(super) fn find_domains(lists: &mut [List], changing: &[bool], everything: &Bounds, changeable: &[usize]) {
+    let changes = |list: &List| changing.get(list.entry.0 as usize).is_none_or(|&c| c);
     let mut is_done = vec![false; lists.len()];
     // Callers first. Calls in a circle, which only a damaged image has, are left for the end.
     for last in [false, true] {
@@ -530,7 +534,8 @@ pub(super) fn find_domains(lists: &mut [List], changing: &[bool], everything: &B
             let mut domain = Boxes::new(everything.len());
             let callers =
                 lists.iter().flat_map(|l| l.calls.iter().filter(|c| c.1 == entry).map(move |c| (l, c.0)));
-            let mut is_all = last || is_open(&lists[at]);
+            let mut is_all = last;
+            let is_open = changes(&lists[at]);
             let mut is_called = false;
             for (caller, position) in callers {
                 is_called = true;
@@ -538,10 +543,15 @@ pub(super) fn find_domains(lists: &mut [List], changing: &[bool], everything: &B
                 for call in caller.boxes.range(slot.expanded.must.clone()) {
                     for outer in caller.domain.range(0..caller.domain.len()) {
                         let mut both = call.to_vec();
-                        if domain.len() < DOMAIN_MAX && boxes::narrow(&mut both, outer) {
+                        if !boxes::narrow(&mut both, outer) {
+                            continue;
+                        }
+                        if is_open {
+                            changeable.iter().for_each(|&axis| both[axis] = everything[axis]);
+                        }
+                        is_all |= domain.len() >= DOMAIN_MAX;
+                        if !is_all {
                             domain.push(&both);
-                        } else if domain.len() >= DOMAIN_MAX {
-                            is_all = true;
                         }
                     }
                 }
