@@ -1,6 +1,7 @@
 //! A set compiled and ready to be looked up in.
 
 use hipac_bench_data::ruleset_of;
+use hipac_classifier::forest::lookup::Forest;
 use hipac_classifier::image::EntryRecord;
 use hipac_classifier::{Image, Keys, Packet};
 use hipac_compiler::{Compiled, Options};
@@ -62,17 +63,23 @@ impl Ready {
         Ready { image, entry, keys, structure_bytes: compiled.cost.structure_bytes }
     }
 
+    fn forest(&self) -> Forest<'_> {
+        self.image.forest(&self.entry, true)
+    }
+
     /// Looks all keys up, one at a time; gives something that hangs on every answer.
     pub fn walk_single(&self) -> u64 {
-        let answer = |i| u64::from(self.image.first_match(&self.entry, self.keys.get(i), true, 0));
+        let forest = self.forest();
+        let answer = |i| u64::from(forest.first_match(self.keys.get(i), 0));
         (0..self.keys.len()).map(answer).sum()
     }
 
     /// As many lookups, each of a key that the answer before chose.
     pub fn walk_dependent(&self) -> u64 {
+        let forest = self.forest();
         let (mut at, mut sum) = (0, 0);
         for _ in 0..self.keys.len() {
-            let answer = self.image.first_match(&self.entry, self.keys.get(at), true, 0);
+            let answer = forest.first_match(self.keys.get(at), 0);
             sum += u64::from(answer);
             at = (at + 1 + (answer & 1) as usize).min(self.keys.len());
             if at == self.keys.len() {
@@ -84,12 +91,13 @@ impl Ready {
 
     /// Looks all keys up in batches.
     pub fn walk_batch(&self) -> u64 {
+        let forest = self.forest();
         let mut out = [0; BATCH];
         let mut sum = 0;
         for first in (0..self.keys.len()).step_by(BATCH) {
             let range = first..(first + BATCH).min(self.keys.len());
             let out = &mut out[..range.len()];
-            self.image.first_match_batch(&self.entry, &self.keys, range, true, out);
+            forest.first_match_batch(&self.keys, range, out);
             sum += out.iter().copied().map(u64::from).sum::<u64>();
         }
         sum
@@ -98,7 +106,7 @@ impl Ready {
     /// For each key the number of the filter that holds it, from 1; 0 for none.
     pub fn filters_found(&self) -> Vec<u32> {
         let mut out = vec![0; self.keys.len()];
-        self.image.first_match_batch(&self.entry, &self.keys, 0..self.keys.len(), true, &mut out);
+        self.forest().first_match_batch(&self.keys, 0..self.keys.len(), &mut out);
         let number = |position| {
             let (_, origin) = self.image.flat(position)?;
             Some(self.image.origin(origin)?.number)

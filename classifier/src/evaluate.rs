@@ -106,8 +106,9 @@ impl<B: AsRef<[u8]>> Image<B> {
         // Where calls come back to. Allocates at the first call.
         let mut callers: Vec<(EntryId, u32)> = Vec::new();
         let mut from = record.first;
+        let mut forest = self.forest(&record, is_sound);
         for _ in 0..STEPS_MAX {
-            let position = self.first_match(&record, &key, is_sound, from);
+            let position = forest.first_match(&key, from);
             let (next, rule) = if position == NO_MATCH {
                 (Next::Return, OriginId(NO_MATCH))
             } else {
@@ -124,6 +125,7 @@ impl<B: AsRef<[u8]>> Image<B> {
                     callers.push((here, back));
                     here = EntryId(entry);
                     record = self.entry(here).ok_or(damaged(position))?;
+                    forest = self.forest(&record, is_sound);
                     from = record.first;
                 }
                 Next::Return => {
@@ -132,6 +134,7 @@ impl<B: AsRef<[u8]>> Image<B> {
                     };
                     here = caller;
                     record = self.entry(here).ok_or(damaged(position))?;
+                    forest = self.forest(&record, is_sound);
                     from = back;
                 }
                 Next::Skip(_) | Next::Call { .. } => return Err(damaged(position)),

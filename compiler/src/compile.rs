@@ -130,7 +130,10 @@ pub enum CompileError {
 ///
 /// # Cost
 /// Near linear in the rules: about a microsecond each, for every step of the ladder that is
-/// tried. Memory: a few times the boxes (12 bytes and 8 a dimension each) besides the image.
+/// tried. Memory besides the ruleset and the image, in the order of what comes and goes: flat
+/// rules (168 bytes each), boxes (8 bytes and 8 a dimension each, kept to the end), and the
+/// regions of the forest, a few times its size; at most what
+/// [`memory_bytes_max`](Options::memory_bytes_max) says.
 ///
 /// # Errors
 /// See [`CompileError`]; nothing of the ruleset is changed.
@@ -140,36 +143,50 @@ pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, Compile
     let mut lowered = lower(ruleset, &space, options.counting)?;
     let plan = KeyPlan::of(&lowered)?;
     for rule in lowered.lists.iter_mut().flat_map(|list| &mut list.rules) {
-        rule.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.classes(dim, set).intervals().len());
+        rule.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.width(dim, set));
     }
     let mut parts = tables::parts(ruleset, &lowered, &plan)?;
     parts.ranks = ranks;
     let entries: Vec<EntryBoxes> =
         (0..lowered.lists.len()).map(|i| plan.expand(&lowered, i, parts.entries[i].first)).collect();
 
-    let builder = ForestBuilder { lowered: &lowered, entries: &entries };
-    let limit = options.memory_bytes_max;
+    // Boxes and programs say all of it.
+    lowered.lists.iter_mut().for_each(|list| list.rules = Vec::new());
+    drop(plan);
 
-    let sketches = builder.sketches(&parts, budget::ROOT_SIZES[0]);
-    let fastest = builder.build(&sketches, &vec![Steps::default(); sketches.len()], &mut parts)?;
+    let (built, visits) = build(&entries, &lowered, &mut parts, options.memory_bytes_max)?;
+    drop(entries);
+    Ok(finish(ruleset, &lowered, parts, built, visits))
+}
+
+/// The fastest forest whose image fits, and the visits as [`Compiled::visits`] has them.
+fn build(
+    entries: &[EntryBoxes],
+    lowered: &Lowered,
+    parts: &mut Parts,
+    limit: usize,
+) -> Result<(Built, Option<(f64, f64)>), CompileError> {
+    let builder = ForestBuilder { entries };
+    let sketches = builder.sketches(parts, budget::ROOT_SIZES[0]);
+    let fastest = builder.build(&sketches, &vec![Steps::default(); sketches.len()], parts)?;
     let fastest_bytes = parts.image_bytes(fastest.arena.len());
     if fastest_bytes <= limit {
-        return Ok(finish(ruleset, &lowered, parts, fastest, None));
+        return Ok((fastest, None));
     }
     // The smallest image of each size of roots: what is refused does not hang on luck. (Of a few
     // rules the fastest form can be the smallest, too.)
-    let fastest_costs = heaviest(&lowered, &fastest.costs);
+    let fastest_costs = heaviest(lowered, &fastest.costs);
     drop((fastest, sketches));
     let mut smallest = Vec::new();
     let mut fastest_visits = 0.0;
     for (i, size) in budget::ROOT_SIZES.into_iter().enumerate() {
-        let sketches = builder.sketches(&parts, size);
+        let sketches = builder.sketches(parts, size);
         let measured = Measured::new(&sketches);
         if i == 0 {
             fastest_visits = measured.visits(&[]);
         }
-        let built = builder.build(&sketches, &measured.choose(0), &mut parts)?;
-        smallest.push((parts.image_bytes(built.arena.len()), heaviest(&lowered, &built.costs)));
+        let built = builder.build(&sketches, &measured.choose(0), parts)?;
+        smallest.push((parts.image_bytes(built.arena.len()), heaviest(lowered, &built.costs)));
         if !sketches.iter().any(Sketch::has_root) {
             break; // smaller ones are the same
         }
@@ -182,16 +199,15 @@ pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, Compile
     };
 
     // The largest roots whose smallest image fits: as fast as fits below them.
-    let sketches = builder.sketches(&parts, budget::ROOT_SIZES[size]);
+    let sketches = builder.sketches(parts, budget::ROOT_SIZES[size]);
     let measured = Measured::new(&sketches);
     let mut allowed = limit - parts.image_bytes(0).min(limit);
     loop {
         let steps = measured.choose(allowed);
-        let built = builder.build(&sketches, &steps, &mut parts)?;
+        let built = builder.build(&sketches, &steps, parts)?;
         let image_bytes = parts.image_bytes(built.arena.len());
         if image_bytes <= limit {
-            let visits = (fastest_visits, measured.visits(&steps));
-            return Ok(finish(ruleset, &lowered, parts, built, Some(visits)));
+            return Ok((built, Some((fastest_visits, measured.visits(&steps)))));
         }
         // Alignment is not in the measures: ask for a little less. At nothing all is smallest,
         // and fits.
@@ -207,7 +223,6 @@ struct Built {
 
 /// Builds the forests of all entries.
 struct ForestBuilder<'a> {
-    lowered: &'a Lowered,
     entries: &'a [EntryBoxes],
 }
 
@@ -256,7 +271,7 @@ impl<'a> ForestBuilder<'a> {
             parts.entries[i].root = roots[0].0;
             parts.entries[i].broken_root = if entry.broken.is_some() { roots[1].0 } else { roots[0].0 };
             let cost = Cost {
-                flat_rules: self.lowered.lists[i].rules.len(),
+                flat_rules: parts.entries[i].count as usize,
                 boxes,
                 nodes: arena.nodes - nodes,
                 leaves: arena.leaves - leaves,
@@ -302,6 +317,9 @@ fn finish(
     Compiled { image, cost: total, entries: entries.collect(), visits }
 }
 
+/// The fields whose values are names of interfaces.
+const INTERFACES: [Field; 4] = [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut];
+
 /// All bounds of interface names that the rules set, rising.
 fn interface_ranks(ruleset: &Ruleset) -> Result<Vec<u128>, CompileError> {
     let mut bounds = BTreeSet::new();
@@ -317,12 +335,10 @@ fn interface_ranks(ruleset: &Ruleset) -> Result<Vec<u128>, CompileError> {
                 add(name, test.prefix);
             }
         }
-        for extension in &rule.matches {
+        for extension in rule.matches.iter().filter(|e| e.may_test(&INTERFACES)) {
             for test in extension.match_meaning(ruleset.family).clauses.iter().flatten() {
-                if let (
-                    Field::PhysIn | Field::PhysOut | Field::InInterface | Field::OutInterface,
-                    ValueSet::Interface { name, prefix },
-                ) = (test.field, &test.set)
+                if INTERFACES.contains(&test.field)
+                    && let ValueSet::Interface { name, prefix } = &test.set
                 {
                     add(name, *prefix);
                 }

@@ -10,10 +10,12 @@
 //!
 //! Jumps intersect conditions along the path; a condition that became empty can be dropped.
 
+use std::ops::Range;
+
 use hipac_classifier::Dim;
 use hipac_classifier::InterfaceName;
 use hipac_classifier::program::{DimTest, Wanted};
-use hipac_rules::{Clause, Family, Field, FragmentTest, IpPart, Test, ValueSet};
+use hipac_rules::{Family, Field, FragmentTest, IpPart, Test, ValueSet};
 use smallvec::SmallVec;
 
 use crate::interval::IntervalSet;
@@ -21,123 +23,205 @@ use crate::interval::IntervalSet;
 /// Intervals that a mask with holes may become before it is left to a check.
 const MASK_INTERVALS_MAX: u32 = 16;
 
-/// A conjunction of intervals, one a dimension.
-pub type DimBox = SmallVec<[(Dim, u32, u32); 4]>;
+/// An interval on a dimension.
+pub type DimInterval = (Dim, u32, u32);
 
-/// See the module.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+/// A conjunction of intervals, one a dimension.
+pub type DimBox = SmallVec<[DimInterval; 4]>;
+
+/// See the module. Rulesets become hundreds of thousands of these: what is rare lies apart.
+#[derive(Debug, PartialEq, Eq, Hash, Default)]
 pub struct Condition {
-    /// By rising dimension; dimensions that are not there are free.
-    sets: SmallVec<[(Dim, IntervalSet); 6]>,
+    /// By rising dimension, the intervals of each by rising value; dimensions that are not there
+    /// are free.
+    intervals: SmallVec<[DimInterval; 7]>,
+    /// Nothing satisfies the sets.
+    is_void: bool,
+    rest: Option<Box<Rest>>,
+}
+
+/// What few conditions have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+struct Rest {
     unions: Vec<Vec<DimBox>>,
     checks: Vec<Vec<Vec<DimTest>>>,
+}
+
+impl Clone for Condition {
+    fn clone(&self) -> Condition {
+        // A copy of bytes, where a clone would go interval by interval.
+        let intervals = SmallVec::from_slice(&self.intervals);
+        Condition { intervals, is_void: self.is_void, rest: self.rest.clone() }
+    }
 }
 
 impl Condition {
     /// Nothing satisfies it.
     pub fn is_empty(&self) -> bool {
-        self.sets.iter().any(|(_, s)| s.is_empty()) || self.unions.iter().any(Vec::is_empty)
+        self.is_void || self.unions().iter().any(Vec::is_empty)
     }
 
-    /// The sets, by rising dimension.
-    pub fn sets(&self) -> &[(Dim, IntervalSet)] {
-        &self.sets
+    /// The sets, by rising dimension: one or more intervals each.
+    pub fn sets(&self) -> impl Iterator<Item = (Dim, &[DimInterval])> {
+        self.intervals.chunk_by(|a, b| a.0 == b.0).map(|set| (set[0].0, set))
     }
 
     /// The unions of boxes.
     pub fn unions(&self) -> &[Vec<DimBox>] {
-        &self.unions
+        self.rest.as_ref().map_or(&[], |rest| &rest.unions)
     }
 
     /// What is left to the program: each holds when all tests of one alternative do.
     pub fn checks(&self) -> &[Vec<Vec<DimTest>>] {
-        &self.checks
+        self.rest.as_ref().map_or(&[], |rest| &rest.checks)
+    }
+
+    fn rest_mut(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     /// Boxes that this condition would become.
     pub fn box_count(&self) -> usize {
-        self.box_count_by(&|_, set| set.intervals().len())
+        self.box_count_by(&|_, set| set.len())
     }
 
-    /// The same, where `intervals` says how many intervals a set becomes.
-    fn box_count_by(&self, intervals: &dyn Fn(Dim, &IntervalSet) -> usize) -> usize {
-        let sets = self.sets.iter().map(|(dim, set)| intervals(*dim, set));
-        sets.chain(self.unions.iter().map(Vec::len)).fold(1, usize::saturating_mul)
+    /// The same, where `width` says how many intervals a set becomes.
+    fn box_count_by(&self, width: &dyn Fn(Dim, &[DimInterval]) -> usize) -> usize {
+        let sets = self.sets().map(|(dim, set)| width(dim, set));
+        sets.chain(self.unions().iter().map(Vec::len)).fold(1, usize::saturating_mul)
     }
 
-    /// The set on one dimension, when it is constrained there.
-    pub fn set(&self, dim: Dim) -> Option<&IntervalSet> {
-        self.sets.iter().find(|(d, _)| *d == dim).map(|(_, s)| s)
+    /// The intervals on one dimension, when it is constrained there.
+    pub fn set(&self, dim: Dim) -> Option<&[DimInterval]> {
+        let (from, to) = self.place(dim);
+        (from < to).then(|| &self.intervals[from..to])
+    }
+
+    /// Where the intervals of a dimension begin and end, or would stand.
+    fn place(&self, dim: Dim) -> (usize, usize) {
+        let from = self.intervals.iter().position(|i| i.0 >= dim).unwrap_or(self.intervals.len());
+        let count = self.intervals[from..].iter().take_while(|i| i.0 == dim).count();
+        (from, from + count)
     }
 
     /// And `dim` in `set`.
-    pub fn and_set(&mut self, dim: Dim, set: IntervalSet) {
-        match self.sets.binary_search_by_key(&dim, |(d, _)| *d) {
-            Ok(i) => self.sets[i].1 = self.sets[i].1.intersection(&set),
-            Err(_) if set.is_full(dim.max()) => {}
-            Err(i) => self.sets.insert(i, (dim, set)),
+    pub fn and_set(&mut self, dim: Dim, set: &IntervalSet) {
+        let (from, to) = self.place(dim);
+        if from == to {
+            if !set.is_full(dim.max()) {
+                self.is_void |= set.is_empty();
+                self.replace(dim, from..to, set);
+            }
+            return;
+        }
+        let both = set_of(&self.intervals[from..to]).intersection(set);
+        self.is_void |= both.is_empty();
+        self.replace(dim, from..to, &both);
+    }
+
+    fn replace(&mut self, dim: Dim, place: Range<usize>, set: &IntervalSet) {
+        match (set.intervals(), place.len()) {
+            (&[(lo, hi)], 0) => self.intervals.insert(place.start, (dim, lo, hi)),
+            (&[(lo, hi)], 1) => self.intervals[place.start] = (dim, lo, hi),
+            (several, _) => {
+                self.intervals.drain(place.clone());
+                self.intervals.insert_many(place.start, several.iter().map(|&(lo, hi)| (dim, lo, hi)));
+            }
         }
     }
 
     /// And a clause of a match.
-    pub fn and_clause(&mut self, clause: &Clause, space: &Space<'_>) {
-        match space.lower_clause(clause) {
-            Lowered::Set(dim, set) => self.and_set(dim, set),
+    pub fn and_clause(&mut self, clause: &[Test], space: &Space<'_>) {
+        self.and_lowered(space.lower_clause(clause));
+    }
+
+    fn and_lowered(&mut self, lowered: Lowered) {
+        match lowered {
+            Lowered::Set(dim, set) => self.and_set(dim, &set),
             Lowered::Union(boxes) if boxes.len() == 1 => {
                 for &(dim, lo, hi) in &boxes[0] {
-                    self.and_set(dim, IntervalSet::range(lo, hi));
+                    self.and_set(dim, &IntervalSet::range(lo, hi));
                 }
             }
-            Lowered::Union(boxes) => self.unions.push(boxes),
-            Lowered::Check(alternatives) => self.checks.push(alternatives),
+            Lowered::Union(boxes) => self.rest_mut().unions.push(boxes),
+            Lowered::Check(alternatives) => self.rest_mut().checks.push(alternatives),
         }
     }
 
-    /// And the IP part of a rule.
+    /// And the IP part of a rule, test by test in the order in which the kernel looks at them.
     pub fn and_ip_part(&mut self, ip: &IpPart, space: &Space<'_>) {
-        for test in ip_tests(ip) {
-            self.and_clause(&vec![test], space);
+        let mut and = |field, negated, set| self.and_lowered(space.lower_test(&Test { field, negated, set }));
+        for (field, a) in [(Field::Source, &ip.source), (Field::Destination, &ip.destination)] {
+            if a.mask != 0 || a.negated {
+                and(field, a.negated, ValueSet::Masked { value: a.address, mask: a.mask });
+            }
+        }
+        for (field, i) in [(Field::InInterface, &ip.in_interface), (Field::OutInterface, &ip.out_interface)] {
+            if let Some(name) = &i.name {
+                and(field, i.negated, ValueSet::Interface { name: name.clone(), prefix: i.prefix });
+            }
+        }
+        if ip.protocol.number != 0 {
+            let set = ValueSet::Masked { value: ip.protocol.number.into(), mask: 0xff };
+            and(Field::Protocol, ip.protocol.negated, set);
+        }
+        if ip.fragment != FragmentTest::Any {
+            let set = ValueSet::Ranges(vec![(1, 2)]);
+            and(Field::L4, ip.fragment == FragmentTest::NotLater, set);
         }
     }
 
     /// Replaces the widest parts by checks until at most `limit` boxes are left (at least 1).
-    /// `intervals` says how many intervals a set becomes in the index; a set that is one there
-    /// is never touched.
-    pub fn limit_boxes(&mut self, limit: usize, intervals: &dyn Fn(Dim, &IntervalSet) -> usize) {
-        while self.box_count_by(intervals) > limit.max(1) {
-            let widths: Vec<usize> = self.sets.iter().map(|(dim, set)| intervals(*dim, set)).collect();
-            let widest_set = (0..widths.len()).max_by_key(|&i| widths[i]);
-            let widest_union = (0..self.unions.len()).max_by_key(|&i| self.unions[i].len());
-            let set_width = widest_set.map_or(0, |i| widths[i]);
+    /// `width` says how many intervals a set becomes in the index; a set that is one there is
+    /// never touched.
+    pub fn limit_boxes(&mut self, limit: usize, width: &dyn Fn(Dim, &[DimInterval]) -> usize) {
+        while self.box_count_by(width) > limit.max(1) {
+            let widest_set =
+                self.sets().map(|(dim, set)| (width(dim, set), dim)).max_by_key(|(width, _)| *width);
+            let unions = self.unions();
+            let widest_union = (0..unions.len()).max_by_key(|&i| unions[i].len());
+            let set_width = widest_set.map_or(0, |(width, _)| width);
             match (widest_union, widest_set) {
-                (Some(u), _) if self.unions[u].len() >= set_width => {
-                    let boxes = self.unions.remove(u);
-                    self.checks.push(union_check(&boxes));
+                (Some(u), _) if unions[u].len() >= set_width => {
+                    let rest = self.rest_mut();
+                    let boxes = rest.unions.remove(u);
+                    rest.checks.push(union_check(&boxes));
                 }
-                (_, Some(i)) => {
-                    let (dim, set) = self.sets.remove(i);
-                    self.checks.push(set_check(dim, &set));
-                    // The hull still narrows the search, where it means something.
-                    let raw = set.intervals();
-                    let hull = IntervalSet::range(raw[0].0, raw[raw.len() - 1].1);
-                    if intervals(dim, &hull) == 1 {
-                        self.and_set(dim, hull);
-                    }
-                }
+                (_, Some((_, dim))) => self.check_set(dim, width),
                 _ => return,
             }
         }
     }
 
+    /// Makes the set of a dimension a check.
+    fn check_set(&mut self, dim: Dim, width: &dyn Fn(Dim, &[DimInterval]) -> usize) {
+        let (from, to) = self.place(dim);
+        let set: SmallVec<[DimInterval; 7]> = self.intervals.drain(from..to).collect();
+        self.rest_mut().checks.push(set_check(&set));
+        // The hull still narrows the search, where it means something.
+        let (lo, hi) = (set[0].1, set[set.len() - 1].2);
+        if width(dim, &[(dim, lo, hi)]) == 1 {
+            self.and_set(dim, &IntervalSet::range(lo, hi));
+        }
+    }
+
     /// All of it as checks.
     pub fn into_checks(self) -> Vec<Vec<Vec<DimTest>>> {
-        let sets = self.sets.iter().map(|(dim, set)| set_check(*dim, set));
-        sets.chain(self.unions.iter().map(|u| union_check(u))).chain(self.checks.iter().cloned()).collect()
+        // What nothing satisfies has no alternative.
+        let void = self.is_void.then(Vec::new);
+        let sets = self.sets().map(|(_, set)| set_check(set));
+        let unions = self.unions().iter().map(|u| union_check(u));
+        sets.chain(void).chain(unions).chain(self.checks().iter().cloned()).collect()
     }
 }
 
-fn set_check(dim: Dim, set: &IntervalSet) -> Vec<Vec<DimTest>> {
-    set.intervals().iter().map(|&(lo, hi)| vec![range_test(dim, lo, hi)]).collect()
+/// Intervals of one dimension as a set.
+pub fn set_of(intervals: &[DimInterval]) -> IntervalSet {
+    IntervalSet::from_ranges(intervals.iter().map(|&(_, lo, hi)| (lo, hi)))
+}
+
+fn set_check(set: &[DimInterval]) -> Vec<Vec<DimTest>> {
+    set.iter().map(|&(dim, lo, hi)| vec![range_test(dim, lo, hi)]).collect()
 }
 
 fn union_check(boxes: &[DimBox]) -> Vec<Vec<DimTest>> {
@@ -146,45 +230,6 @@ fn union_check(boxes: &[DimBox]) -> Vec<Vec<DimTest>> {
 
 fn range_test(dim: Dim, lo: u32, hi: u32) -> DimTest {
     DimTest { dim, negated: false, wanted: Wanted::Range(lo, hi) }
-}
-
-/// The tests of an IP part, in the order in which the kernel looks at them.
-fn ip_tests(ip: &IpPart) -> impl Iterator<Item = Test> {
-    let address = |field, a: &hipac_rules::AddressTest| {
-        (a.mask != 0 || a.negated).then_some(Test {
-            field,
-            negated: a.negated,
-            set: ValueSet::Masked { value: a.address, mask: a.mask },
-        })
-    };
-    let interface = |field, i: &hipac_rules::InterfaceTest| {
-        i.name.as_ref().map(|name| Test {
-            field,
-            negated: i.negated,
-            set: ValueSet::Interface { name: name.clone(), prefix: i.prefix },
-        })
-    };
-    let number = u128::from(ip.protocol.number);
-    let protocol = (number != 0).then(|| Test {
-        field: Field::Protocol,
-        negated: ip.protocol.negated,
-        set: ValueSet::Ranges(vec![(number, number)]),
-    });
-    let fragment = (ip.fragment != FragmentTest::Any).then(|| Test {
-        field: Field::L4,
-        negated: ip.fragment == FragmentTest::NotLater,
-        set: ValueSet::Ranges(vec![(1, 2)]),
-    });
-    [
-        address(Field::Source, &ip.source),
-        address(Field::Destination, &ip.destination),
-        interface(Field::InInterface, &ip.in_interface),
-        interface(Field::OutInterface, &ip.out_interface),
-        protocol,
-        fragment,
-    ]
-    .into_iter()
-    .flatten()
 }
 
 /// The space that tests are lowered into: the family and the bounds of interface names.
@@ -205,12 +250,15 @@ enum Lowered {
 }
 
 /// The dimensions of a field, most significant first, with their bits.
-type Words = SmallVec<[(Dim, u32); 4]>;
+type Words = [(Dim, u32)];
+
+/// Values of a field: disjoint ranges in rising order.
+type Ranges = SmallVec<[(u128, u128); 2]>;
 
 impl Space<'_> {
-    fn words(&self, field: Field) -> Words {
+    fn words(&self, field: Field) -> &'static Words {
         use Dim::*;
-        let words: &[(Dim, u32)] = match (field, self.family) {
+        match (field, self.family) {
             (Field::Source, Family::V4) => &[(Source0, 32)],
             (Field::Source, Family::V6) => &[(Source3, 32), (Source2, 32), (Source1, 32), (Source0, 32)],
             (Field::Destination, Family::V4) => &[(Destination0, 32)],
@@ -239,15 +287,14 @@ impl Space<'_> {
             (Field::Bridged, _) => &[(Bridged, 1)],
             // A field that this build does not index cannot come from a registry of this build.
             _ => &[],
-        };
-        SmallVec::from_slice(words)
+        }
     }
 
-    fn lower_clause(&self, clause: &Clause) -> Lowered {
-        let mut parts: Vec<Lowered> = clause.iter().map(|t| self.lower_test(t)).collect();
-        if parts.len() == 1 {
-            return parts.remove(0);
+    fn lower_clause(&self, clause: &[Test]) -> Lowered {
+        if let [test] = clause {
+            return self.lower_test(test);
         }
+        let parts: Vec<Lowered> = clause.iter().map(|t| self.lower_test(t)).collect();
         let first_dim = match parts.first() {
             Some(Lowered::Set(dim, _)) => Some(*dim),
             _ => None,
@@ -286,9 +333,16 @@ impl Space<'_> {
 
     fn lower_test(&self, test: &Test) -> Lowered {
         let words = self.words(test.field);
+        if let [(dim, bits)] = words {
+            let max = u32::MAX >> (32 - bits);
+            if let Some((lo, hi)) = one_range(&test.set, max) {
+                let set = IntervalSet::range(lo, hi);
+                return Lowered::Set(*dim, if test.negated { set.complement(max) } else { set });
+            }
+        }
         let bits: u32 = words.iter().map(|w| w.1).sum();
         let max = if bits == 128 { u128::MAX } else { (1 << bits) - 1 };
-        let ranges = match &test.set {
+        let ranges: Ranges = match &test.set {
             ValueSet::Ranges(ranges) => {
                 ranges.iter().filter(|r| r.0 <= max).map(|r| (r.0, r.1.min(max))).collect()
             }
@@ -296,7 +350,7 @@ impl Space<'_> {
             ValueSet::Masked { value, mask } => {
                 let (value, mask) = (*value, *mask & max);
                 if value & !mask != 0 {
-                    vec![]
+                    Ranges::new()
                 } else if let Some(ranges) = masked_ranges(value, mask, max) {
                     ranges
                 } else if words.len() == 1 && words[0].0.is_small() {
@@ -304,26 +358,26 @@ impl Space<'_> {
                     let set = IntervalSet::of_small(dim.max(), |x| u128::from(x) & mask == value);
                     set.intervals().iter().map(|r| (r.0.into(), r.1.into())).collect()
                 } else {
-                    return Lowered::Check(masked_check(&words, value, mask, test.negated));
+                    return Lowered::Check(masked_check(words, value, mask, test.negated));
                 }
             }
         };
         let ranges = if test.negated { complement(&ranges, max) } else { ranges };
-        match *words.as_slice() {
+        match words {
             [(dim, _)] => {
-                Lowered::Set(dim, IntervalSet::from_ranges(ranges.iter().map(|r| (r.0 as u32, r.1 as u32))))
+                Lowered::Set(*dim, IntervalSet::from_ranges(ranges.iter().map(|r| (r.0 as u32, r.1 as u32))))
             }
-            _ => Lowered::Union(ranges.iter().flat_map(|r| decompose(r.0, r.1, &words)).collect()),
+            _ => Lowered::Union(ranges.iter().flat_map(|r| decompose(r.0, r.1, words)).collect()),
         }
     }
 
     /// Ranks of the names equal to, or beginning with, `name`.
-    fn interface_ranks(&self, name: &str, prefix: bool) -> Vec<(u128, u128)> {
+    fn interface_ranks(&self, name: &str, prefix: bool) -> Ranges {
         let rank = |bound: u128| self.ranks.partition_point(|&b| b <= bound) as u128;
         match interface_bounds(name, prefix) {
-            None => vec![],
-            Some((first, None)) => vec![(rank(first), 0xffff)],
-            Some((first, Some(end))) => vec![(rank(first), rank(end) - 1)],
+            None => Ranges::new(),
+            Some((first, None)) => Ranges::from_slice(&[(rank(first), 0xffff)]),
+            Some((first, Some(end))) => Ranges::from_slice(&[(rank(first), rank(end) - 1)]),
         }
     }
 }
@@ -337,8 +391,29 @@ pub fn interface_bounds(name: &str, prefix: bool) -> Option<(u128, Option<u128>)
     Some((first, last.checked_add(1)))
 }
 
+/// The values of a set that is plainly one range within `0..=max`, as nearly all are.
+fn one_range(set: &ValueSet, max: u32) -> Option<(u32, u32)> {
+    let (lo, hi) = match set {
+        ValueSet::Ranges(ranges) => match ranges[..] {
+            [range] => range,
+            _ => return None,
+        },
+        ValueSet::Masked { value, mask } => {
+            let mask = *mask as u32 & max;
+            let free = max & !mask;
+            // A prefix: the free bits are the lowest ones.
+            if free & free.wrapping_add(1) != 0 || value & !u128::from(mask) != 0 {
+                return None;
+            }
+            (*value, *value | u128::from(free))
+        }
+        ValueSet::Interface { .. } => return None,
+    };
+    Some((u32::try_from(lo).ok()?, u32::try_from(hi).ok()?)).filter(|_| lo <= hi && hi <= u128::from(max))
+}
+
 /// The ranges of `x & mask == value`, when they are few.
-fn masked_ranges(value: u128, mask: u128, max: u128) -> Option<Vec<(u128, u128)>> {
+fn masked_ranges(value: u128, mask: u128, max: u128) -> Option<Ranges> {
     // Free bits below the lowest fixed one make a range; each free bit above doubles their number.
     let tail = mask.trailing_zeros().min(128);
     let tail_ones = u128::MAX.checked_shr(128 - tail).unwrap_or(0) & max;
@@ -346,7 +421,7 @@ fn masked_ranges(value: u128, mask: u128, max: u128) -> Option<Vec<(u128, u128)>
     if 1u32.checked_shl(holes.count_ones())? > MASK_INTERVALS_MAX || holes.count_ones() > 8 {
         return None;
     }
-    let mut ranges = Vec::new();
+    let mut ranges = Ranges::new();
     let mut hole = 0u128;
     loop {
         ranges.push((value | hole, value | hole | tail_ones));
@@ -377,8 +452,8 @@ fn masked_check(words: &Words, value: u128, mask: u128, negated: bool) -> Vec<Ve
     if negated { tests.into_iter().map(|t| vec![t]).collect() } else { vec![tests] }
 }
 
-fn complement(ranges: &[(u128, u128)], max: u128) -> Vec<(u128, u128)> {
-    let mut out = Vec::new();
+fn complement(ranges: &[(u128, u128)], max: u128) -> Ranges {
+    let mut out = Ranges::new();
     let mut next = 0;
     for &(lo, hi) in ranges {
         if next < lo {
@@ -441,9 +516,11 @@ mod tests {
     /// The condition holds for a point given as `value(dim)`.
     fn holds(c: &Condition, value: impl Fn(Dim) -> u32 + Copy) -> bool {
         let inside = |b: &DimBox| b.iter().all(|&(d, lo, hi)| lo <= value(d) && value(d) <= hi);
-        c.sets.iter().all(|(d, s)| s.contains(value(*d)))
-            && c.unions.iter().all(|u| u.iter().any(inside))
-            && c.checks.iter().all(|check| check.iter().any(|all| all.iter().all(|t| t.holds(value(t.dim)))))
+        c.sets().all(|(d, set)| set.iter().any(|&(_, lo, hi)| lo <= value(d) && value(d) <= hi))
+            && c.unions().iter().all(|u| u.iter().any(inside))
+            && c.checks()
+                .iter()
+                .all(|check| check.iter().any(|all| all.iter().all(|t| t.holds(value(t.dim)))))
     }
 
     fn edge128() -> impl Strategy<Value = u128> {
@@ -466,12 +543,12 @@ mod tests {
             };
             let space = Space { family: Family::V6, ranks: &[] };
             let mut c = Condition::default();
-            c.and_clause(&vec![Test { field: Field::Source, negated, set }], &space);
+            c.and_clause(&[Test { field: Field::Source, negated, set }], &space);
             for x in [x, a.wrapping_add_signed(near), b.wrapping_add_signed(near)] {
                 let value = |d: Dim| (x >> (32 * d.index())) as u32;
                 prop_assert_eq!(!c.is_empty() && holds(&c, value), wanted(x) != negated);
                 let mut limited = c.clone();
-                limited.limit_boxes(2, &|_, set| set.intervals().len());
+                limited.limit_boxes(2, &|_, set| set.len());
                 prop_assert!(limited.box_count() <= 2);
                 prop_assert_eq!(!c.is_empty() && holds(&limited, value), wanted(x) != negated);
             }
@@ -485,7 +562,7 @@ mod tests {
                 let (value, mask, x) = (value & mask & dim.max(), mask & dim.max(), x & dim.max());
                 let set = ValueSet::Masked { value: value.into(), mask: mask.into() };
                 let mut c = Condition::default();
-                c.and_clause(&vec![Test { field, negated, set }], &space);
+                c.and_clause(&[Test { field, negated, set }], &space);
                 prop_assert_eq!(!c.is_empty() && holds(&c, |_| x), (x & mask == value) != negated);
             }
         }
@@ -498,7 +575,7 @@ mod tests {
             let mask = u128::MAX << (128 - length);
             let mut c = Condition::default();
             let set = ValueSet::Masked { value: address & mask, mask };
-            c.and_clause(&vec![Test { field: Field::Destination, negated, set }], &space);
+            c.and_clause(&[Test { field: Field::Destination, negated, set }], &space);
             c.box_count()
         };
         assert_eq!(count(0x2001_0db8 << 96, 48, false), 1);
@@ -511,7 +588,7 @@ mod tests {
         let port = |field| Test { field, negated: false, set: ValueSet::Ranges(vec![(53, 53)]) };
         let mut c = Condition::default();
         let space = Space { family: Family::V4, ranks: &[] };
-        c.and_clause(&vec![port(Field::SourcePort), port(Field::DestinationPort)], &space);
+        c.and_clause(&[port(Field::SourcePort), port(Field::DestinationPort)], &space);
         assert_eq!(c.box_count(), 2);
         let value = |s, d| move |dim: Dim| if dim == Dim::SourcePort { s } else { d };
         assert!(holds(&c, value(53, 1)) && holds(&c, value(1, 53)) && !holds(&c, value(1, 2)));

@@ -1,6 +1,7 @@
 //! From flat rules to boxes: which dimensions a key needs, and each rule's product of
 //! intervals.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -9,7 +10,7 @@ use hipac_classifier::key::{KEY_BYTES_MAX, Slot};
 use hipac_classifier::program::Op;
 
 use crate::compile::CompileError;
-use crate::condition::{Condition, DimBox};
+use crate::condition::{Condition, DimBox, DimInterval, set_of};
 use crate::forest::{Axis, Boxes, boxes::Bounds};
 use crate::interval::IntervalSet;
 use crate::lower::{FlatList, FlatRule, Lowered};
@@ -43,14 +44,14 @@ impl KeyPlan {
         for rule in lowered.lists.iter().flat_map(|l| &l.rules) {
             for (dim, set) in rule.condition.sets() {
                 used[dim.index()] = true;
-                if let Some(i) = RECODED.iter().position(|d| d == dim) {
-                    sets[i].add(set);
+                if let Some(i) = RECODED.iter().position(|d| *d == dim) {
+                    sets[i].add(&set_of(set));
                 }
             }
-            for (dim, lo, hi) in rule.condition.unions().iter().flatten().flatten() {
+            for &(dim, lo, hi) in rule.condition.unions().iter().flatten().flatten() {
                 used[dim.index()] = true;
-                if let Some(i) = RECODED.iter().position(|d| d == dim) {
-                    sets[i].add(&IntervalSet::range(*lo, *hi));
+                if let Some(i) = RECODED.iter().position(|d| *d == dim) {
+                    sets[i].add(&IntervalSet::range(lo, hi));
                 }
             }
         }
@@ -90,11 +91,22 @@ impl KeyPlan {
         (slots, tables)
     }
 
-    /// A set of raw values of a dimension as the key has them.
-    pub fn classes(&self, dim: Dim, set: &IntervalSet) -> IntervalSet {
+    /// How many intervals of the key a set of raw values of a dimension becomes.
+    pub fn width(&self, dim: Dim, set: &[DimInterval]) -> usize {
         match self.recode(dim) {
-            Some(recode) => recode.classes(set),
-            None => set.clone(),
+            Some(recode) => recode.classes(&set_of(set)).intervals().len(),
+            None => set.len(),
+        }
+    }
+
+    /// A set of raw values of a dimension as the key has them.
+    fn classes<'s>(&self, dim: Dim, set: &'s [DimInterval]) -> Cow<'s, [DimInterval]> {
+        match self.recode(dim) {
+            Some(recode) => {
+                let classes = recode.classes(&set_of(set));
+                classes.intervals().iter().map(|&(lo, hi)| (dim, lo, hi)).collect()
+            }
+            None => Cow::Borrowed(set),
         }
     }
 
@@ -118,11 +130,14 @@ impl KeyPlan {
         let list = &lowered.lists[index];
         let until = hides_until(list, &lowered.lists);
         let global = |local: u32| if local == u32::MAX { local } else { first + local };
+        let full: Vec<(u32, u32)> = axes.iter().map(|a| (0, a.max)).collect();
         let fill = |boxes: &mut Boxes, within: Option<(u32, u32)>| {
+            let mut bounds = full.clone();
             for (local, rule) in list.rules.iter().enumerate() {
                 let Some(states) = narrowed(&rule.condition, within) else { continue };
                 let (position, until) = (first + local as u32, global(until[local]));
-                self.product(&rule.condition, states.as_ref(), &mut |bounds| {
+                bounds.copy_from_slice(&full);
+                self.product(&rule.condition, states.as_deref(), &mut bounds, &mut |bounds| {
                     boxes.push(bounds, position, until)
                 });
             }
@@ -138,32 +153,38 @@ impl KeyPlan {
         EntryBoxes { sound, broken: Some(broken) }
     }
 
-    /// All boxes of a condition.
-    fn product(&self, condition: &Condition, states: Option<&IntervalSet>, push: &mut dyn FnMut(&Bounds)) {
+    /// All boxes of a condition. `bounds` are the key's full ones, and are written to.
+    fn product(
+        &self,
+        condition: &Condition,
+        states: Option<&[DimInterval]>,
+        bounds: &mut Bounds,
+        push: &mut dyn FnMut(&Bounds),
+    ) {
+        // What is one interval holds for all boxes; what is several, or a union, is chosen from.
         let mut parts: Vec<Vec<DimBox>> = Vec::new();
         for (dim, set) in condition.sets() {
-            let set = if *dim == Dim::L4 { states.unwrap_or(set) } else { set };
-            let classes = self.classes(*dim, set);
-            parts.push(classes.intervals().iter().map(|r| DimBox::from_slice(&[(*dim, r.0, r.1)])).collect());
+            let set = if dim == Dim::L4 { states.unwrap_or(set) } else { set };
+            let classes = self.classes(dim, set);
+            match *classes {
+                [interval] if !self.narrow(bounds, interval) => return,
+                [_] => {}
+                _ => parts.push(classes.iter().map(|&interval| DimBox::from_slice(&[interval])).collect()),
+            }
         }
         for union in condition.unions() {
             parts.push(union.iter().flat_map(|b| self.recoded(b)).collect());
         }
-        let full: Vec<(u32, u32)> = self.axes().iter().map(|a| (0, a.max)).collect();
+        if parts.is_empty() {
+            return push(bounds);
+        }
+        let common = bounds.to_vec();
         let mut choice = vec![0; parts.len()];
         'boxes: loop {
-            let mut bounds = full.clone();
-            let mut is_empty = false;
-            for (part, &i) in parts.iter().zip(&choice) {
-                for &(dim, lo, hi) in &part[i] {
-                    let Some(axis) = self.axis_of[dim.index()] else { continue };
-                    let b = &mut bounds[usize::from(axis)];
-                    *b = (b.0.max(lo), b.1.min(hi));
-                    is_empty |= b.0 > b.1;
-                }
-            }
-            if !is_empty {
-                push(&bounds);
+            bounds.copy_from_slice(&common);
+            let mut chosen = parts.iter().zip(&choice).flat_map(|(part, &i)| &part[i]);
+            if chosen.all(|&interval| self.narrow(bounds, interval)) {
+                push(bounds);
             }
             for (part, i) in parts.iter().zip(&mut choice) {
                 *i += 1;
@@ -176,21 +197,26 @@ impl KeyPlan {
         }
     }
 
+    /// Cuts bounds down to an interval; `false`: nothing is left.
+    fn narrow(&self, bounds: &mut Bounds, (dim, lo, hi): DimInterval) -> bool {
+        let Some(axis) = self.axis_of[dim.index()] else { return true };
+        let b = &mut bounds[usize::from(axis)];
+        *b = (b.0.max(lo), b.1.min(hi));
+        b.0 <= b.1
+    }
+
     /// A box of raw values as the key has them: several, where its values' classes scatter.
     fn recoded(&self, raw: &DimBox) -> Vec<DimBox> {
         let mut boxes = vec![DimBox::new()];
         for &(dim, lo, hi) in raw {
-            let classes = self.classes(dim, &IntervalSet::range(lo, hi));
-            boxes = boxes
-                .iter()
-                .flat_map(|b| {
-                    classes.intervals().iter().map(move |r| {
-                        let mut b = b.clone();
-                        b.push((dim, r.0, r.1));
-                        b
-                    })
-                })
-                .collect();
+            let raw = [(dim, lo, hi)];
+            let classes = self.classes(dim, &raw);
+            let with = |b: &DimBox, interval| {
+                let mut b = b.clone();
+                b.push(interval);
+                b
+            };
+            boxes = boxes.iter().flat_map(|b| classes.iter().map(|&i| with(b, i))).collect();
         }
         boxes
     }
@@ -202,21 +228,19 @@ const BROKEN: (u32, u32) = (2, 6);
 
 /// The states of a condition within a range of them. `None`: none of them. Packets outside of
 /// the range never come to its forest, so what covers the range is widened to all values.
-fn narrowed(condition: &Condition, within: Option<(u32, u32)>) -> Option<Option<IntervalSet>> {
+fn narrowed(condition: &Condition, within: Option<(u32, u32)>) -> Option<Option<DimBox>> {
     let (Some((lo, hi)), Some(set)) = (within, condition.set(Dim::L4)) else { return Some(None) };
-    let inside = set.intersection(&IntervalSet::range(lo, hi));
-    if inside.is_empty() {
-        return None;
-    }
+    let inside = set.iter().map(|&(_, from, to)| (from.max(lo), to.min(hi))).filter(|r| r.0 <= r.1);
     let widen =
-        |r: &(u32, u32)| (if r.0 == lo { 0 } else { r.0 }, if r.1 == hi { Dim::L4.max() } else { r.1 });
-    Some(Some(IntervalSet::from_ranges(inside.intervals().iter().map(widen))))
+        |(from, to)| (Dim::L4, if from == lo { 0 } else { from }, if to == hi { Dim::L4.max() } else { to });
+    let states: DimBox = inside.map(widen).collect();
+    (!states.is_empty()).then_some(Some(states))
 }
 
 /// Malformed packets get a forest of their own when that keeps more out of the other one than
 /// it repeats: rules that look at no transport header are in both.
 fn splits(list: &FlatList) -> bool {
-    let is_broken = |r: &&FlatRule| r.condition.set(Dim::L4).is_some_and(|s| s.intervals()[0].0 >= BROKEN.0);
+    let is_broken = |r: &&FlatRule| r.condition.set(Dim::L4).is_some_and(|s| s[0].1 >= BROKEN.0);
     let broken = list.rules.iter().filter(is_broken).count();
     let both = list.rules.iter().filter(|r| r.condition.set(Dim::L4).is_none()).count();
     broken > 0 && both <= 2 * broken + 64

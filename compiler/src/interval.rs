@@ -21,6 +21,9 @@ impl IntervalSet {
     /// The union of any intervals.
     pub fn from_ranges(ranges: impl IntoIterator<Item = (u32, u32)>) -> IntervalSet {
         let mut sorted: SmallVec<[(u32, u32); 2]> = ranges.into_iter().filter(|r| r.0 <= r.1).collect();
+        if sorted.len() < 2 {
+            return IntervalSet(sorted);
+        }
         sorted.sort_unstable();
         let mut out: SmallVec<[(u32, u32); 2]> = SmallVec::new();
         for (lo, hi) in sorted {
@@ -34,7 +37,14 @@ impl IntervalSet {
 
     /// The values `x` in `0..=max` for which `holds` is true. Costs `max` calls.
     pub fn of_small(max: u32, holds: impl Fn(u32) -> bool) -> IntervalSet {
-        IntervalSet::from_ranges((0..=max).filter(|&x| holds(x)).map(|x| (x, x)))
+        let mut out: SmallVec<[(u32, u32); 2]> = SmallVec::new();
+        for x in (0..=max).filter(|&x| holds(x)) {
+            match out.last_mut() {
+                Some(last) if last.1 + 1 == x => last.1 = x,
+                _ => out.push((x, x)),
+            }
+        }
+        IntervalSet(out)
     }
 
     /// The intervals.

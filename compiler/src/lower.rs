@@ -23,6 +23,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use hipac_classifier::Dim;
 use hipac_classifier::program::{Change, Op, ResidualKind};
 use hipac_rules::{
@@ -55,6 +56,9 @@ pub struct FlatRule {
     /// The source rule, counted over all rules of the ruleset.
     pub origin: u32,
 }
+
+// Rulesets have hundreds of thousands; compiling holds them all for a while.
+const _: () = assert!(size_of::<FlatRule>() <= 168);
 
 impl FlatRule {
     /// Its end happens whenever its condition holds.
@@ -154,7 +158,7 @@ pub fn lower(ruleset: &Ruleset, space: &Space<'_>, counting: Counting) -> Result
 /// What is known of a chain before it is lowered.
 #[derive(Debug, Clone, Default)]
 struct ChainFacts {
-    /// Jump targets of each rule: chain index.
+    /// Jump targets of the rules up to the last that has one: chain index.
     targets: Vec<Option<usize>>,
     /// Flat rules it unfolds to.
     size: usize,
@@ -285,11 +289,11 @@ impl Matched {
         }
         let states = |bits: u8| IntervalSet::of_small(Dim::L4.max(), |x| bits >> x & 1 != 0);
         let mut condition = self.condition.clone();
-        condition.and_set(Dim::L4, states(drops));
+        condition.and_set(Dim::L4, &states(drops));
         if !condition.is_empty() {
             draft.rules.push(FlatRule { condition, ops: self.pure.clone(), end: Op::Malformed, origin });
         }
-        self.condition.and_set(Dim::L4, states(passes));
+        self.condition.and_set(Dim::L4, &states(passes));
     }
 }
 
@@ -352,6 +356,7 @@ impl<'a> Lowering<'a> {
             self.out.lists.len() - 1
         };
         let mut draft = Draft::default();
+        draft.rules.reserve(self.chains[index].size);
         self.chain(index, &Condition::default(), Home::List, &mut draft)?;
         self.out.lists[at].rules = draft.finish();
         Ok(())
@@ -386,7 +391,8 @@ impl<'a> Lowering<'a> {
         let table = self.table;
         for (number, rule) in table.chains[index].rules.iter().enumerate() {
             let origin = self.chains[index].first_origin + number as u32;
-            self.rule(rule, origin, self.chains[index].targets[number], path, home, draft)?;
+            let target = self.chains[index].targets.get(number).copied().flatten();
+            self.rule(rule, origin, target, path, home, draft)?;
         }
         Ok(())
     }
@@ -417,8 +423,8 @@ impl<'a> Lowering<'a> {
         }
         let Matched { condition, pure, mut ops, .. } = matched;
         ops.extend(pure); // empty when there are stateful ones
-        let push = |draft: &mut Draft, ops, end| {
-            draft.rules.push(FlatRule { condition: condition.clone(), ops, end, origin })
+        let push = |draft: &mut Draft, condition, ops, end| {
+            draft.rules.push(FlatRule { condition, ops, end, origin });
         };
         match (&rule.target, target) {
             (Target::Jump(_), Some(chain)) => {
@@ -426,7 +432,7 @@ impl<'a> Lowering<'a> {
                 if unfold && condition.unions().is_empty() && condition.box_count() <= 4 {
                     // The jump's own counters.
                     if self.counting == Counting::Exact {
-                        push(draft, vec![], Op::Continue);
+                        push(draft, condition.clone(), vec![], Op::Continue);
                     }
                     let label = draft.label();
                     self.chain(chain, &condition, Home::Label(label), draft)?;
@@ -434,7 +440,7 @@ impl<'a> Lowering<'a> {
                 } else {
                     let entry = self.call(chain);
                     let label = draft.label();
-                    push(draft, ops, Op::Call { entry, back: label });
+                    push(draft, condition, ops, Op::Call { entry, back: label });
                     draft.place(label);
                 }
             }
@@ -444,31 +450,31 @@ impl<'a> Lowering<'a> {
                     Home::List => END_OF_LIST,
                     Home::Label(label) => label,
                 };
-                push(draft, ops, Op::Call { entry, back });
+                push(draft, condition, ops, Op::Call { entry, back });
             }
             // No packet comes here: `survey` has refused a jump to nowhere.
             (Target::Jump(_) | Target::Goto(_), None) => {}
             (Target::None, _) => {
                 if self.keeps_continue(&ops) {
-                    push(draft, ops, Op::Continue);
+                    push(draft, condition, ops, Op::Continue);
                 }
             }
             (Target::Extension(extension), _) => match extension.target_meaning(self.ruleset.family) {
                 TargetMeaning::Verdict(name) => {
                     let id = verdict_id(&mut self.out.verdicts, name, rule.line)?;
-                    push(draft, ops, Op::Verdict(id));
+                    push(draft, condition, ops, Op::Verdict(id));
                 }
                 TargetMeaning::Return => {
                     let end = match home {
                         Home::List => Op::Return,
                         Home::Label(label) => Op::Skip(label),
                     };
-                    push(draft, ops, end);
+                    push(draft, condition, ops, end);
                 }
                 TargetMeaning::Continue(effect) => {
                     // Kept whoever counts: the host acts on it (LOG), or a later rule sees it.
                     ops.extend(change_of(effect).map(Op::Effect));
-                    push(draft, ops, Op::Continue);
+                    push(draft, condition, ops, Op::Continue);
                 }
             },
         }
@@ -515,19 +521,17 @@ fn survey(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<Cha
     order.iter().flat_map(|&i| facts[i].targets.iter().flatten()).for_each(|&t| jumps_to[t] += 1);
     let mut spare = order.iter().map(|&i| table.chains[i].rules.len()).sum::<usize>() / 2;
     for index in order {
-        let chain = &table.chains[index];
-        let size = chain.rules.iter().map(|rule| flat_rules_of(rule, ruleset)).sum();
-        let mut fact = ChainFacts { size, ..ChainFacts::default() };
-        for (rule, target) in chain.rules.iter().zip(&facts[index].targets) {
-            if let Some(target) = *target {
-                fact.changes_packet |= facts[target].changes_packet;
-                if facts[target].unfold {
-                    fact.size += facts[target].size;
-                    fact.height = fact.height.max(facts[target].height + 1);
-                }
+        let mut fact = ChainFacts {
+            size: facts[index].size,
+            changes_packet: facts[index].changes_packet,
+            ..ChainFacts::default()
+        };
+        for target in facts[index].targets.iter().flatten().copied() {
+            fact.changes_packet |= facts[target].changes_packet;
+            if facts[target].unfold {
+                fact.size += facts[target].size;
+                fact.height = fact.height.max(facts[target].height + 1);
             }
-            fact.changes_packet |= matches!(&rule.target, Target::Extension(e)
-                if matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(effect) if effect != Effect::None));
         }
         let copies = fact.size * jumps_to[index].saturating_sub(1);
         let is_cheap = jumps_to[index] <= 1 || fact.size <= ALWAYS_UNFOLD || copies <= spare;
@@ -545,43 +549,51 @@ fn survey(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<Cha
 /// Flat rules that a rule becomes, at most, without what it jumps to: itself, and a drop for each
 /// match that wants a transport header.
 fn flat_rules_of(rule: &Rule, ruleset: &Ruleset) -> usize {
-    let wants_header = |m: &&Extension| m.match_meaning(ruleset.family).l4 != L4Need::default();
+    let wants_header = |m: &&Extension| m.l4_need(ruleset.family) != L4Need::default();
     1 + rule.matches.iter().filter(wants_header).count()
+}
+
+/// What later rules look at may be another thing behind this rule.
+fn changes_packet(rule: &Rule, ruleset: &Ruleset) -> bool {
+    matches!(&rule.target, Target::Extension(e)
+        if matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(effect) if effect != Effect::None))
 }
 
 /// No packet goes on behind this rule.
 fn ends_chain(rule: &Rule, ruleset: &Ruleset) -> bool {
-    let ends = matches!(&rule.target, Target::Extension(e)
-        if !matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(_)));
-    ends && rule.matches.is_empty() && rule.ip == IpPart::default()
+    rule.matches.is_empty()
+        && rule.ip == IpPart::default()
+        && matches!(&rule.target, Target::Extension(e)
+            if !matches!(e.target_meaning(ruleset.family), TargetMeaning::Continue(_)))
 }
 
-/// The chain that each rule jumps or goes to; none for a rule that no packet comes to, because
-/// one before it ends the chain for all.
+/// What each chain says by itself: its flat rules, and the chain that each rule jumps or goes to;
+/// none for a rule that no packet comes to, because one before it ends the chain for all.
 fn targets(ruleset: &Ruleset, table: &Table, first_origin: u32) -> Result<Vec<ChainFacts>, LowerError> {
-    let names: HashMap<&str, usize> = table.chains.iter().enumerate().map(|(i, c)| (&*c.name, i)).collect();
+    let names: HashMap<&str, usize, RandomState> =
+        table.chains.iter().enumerate().map(|(i, c)| (&*c.name, i)).collect();
     let mut origin = first_origin;
     table
         .chains
         .iter()
         .map(|chain| {
-            let end = chain.rules.iter().position(|rule| ends_chain(rule, ruleset));
-            let targets = chain.rules.iter().enumerate().map(|(number, rule)| match &rule.target {
-                Target::Jump(name) | Target::Goto(name) => match names.get(&**name) {
-                    Some(&index) => Ok(end.is_none_or(|end| number < end).then_some(index)),
-                    None => Err(LowerError::NoSuchChain {
-                        line: rule.line,
-                        chain: name.to_string(),
-                        table: table.kind.name(),
-                    }),
-                },
-                _ => Ok(None),
-            });
-            let facts = ChainFacts {
-                targets: targets.collect::<Result<_, _>>()?,
-                first_origin: origin,
-                ..ChainFacts::default()
-            };
+            let mut facts = ChainFacts { first_origin: origin, ..ChainFacts::default() };
+            let mut is_ended = false;
+            for (number, rule) in chain.rules.iter().enumerate() {
+                facts.size += flat_rules_of(rule, ruleset);
+                facts.changes_packet |= changes_packet(rule, ruleset);
+                is_ended |= ends_chain(rule, ruleset);
+                let (Target::Jump(name) | Target::Goto(name)) = &rule.target else { continue };
+                let index = *names.get(&**name).ok_or_else(|| LowerError::NoSuchChain {
+                    line: rule.line,
+                    chain: name.to_string(),
+                    table: table.kind.name(),
+                })?;
+                if !is_ended {
+                    facts.targets.resize(number, None);
+                    facts.targets.push(Some(index));
+                }
+            }
             origin += chain.rules.len() as u32;
             Ok(facts)
         })

@@ -16,6 +16,9 @@ pub enum Counting {
 pub struct Options {
     /// Bytes that the image may take, all of it. The builder trades speed for memory to stay
     /// below, and refuses when even a linear list does not fit.
+    ///
+    /// While it builds it has up to four times this in use, and twice what the ruleset takes,
+    /// besides the ruleset itself. (A test counts.)
     pub memory_bytes_max: usize,
     /// What is counted.
     pub counting: Counting,

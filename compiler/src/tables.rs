@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use hipac_classifier::forest::Ref;
 use hipac_classifier::image::{EntryRecord, Flat, Origin, Parts};
 use hipac_classifier::program::{Op, encode};
@@ -20,6 +21,7 @@ pub fn parts(ruleset: &Ruleset, lowered: &Lowered, plan: &KeyPlan) -> Result<Par
     let mut parts = Parts { is_v6: ruleset.family == Family::V6, slots, recodes, ..Parts::default() };
     let mut names = Names::default();
     parts.verdicts = lowered.verdicts.iter().map(|v| names.index(v)).collect();
+    parts.origins.reserve_exact(ruleset.rule_count());
     for table in &ruleset.tables {
         for chain in &table.chains {
             let list = names.index(&format!("{}/{}", table.kind.name(), chain.name));
@@ -37,6 +39,7 @@ pub fn parts(ruleset: &Ruleset, lowered: &Lowered, plan: &KeyPlan) -> Result<Par
     if count > limit {
         return Err(CompileError::TooLarge { what: "flat rules", count, limit });
     }
+    parts.flats.reserve_exact(count);
     let mut programs = Programs::default();
     for list in &lowered.lists {
         let first = parts.flats.len() as u32;
@@ -62,7 +65,7 @@ pub fn parts(ruleset: &Ruleset, lowered: &Lowered, plan: &KeyPlan) -> Result<Par
 #[derive(Default)]
 struct Names {
     names: Vec<String>,
-    index: HashMap<String, u32>,
+    index: HashMap<String, u32, RandomState>,
 }
 
 impl Names {
@@ -81,7 +84,9 @@ impl Names {
 #[derive(Default)]
 struct Programs {
     words: Vec<u32>,
-    index: HashMap<Vec<u32>, u32>,
+    index: HashMap<Box<[u32]>, u32, RandomState>,
+    /// The program in the making.
+    scratch: Vec<u32>,
 }
 
 impl Programs {
@@ -93,16 +98,17 @@ impl Programs {
             Op::Continue if rule.is_plain() => return Ok(Flat::Continue),
             _ => {}
         }
-        let mut words = Vec::new();
-        rule.condition.checks().iter().for_each(|check| encode(&Op::Clause(check.clone()), &mut words));
-        rule.ops.iter().for_each(|op| encode(op, &mut words));
+        let words = &mut self.scratch;
+        words.clear();
+        rule.condition.checks().iter().for_each(|check| encode(&Op::Clause(check.clone()), words));
+        rule.ops.iter().for_each(|op| encode(op, words));
         let end = match rule.end.clone() {
             Op::Skip(to) => Op::Skip(first + to),
             Op::Call { entry, back } => Op::Call { entry, back: first + back },
             end => end,
         };
-        encode(&end, &mut words);
-        if let Some(&at) = self.index.get(&words) {
+        encode(&end, words);
+        if let Some(&at) = self.index.get(&**words) {
             return Ok(Flat::Program(at));
         }
         let at = self.words.len();
@@ -110,8 +116,8 @@ impl Programs {
             let limit = Flat::PROGRAM_WORDS_MAX;
             return Err(CompileError::TooLarge { what: "program words", count: at + words.len(), limit });
         }
-        self.words.extend(&words);
-        self.index.insert(words, at as u32);
+        self.words.extend_from_slice(words);
+        self.index.insert(words.as_slice().into(), at as u32);
         Ok(Flat::Program(at as u32))
     }
 }

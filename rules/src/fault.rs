@@ -80,6 +80,17 @@ impl Faults {
         Faults { list: Vec::new(), limit, beyond: 0 }
     }
 
+    /// None was found.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty() && self.beyond == 0
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.beyond = 0;
+    }
+
     pub(crate) fn push(&mut self, fault: Fault) {
         if self.list.len() < self.limit {
             self.list.push(fault);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::meaning::{MatchMeaning, TargetMeaning};
+use crate::meaning::{Field, L4Need, MatchMeaning, TargetMeaning};
 use crate::registry::{ExtensionSpec, OptionSpec};
 use crate::value::Value;
 
@@ -366,9 +366,28 @@ impl Extension {
         }
     }
 
+    /// The registry's entry; `None` for an opaque one.
+    pub fn known_spec(&self) -> Option<&'static ExtensionSpec> {
+        match self.spec {
+            ExtensionRef::Known(spec) => Some(spec),
+            ExtensionRef::Opaque(_) => None,
+        }
+    }
+
     /// What this means as a match, for packets of `family`.
     pub fn match_meaning(&self, family: Family) -> MatchMeaning {
         crate::registry::match_meaning(self, family)
+    }
+
+    /// The transport header that this wants as a match: [`MatchMeaning::l4`] without the rest.
+    pub fn l4_need(&self, family: Family) -> L4Need {
+        crate::registry::l4_need(self, family)
+    }
+
+    /// Whether this may, as a match, test one of these fields. Cheaper than its meaning, and never
+    /// `false` for one that does.
+    pub fn may_test(&self, fields: &[Field]) -> bool {
+        crate::registry::may_test(self, fields)
     }
 
     /// What this means as a target.

@@ -217,6 +217,56 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Bytes behind a leaf's beginning beyond which no header, whatever it says, leads a kernel that
+/// reads it as [`Lean`].
+pub const REACH: usize = 1024;
+
+/// A lean leaf as vector kernels read it: without a test of its numbers. Each is cut to four bits
+/// (rules to 1–8), so that everything derived from them lies within [`REACH`] bytes; on a sound
+/// leaf that changes nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Lean<'a> {
+    /// The bytes from its beginning; what lies behind it is others'.
+    pub bytes: &'a [u8; REACH],
+    /// Rules, 1 to 8.
+    pub rules: u32,
+    /// Guard columns, up to 15.
+    pub guards: u32,
+    /// Lower ends, up to 255.
+    pub lanes: u32,
+    /// Upper ends, up to 135.
+    pub hi_lanes: u32,
+}
+
+impl<'a> Lean<'a> {
+    /// Views the leaf at `offset` of an arena; `None` when it lies within the last [`REACH`]
+    /// bytes: then [`Leaf::view`] is asked.
+    #[inline(always)]
+    pub fn view(arena: &'a [u8], offset: usize) -> Option<Lean<'a>> {
+        let bytes: &[u8; REACH] = arena.get(offset..offset.checked_add(REACH)?)?.first_chunk()?;
+        let header = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let rules = (header.wrapping_sub(1) & 7) + 1;
+        let (guards, ranges, exact) = (header >> 8 & 15, header >> 16 & 15, header >> 24 & 15);
+        let hi_lanes = guards + ranges * rules;
+        Some(Lean { bytes, rules, guards, lanes: hi_lanes + exact * rules, hi_lanes })
+    }
+
+    /// Offset of the upper ends.
+    #[inline(always)]
+    pub fn hi_at(&self) -> usize {
+        LO_AT + 2 * self.lanes as usize
+    }
+
+    /// The position of a rule, whose number is cut to three bits: [`Leaf::position`].
+    #[inline(always)]
+    pub fn position(&self, rule: u32) -> u32 {
+        let pairs = (self.lanes + self.hi_lanes).div_ceil(2);
+        let at = LO_AT as u32 + 4 * (pairs + (rule & 7));
+        // Stays as it is; tells the compiler that it stays inside.
+        u32_at(self.bytes, at as usize & (REACH - 4))
+    }
+}
+
 /// Units that a leaf of so many bytes takes.
 pub fn units(bytes: usize) -> usize {
     bytes.div_ceil(UNIT)

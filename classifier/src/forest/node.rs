@@ -104,8 +104,9 @@ pub fn window(bytes: &NodeBytes) -> u8 {
 /// The child of interval `slot` of a node's bytes.
 #[inline(always)]
 pub fn child(bytes: &NodeBytes, slot: usize) -> Ref {
-    let at = CHILDREN + 2 * slot.min(FAN_MAX - 1);
-    child_ref(base(bytes), u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+    // Children are the last u16s of the bytes.
+    let (children, _) = bytes[CHILDREN..].as_chunks::<2>();
+    child_ref(base(bytes), u16::from_le_bytes(children[slot.min(FAN_MAX - 1)]))
 }
 
 /// The unit at which the children of a node's bytes begin.

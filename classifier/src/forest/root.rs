@@ -56,6 +56,9 @@ pub struct Bits {
 }
 
 impl Bits {
+    /// No bits: always 0.
+    pub const NONE: Bits = Bits { window: 0, shift: 0, mask: 0 };
+
     /// How many bits.
     pub fn count(self) -> u32 {
         self.mask.count_ones()
@@ -93,6 +96,10 @@ pub struct TreeRecord {
 }
 
 impl TreeRecord {
+    /// A tree that has no table.
+    pub const NONE: TreeRecord =
+        TreeRecord { cells: u32::MAX, index: [Bits::NONE; 2], filter: [Bits::NONE; 2] };
+
     /// The 32 bytes.
     pub fn encode(&self) -> [u8; TREE_BYTES] {
         let words = [
@@ -163,12 +170,21 @@ impl Cell {
     /// No rule.
     pub const EMPTY: Cell = Cell { reference: Ref::EMPTY, gate: 255 << 24 };
 
+    /// From its 8 bytes as one little-endian word.
+    #[inline(always)]
+    pub fn from_word(word: u64) -> Cell {
+        Cell { reference: Ref(word as u32), gate: (word >> 32) as u32 }
+    }
+
+    /// Its 8 bytes as one word.
+    #[inline(always)]
+    pub fn word(self) -> u64 {
+        u64::from(self.gate) << 32 | u64::from(self.reference.0)
+    }
+
     /// The 8 bytes.
     pub fn encode(self) -> [u8; CELL_BYTES] {
-        let mut out = [0; CELL_BYTES];
-        out[..4].copy_from_slice(&self.reference.0.to_le_bytes());
-        out[4..].copy_from_slice(&self.gate.to_le_bytes());
-        out
+        self.word().to_le_bytes()
     }
 
     /// The gate lets a key with this filter bit in, when the best match so far is `best`
@@ -255,7 +271,7 @@ impl Scale {
 pub fn cell_at(arena: &[u8], cells: u32, index: usize) -> Cell {
     let at = cells as usize * super::UNIT + index * CELL_BYTES;
     match arena.get(at..).and_then(|a| a.first_chunk::<CELL_BYTES>()) {
-        Some(bytes) => Cell { reference: Ref(u32_at(bytes, 0)), gate: u32_at(bytes, 4) },
+        Some(bytes) => Cell::from_word(u64::from_le_bytes(*bytes)),
         None => Cell::EMPTY,
     }
 }

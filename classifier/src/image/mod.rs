@@ -17,8 +17,8 @@ pub use write::{Origin, Parts};
 
 use crate::dim::Ranks;
 use crate::forest::Ref;
-use crate::forest::lookup::{self, Machine, Visits};
-use crate::key::{Key, KeyMaker, Keys};
+use crate::forest::lookup::{Forest, Machine};
+use crate::key::{Key, KeyMaker};
 use crate::packet::Packet;
 
 /// Why bytes are no image.
@@ -72,6 +72,8 @@ pub struct Image<B> {
     sections: [Range<usize>; Section::COUNT],
     is_v6: bool,
     machine: Machine,
+    /// Bytes of a key.
+    key_bytes: usize,
 }
 
 impl<B: AsRef<[u8]>> Image<B> {
@@ -116,14 +118,15 @@ impl<B: AsRef<[u8]>> Image<B> {
             })();
             sections[i] = range.ok_or(damaged)?;
         }
-        let mut image = Image { bytes, sections, is_v6, machine: Machine::SCALAR };
-        image.machine = Machine::detect().for_keys(image.key_maker().key_bytes());
+        let mut image = Image { bytes, sections, is_v6, machine: Machine::SCALAR, key_bytes: 0 };
+        image.key_bytes = image.key_maker().key_bytes();
+        image.machine = Machine::detect().for_keys(image.key_bytes);
         Ok(image)
     }
 
     /// The same image, looked up by another machine: for tests and comparisons.
     pub fn with_machine(mut self, machine: Machine) -> Self {
-        self.machine = machine.for_keys(self.key_maker().key_bytes());
+        self.machine = machine.for_keys(self.key_bytes);
         self
     }
 
@@ -236,40 +239,16 @@ impl<B: AsRef<[u8]>> Image<B> {
         std::str::from_utf8(bytes.get(text.checked_add(start)?..text.checked_add(end_of(index)?)?)?).ok()
     }
 
-    /// The smallest position at or after `from` of a flat rule of `entry` whose box holds the
-    /// key; [`NO_MATCH`](lookup::NO_MATCH) when there is none. `is_sound`: the packet's
-    /// transport header is ([`L4::is_sound`](crate::L4::is_sound)).
+    /// The forest of an entry, ready to be looked up in: for more than a few lookups, keep it.
+    /// `is_sound`: the packets' transport headers are ([`L4::is_sound`](crate::L4::is_sound));
+    /// those whose are not have a forest of their own.
+    ///
+    /// Its answers are positions of flat rules, [`NO_MATCH`](crate::forest::lookup::NO_MATCH) when no box holds
+    /// the key.
     #[inline]
-    pub fn first_match(&self, entry: &EntryRecord, key: &Key, is_sound: bool, from: u32) -> u32 {
+    pub fn forest(&self, entry: &EntryRecord, is_sound: bool) -> Forest<'_> {
         let root = Ref(if is_sound { entry.root } else { entry.broken_root });
-        lookup::first_match(self.machine, self.section(Section::Arena), root, key, from)
-    }
-
-    /// [`Image::first_match`] from the beginning for every key of `range`, into `out` (of the
-    /// same length): misses of the cache overlap.
-    pub fn first_match_batch(
-        &self,
-        entry: &EntryRecord,
-        keys: &Keys,
-        range: Range<usize>,
-        is_sound: bool,
-        out: &mut [u32],
-    ) {
-        let root = Ref(if is_sound { entry.root } else { entry.broken_root });
-        let machine = self.machine.for_keys(keys.stride());
-        lookup::first_match_batch(machine, self.section(Section::Arena), root, keys, range, out);
-    }
-
-    /// [`Image::first_match`] by the definition, with what it cost.
-    pub fn first_match_counted(
-        &self,
-        entry: &EntryRecord,
-        key: &Key,
-        is_sound: bool,
-        from: u32,
-    ) -> (u32, Visits) {
-        let root = Ref(if is_sound { entry.root } else { entry.broken_root });
-        lookup::first_match_counted(self.section(Section::Arena), root, key, from)
+        Forest::new(self.machine, self.section(Section::Arena), root, self.key_bytes)
     }
 }
 

@@ -79,8 +79,8 @@ pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exi
         ));
     }
     busy.set_message("checking answers");
-    let lookups = Lookups::new(image, entry, &trace.keys, WALK_S);
-    let checked = check::check(&lookups, built.ruleset.as_ref(), (table, &chain), &trace)?;
+    let lookups = Lookups::new(image.forest(&entry, true), &trace.keys, WALK_S);
+    let checked = check::check(&lookups, image, built.ruleset.as_ref(), (table, &chain), &trace)?;
     busy.set_message("measuring");
     let measured = report::Measured {
         rates: lookups.rates(),

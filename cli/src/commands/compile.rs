@@ -21,12 +21,14 @@ pub(crate) fn run(
 ) -> Result<Exit, Failure> {
     let rules = input::rules(of)?;
     rules.accept(keep_going)?;
+    let input::Rules { name, text, ruleset, .. } = rules;
+    drop(text); // before memory is needed for other things
     let busy = progress::spinner("compiling");
     let begin = Instant::now();
-    let compiled = hipac_compiler::compile(&rules.ruleset, &build.options());
+    let compiled = hipac_compiler::compile(&ruleset, &build.options());
     let time = begin.elapsed().as_secs_f64();
     busy.finish_and_clear();
-    let compiled = compiled.map_err(|e| failure(&rules.name, &e))?;
+    let compiled = compiled.map_err(|e| failure(&name, &e))?;
     if let Some(target) = target {
         file::replace(target, &compiled.image)?;
     }

@@ -94,7 +94,7 @@ fn point(rules: &Rules, plan: &Plan<'_>, memory: usize, compiled: Compiled) -> R
     let traffic = (plan.drawn.traffic, plan.drawn.seed);
     // Keys are made anew: what a key holds, and where, is the image's own affair.
     let trace = Trace::draw(&rules.ruleset, (table, &chain), &image.key_maker(), plan.packets, traffic);
-    let lookups = Lookups::new(&image, entry, &trace.keys, WALK_S);
+    let lookups = Lookups::new(image.forest(&entry, true), &trace.keys, WALK_S);
     let (differing, visited) = lookups.compare_with_definition(&lookups.batch_answers());
     Ok(Point { memory, rates: lookups.rates(), compiled, visited, differing })
 }

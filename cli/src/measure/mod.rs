@@ -20,8 +20,8 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::Instant;
 
-use hipac_classifier::image::EntryRecord;
-use hipac_classifier::{Image, Keys};
+use hipac_classifier::Keys;
+use hipac_classifier::forest::lookup::Forest;
 use serde::Serialize;
 
 pub(crate) use clock::timed;
@@ -63,22 +63,13 @@ impl Spread {
 }
 
 /// What is looked up where.
-#[derive(Debug)]
-pub(crate) struct Lookups<'a, B> {
-    pub(crate) image: &'a Image<B>,
-    pub(crate) entry: EntryRecord,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lookups<'a> {
+    pub(crate) forest: Forest<'a>,
     keys: &'a Keys,
     /// The first so many keys are walked.
     pub(crate) count: usize,
 }
-
-// Written out: a derived one would ask for `B: Copy`.
-impl<B> Clone for Lookups<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<B> Copy for Lookups<'_, B> {}
 
 /// Nanoseconds a lookup, by kind.
 #[derive(Debug, Clone, Copy)]
@@ -96,15 +87,10 @@ pub(crate) struct Visited {
     pub(crate) leaves: f64,
 }
 
-impl<'a, B: AsRef<[u8]> + Sync> Lookups<'a, B> {
+impl<'a> Lookups<'a> {
     /// Lookups of as many of the keys as can be walked in about `walk_s` seconds.
-    pub(crate) fn new(
-        image: &'a Image<B>,
-        entry: EntryRecord,
-        keys: &'a Keys,
-        walk_s: f64,
-    ) -> Lookups<'a, B> {
-        let few = Lookups { image, entry, keys, count: keys.len().min(BATCH) };
+    pub(crate) fn new(forest: Forest<'a>, keys: &'a Keys, walk_s: f64) -> Lookups<'a> {
+        let few = Lookups { forest, keys, count: keys.len().min(BATCH) };
         let each_s = timed(|| black_box(few.walk_single())).0 / few.count.max(1) as f64;
         let count = (walk_s / each_s.max(1e-9)) as usize;
         Lookups { count: count.clamp(few.count, keys.len()), ..few }
@@ -120,7 +106,7 @@ impl<'a, B: AsRef<[u8]> + Sync> Lookups<'a, B> {
         let mut out = vec![0; self.count];
         for (i, out) in out.chunks_mut(BATCH).enumerate() {
             let first = i * BATCH;
-            self.image.first_match_batch(&self.entry, self.keys, first..first + out.len(), true, out);
+            self.forest.first_match_batch(self.keys, first..first + out.len(), out);
         }
         out
     }
@@ -130,7 +116,7 @@ impl<'a, B: AsRef<[u8]> + Sync> Lookups<'a, B> {
     pub(crate) fn compare_with_definition(&self, answers: &[u32]) -> (usize, Visited) {
         let (mut differing, mut nodes, mut leaves) = (0, 0u64, 0u64);
         for (i, answer) in answers.iter().enumerate() {
-            let (defined, visits) = self.image.first_match_counted(&self.entry, self.keys.get(i), true, 0);
+            let (defined, visits) = self.forest.first_match_counted(self.keys.get(i), 0);
             differing += usize::from(defined != *answer);
             nodes += u64::from(visits.nodes);
             leaves += u64::from(visits.leaves);
@@ -189,7 +175,7 @@ impl<'a, B: AsRef<[u8]> + Sync> Lookups<'a, B> {
 
     #[inline(always)]
     fn single(&self, index: usize) -> u32 {
-        self.image.first_match(&self.entry, self.keys.get(index), true, 0)
+        self.forest.first_match(self.keys.get(index), 0)
     }
 
     fn walk_single(&self) -> u64 {
@@ -220,7 +206,7 @@ impl<'a, B: AsRef<[u8]> + Sync> Lookups<'a, B> {
             for from in whole.clone().step_by(BATCH) {
                 let range = from..(from + BATCH).min(whole.end);
                 let out = &mut out[..range.len()];
-                self.image.first_match_batch(&self.entry, self.keys, range, true, out);
+                self.forest.first_match_batch(self.keys, range, out);
                 sum += out.iter().copied().map(u64::from).sum::<u64>();
             }
         }

@@ -1,12 +1,15 @@
 //! Tables while they are read: chains by name, rules in order, and the commands that edit them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use crate::model::{Chain, Counters, Hook, Name, Policy, Rule, Table, TableKind, Target};
+use foldhash::fast::RandomState;
 
+use crate::fault::Severity;
+use crate::model::{Chain, Counters, Hook, Name, Policy, Rule, Table, TableKind, Target};
 use crate::registry::{self, Kind};
 
+use super::rule_list::RuleList;
 use super::{Parser, built_in};
 
 /// The longest name of a chain.
@@ -20,20 +23,26 @@ pub(crate) struct ChainDraft {
     policy: Option<Policy>,
     counters: Counters,
     line: u32,
-    /// Its rules in order, by their places in [`TableBuilder::rules`]: moving four bytes a rule
-    /// makes insertions at any place cheap.
-    pub(crate) order: VecDeque<u32>,
+    pub(crate) rules: RuleList,
     /// Deleted by `-X`.
     gone: bool,
 }
 
 /// A `-j NAME` or `-g NAME` whose name is, so far, neither a target nor a chain.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) rule: u32,
+#[derive(Debug, Clone)]
+pub(crate) struct UnknownTarget {
     pub(crate) name: Name,
     pub(crate) goto: bool,
     pub(crate) span: Range<usize>,
+}
+
+/// A rule with such a target.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) chain: u32,
+    /// Its number in [`ChainDraft::rules`].
+    pub(crate) rule: u32,
+    pub(crate) target: UnknownTarget,
     pub(crate) place: (u32, usize),
 }
 
@@ -44,8 +53,9 @@ pub(crate) struct TableBuilder {
     pub(crate) line: u32,
     pub(crate) offset: usize,
     pub(crate) chains: Vec<ChainDraft>,
-    pub(crate) by_name: HashMap<Name, u32>,
-    pub(crate) rules: Vec<Option<Rule>>,
+    by_name: HashMap<Name, u32, RandomState>,
+    /// Chains that have, or had, rules.
+    used: Vec<u32>,
     pub(crate) pending: Vec<Pending>,
 }
 
@@ -56,8 +66,8 @@ impl TableBuilder {
             line,
             offset,
             chains: Vec::new(),
-            by_name: HashMap::new(),
-            rules: Vec::new(),
+            by_name: HashMap::default(),
+            used: Vec::new(),
             pending: Vec::new(),
         };
         for hook in kind.hooks() {
@@ -76,24 +86,46 @@ impl TableBuilder {
             policy: None,
             counters: Counters::default(),
             line,
-            order: VecDeque::new(),
+            rules: RuleList::default(),
             gone: false,
         });
         index
     }
 
+    pub(crate) fn index(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
     pub(crate) fn chain(&self, name: &str) -> Option<&ChainDraft> {
-        self.by_name.get(name).map(|i| &self.chains[*i as usize])
+        self.index(name).map(|i| &self.chains[i as usize])
     }
 
     pub(crate) fn chain_mut(&mut self, name: &str) -> Option<&mut ChainDraft> {
-        self.by_name.get(name).map(|i| &mut self.chains[*i as usize])
+        self.index(name).map(|i| &mut self.chains[i as usize])
     }
 
-    /// Whether a rule that is in a chain leads to the chain of that name. Costs a pass over the
-    /// rules.
-    fn is_referenced(&self, name: &str) -> bool {
-        self.rules.iter().flatten().any(|r| leads_to(r) == Some(name))
+    /// Puts rules at the end of a chain, where `more` are expected; `false`: they are too many.
+    pub(crate) fn append(
+        &mut self,
+        chain: u32,
+        rules: impl ExactSizeIterator<Item = Rule>,
+        more: usize,
+    ) -> bool {
+        let list = &mut self.chains[chain as usize].rules;
+        if list.numbered_count() == 0 && rules.len() > 0 {
+            self.used.push(chain);
+        }
+        list.append(rules, more)
+    }
+
+    /// How many rules were put into the table, those taken out again included.
+    fn rules_put(&self) -> u64 {
+        self.used.iter().map(|&c| self.chains[c as usize].rules.numbered_count() as u64).sum()
+    }
+
+    /// The chains that rules which are in a chain lead to. Costs a pass over the rules.
+    fn led_to(&self) -> impl Iterator<Item = &str> {
+        self.used.iter().flat_map(|&c| self.chains[c as usize].rules.iter()).filter_map(leads_to)
     }
 }
 
@@ -120,7 +152,7 @@ impl Parser<'_> {
         policy: Option<Policy>,
         counters: Counters,
     ) {
-        let line = self.line;
+        let line = self.reader.line;
         let Some(table) = &mut self.current else { return };
         if built_in(table.kind, name).is_some() {
             if let Some(chain) = table.chain_mut(name) {
@@ -139,7 +171,7 @@ impl Parser<'_> {
 
     /// Makes a user chain.
     pub(crate) fn new_chain(&mut self, name: &str, span: Range<usize>) {
-        let line = self.line;
+        let line = self.reader.line;
         if name.is_empty() || name.len() > CHAIN_NAME_BYTES_MAX {
             let message =
                 format!("chain name of {} bytes is not within 1 to {CHAIN_NAME_BYTES_MAX}", name.len());
@@ -147,9 +179,9 @@ impl Parser<'_> {
         } else if name.starts_with(['-', '!']) {
             self.warn(span.clone(), format!("chain name `{name}` begins as an option does"), None);
         }
-        if self.counts.chains >= self.options.chain_count_max {
-            let message =
-                format!("chain {name} is above the limit of {} chains", self.options.chain_count_max);
+        let max = self.reader.options.chain_count_max;
+        if self.counts.chains >= max {
+            let message = format!("chain {name} is above the limit of {max} chains");
             self.error(span, message, Some("raise chain_count_max".into()));
             return;
         }
@@ -166,8 +198,8 @@ impl Parser<'_> {
     /// The chain that a command names; when there is none, that is a fault and it is made.
     pub(crate) fn chain_of_command(&mut self, name: &str, span: &Range<usize>) -> Option<u32> {
         let table = self.current.as_ref()?;
-        if let Some(index) = table.by_name.get(name) {
-            return Some(*index);
+        if let Some(index) = table.index(name) {
+            return Some(index);
         }
         let kind = table.kind;
         let message = match Hook::from_name(name) {
@@ -180,10 +212,10 @@ impl Parser<'_> {
             Some(format!("put a line `:{name} - [0:0]` after *{}", kind.name())),
         );
         self.new_chain(name, span.clone());
-        self.current.as_ref()?.by_name.get(name).copied()
+        self.current.as_ref()?.index(name)
     }
 
-    /// Puts a rule at a position (from 0) of a chain, or at its end.
+    /// Puts a rule at a position (from 0) of a chain, or at its end, and says its number there.
     pub(crate) fn put(
         &mut self,
         chain: u32,
@@ -191,66 +223,59 @@ impl Parser<'_> {
         rule: Rule,
         span: &Range<usize>,
     ) -> Option<u32> {
-        if self.counts.rules >= self.options.rule_count_max {
-            let message = format!("the rule is above the limit of {} rules", self.options.rule_count_max);
+        let max = self.reader.options.rule_count_max;
+        if self.counts.rules >= max {
+            let message = format!("the rule is above the limit of {max} rules");
             self.error(span.clone(), message, Some("raise rule_count_max".into()));
             return None;
         }
         let table = self.current.as_mut()?;
-        let id = u32::try_from(table.rules.len()).ok()?;
-        let order = &mut table.chains[chain as usize].order;
-        match at {
-            None => order.push_back(id),
-            Some(at) => {
-                if !self.counts.spend(moved(at, order.len()), self.options.edit_steps_max) {
-                    self.too_many_edits(span);
-                    return None;
-                }
-                let table = self.current.as_mut()?;
-                table.chains[chain as usize].order.insert(at, id);
-            }
+        let rules = &mut table.chains[chain as usize].rules;
+        if let Some(at) = at
+            && !self.counts.spend(moved(at, rules.len()), self.reader.options.edit_steps_max)
+        {
+            self.too_many_edits(span);
+            return None;
         }
-        let table = self.current.as_mut()?;
-        table.rules.push(Some(rule));
+        let number = rules.insert(at, rule)?;
+        if number == 0 {
+            table.used.push(chain);
+        }
         self.counts.rules += 1;
-        Some(id)
+        Some(number)
     }
 
     fn too_many_edits(&mut self, span: &Range<usize>) {
-        let message = format!("the edits of this text take more than {} steps", self.options.edit_steps_max);
+        let max = self.reader.options.edit_steps_max;
+        let message = format!("the edits of this text take more than {max} steps");
         self.error(span.clone(), message, Some("write the rules in their final order with -A".into()));
     }
 
     /// Takes the rule at a position (from 0) out of a chain.
     pub(crate) fn remove_at(&mut self, chain: u32, at: usize, span: &Range<usize>) {
         let Some(table) = self.current.as_mut() else { return };
-        let order = &mut table.chains[chain as usize].order;
-        if !self.counts.spend(moved(at, order.len()), self.options.edit_steps_max) {
+        let rules = &mut table.chains[chain as usize].rules;
+        if !self.counts.spend(moved(at, rules.len()), self.reader.options.edit_steps_max) {
             self.too_many_edits(span);
             return;
         }
-        if let Some(id) = order.remove(at) {
-            table.rules[id as usize] = None;
+        if rules.remove(at) {
             self.counts.rules -= 1;
         }
     }
 
     /// The position of the first rule of a chain that equals `rule`, counters and line aside.
     pub(crate) fn find_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) -> Option<usize> {
-        if self.counts.edit_steps > self.options.edit_steps_max {
+        let max = self.reader.options.edit_steps_max;
+        if self.counts.edit_steps > max {
             self.too_many_edits(span);
             return None;
         }
-        let table = self.current.as_ref()?;
-        let same = |id: &u32| {
-            table.rules[*id as usize]
-                .as_ref()
-                .is_some_and(|r| r.ip == rule.ip && r.target == rule.target && r.matches == rule.matches)
-        };
-        let order = &table.chains[chain as usize].order;
-        let found = order.iter().position(same);
-        let looked_at = found.unwrap_or(order.len()) as u64;
-        if !self.counts.spend(looked_at, self.options.edit_steps_max) {
+        let rules = &self.current.as_ref()?.chains[chain as usize].rules;
+        let same = |r: &Rule| r.ip == rule.ip && r.target == rule.target && r.matches == rule.matches;
+        let found = rules.iter().position(same);
+        let looked_at = found.unwrap_or(rules.len()) as u64;
+        if !self.counts.spend(looked_at, max) {
             self.too_many_edits(span);
             return None;
         }
@@ -263,32 +288,29 @@ impl Parser<'_> {
     /// `-F`: takes all rules out of a chain.
     pub(crate) fn flush(&mut self, chain: u32) {
         let Some(table) = self.current.as_mut() else { return };
-        for id in std::mem::take(&mut table.chains[chain as usize].order) {
-            table.rules[id as usize] = None;
-            self.counts.rules -= 1;
-        }
+        self.counts.rules -= table.chains[chain as usize].rules.clear();
     }
 
     /// `-X NAME`
     pub(crate) fn delete_chain(&mut self, name: &str, span: Range<usize>) {
         let Some(table) = self.current.as_mut() else { return };
-        let Some(&index) = table.by_name.get(name) else {
+        let Some(index) = table.index(name) else {
             self.error(span, format!("chain {name} is not declared"), None);
             return;
         };
         let chain = &table.chains[index as usize];
-        let all = table.rules.len() as u64;
+        let all = table.rules_put();
         if chain.hook.is_some() {
             self.error(span, format!("the built-in chain {name} cannot be deleted"), None);
-        } else if !chain.order.is_empty() {
+        } else if !chain.rules.is_empty() {
             self.error(
                 span,
                 format!("chain {name} still has rules"),
                 Some(format!("put `-F {name}` before")),
             );
-        } else if !self.counts.spend(all, self.options.edit_steps_max) {
+        } else if !self.counts.spend(all, self.reader.options.edit_steps_max) {
             self.too_many_edits(&span);
-        } else if self.current.as_ref().is_some_and(|t| t.is_referenced(name)) {
+        } else if self.current.as_ref().is_some_and(|t| t.led_to().any(|n| n == name)) {
             self.error(span, format!("rules still lead to chain {name}"), None);
         } else if let Some(table) = self.current.as_mut() {
             table.chains[index as usize].gone = true;
@@ -301,14 +323,15 @@ impl Parser<'_> {
     pub(crate) fn delete_all_chains(&mut self, span: Range<usize>) {
         let Some(table) = self.current.as_ref() else { return };
         let user = table.chains.iter().filter(|c| c.hook.is_none() && !c.gone);
-        let (empty, full): (Vec<_>, Vec<_>) = user.partition(|c| c.order.is_empty());
+        let (empty, full): (Vec<_>, Vec<_>) = user.partition(|c| c.rules.is_empty());
         if let Some(chain) = full.first() {
             let message = format!("chain {} still has rules", chain.name);
             self.error(span, message, Some("put `-F` before".into()));
             return;
         }
         let names: Vec<Name> = empty.iter().map(|c| c.name.clone()).collect();
-        if let Some(name) = names.iter().find(|n| table.is_referenced(n)) {
+        let led_to: HashSet<&str, RandomState> = table.led_to().collect();
+        if let Some(name) = names.iter().find(|n| led_to.contains(&***n)) {
             let message = format!("rules still lead to chain {name}");
             self.error(span, message, None);
             return;
@@ -325,7 +348,7 @@ impl Parser<'_> {
     /// `-E OLD NEW`
     pub(crate) fn rename_chain(&mut self, old: &str, new: &str, span: Range<usize>) {
         let Some(table) = self.current.as_mut() else { return };
-        let Some(&index) = table.by_name.get(old) else {
+        let Some(index) = table.index(old) else {
             self.error(span, format!("chain {old} is not declared"), None);
             return;
         };
@@ -337,7 +360,7 @@ impl Parser<'_> {
         table.by_name.remove(old);
         table.by_name.insert(name.clone(), index);
         table.chains[index as usize].name = name.clone();
-        for rule in table.rules.iter_mut().flatten() {
+        for rule in table.chains.iter_mut().flat_map(|c| c.rules.each_mut()) {
             match &mut rule.target {
                 Target::Jump(target) | Target::Goto(target) if &**target == old => *target = name.clone(),
                 _ => {}
@@ -358,16 +381,15 @@ impl Parser<'_> {
     pub(crate) fn zero(&mut self, chain: u32, at: Option<usize>) {
         let Some(table) = self.current.as_mut() else { return };
         let draft = &mut table.chains[chain as usize];
-        let ids: Vec<u32> = match at {
-            Some(at) => draft.order.get(at).copied().into_iter().collect(),
+        match at {
+            Some(at) => {
+                if let Some(rule) = draft.rules.get_mut(at) {
+                    rule.counters = Counters::default();
+                }
+            }
             None => {
                 draft.counters = Counters::default();
-                draft.order.iter().copied().collect()
-            }
-        };
-        for id in ids {
-            if let Some(rule) = &mut table.rules[id as usize] {
-                rule.counters = Counters::default();
+                draft.rules.each_mut().for_each(|rule| rule.counters = Counters::default());
             }
         }
     }
@@ -379,12 +401,12 @@ impl Parser<'_> {
             self.resolve(&mut builder, pending);
         }
         self.report_loops(&builder);
-        let TableBuilder { kind, chains, mut rules, .. } = builder;
+        let TableBuilder { kind, chains, .. } = builder;
         let mut finished: Vec<Chain> = chains
             .into_iter()
             .filter(|c| !c.gone)
             .map(|c| Chain {
-                rules: c.order.iter().filter_map(|id| rules[*id as usize].take()).collect(),
+                rules: c.rules.into_rules(),
                 name: c.name,
                 hook: c.hook,
                 policy: c.policy,
@@ -400,11 +422,11 @@ impl Parser<'_> {
     /// Why a name is no target, and what would mend it.
     fn why_no_target(&self, name: &str) -> (String, String) {
         let declare = format!("declare it: `:{name} - [0:0]`");
-        let other = self.family.other();
+        let other = self.reader.family.other();
         if registry::find(Kind::Target, name, other).is_some() {
             return (format!("target {name} is for {} only", other.name()), declare);
         }
-        let help = match registry::nearest(Kind::Target, name, self.family) {
+        let help = match registry::nearest(Kind::Target, name, self.reader.family) {
             Some(near) => format!("{near} is a target of a similar name"),
             None => declare,
         };
@@ -413,31 +435,43 @@ impl Parser<'_> {
 
     /// A name that no line had declared where it was used: a chain declared later, or a fault.
     fn resolve(&mut self, builder: &mut TableBuilder, pending: Pending) {
-        let Pending { rule: id, name, goto, span, place } = pending;
-        if builder.rules[id as usize].is_none() {
+        let Pending { chain: of, rule: number, target: UnknownTarget { name, goto, span }, place } = pending;
+        if builder.chains[of as usize].rules.numbered(number).is_none() {
             return;
         }
         let chain = builder.chain(&name).map(|c| (c.name.clone(), c.line));
         let target = match chain {
             Some((name, line)) => {
                 let message = format!("chain {name} is declared only on line {line}, after this use of it");
-                self.error_at(place, span, message, Some("declare chains at the head of their table".into()));
+                self.reader.fault(
+                    Severity::Error,
+                    place,
+                    span,
+                    message,
+                    Some("declare chains at the head of their table".into()),
+                );
                 if goto { Target::Goto(name) } else { Target::Jump(name) }
             }
             None if goto => {
                 let help = format!("declare it: `:{name} - [0:0]`; an empty chain is assumed");
-                self.error_at(place, span, format!("`{name}` is no chain of this table"), Some(help));
+                self.reader.fault(
+                    Severity::Error,
+                    place,
+                    span,
+                    format!("`{name}` is no chain of this table"),
+                    Some(help),
+                );
                 builder.add(name.clone(), None, 0);
                 self.counts.chains += 1;
                 Target::Goto(name)
             }
             None => {
                 let (message, help) = self.why_no_target(&name);
-                self.error_at(place, span, message, Some(help));
+                self.reader.fault(Severity::Error, place, span, message, Some(help));
                 return;
             }
         };
-        if let Some(rule) = &mut builder.rules[id as usize] {
+        if let Some(rule) = builder.chains[of as usize].rules.numbered(number) {
             rule.target = target;
         }
     }

@@ -3,18 +3,20 @@
 use std::ops::Range;
 
 use crate::model::{
-    AddressTest, Extension, ExtensionRef, Hook, IpPart, Policy, ProtocolTest, Rule, TableKind, Target,
+    AddressTest, Extension, ExtensionRef, Hook, Policy, ProtocolTest, Rule, TableKind, Target,
 };
-use crate::registry::ExtensionSpec;
+use crate::registry::{ExtensionSpec, Kind};
 
 use super::Parser;
-use super::build::Pending;
+use super::build::{Pending, UnknownTarget};
+use super::core_options::Letter;
 use super::draft::{Active, Draft, DraftTarget};
-use super::line::{Command, Line, whole};
+use super::line::Command;
+use super::reader::Reader;
 
 impl Parser<'_> {
     /// Does what the command says.
-    pub(super) fn carry_out(&mut self, command: Command<'_>, line: Line<'_>) {
+    pub(super) fn carry_out(&mut self, command: Command<'_>, draft: Draft, whole: Range<usize>) {
         let Command { letter, ref chain, ref span, ref argument } = command;
         let argument_text = argument.as_ref().map(|(text, _)| *text);
         match (letter, chain) {
@@ -53,15 +55,14 @@ impl Parser<'_> {
             }
             ('L' | 'S', _) => self.warn(span.clone(), "the command changes nothing and is left out", None),
             (_, Some(name)) => {
-                self.edit(&command, name, line);
+                self.edit(&command, name, draft, whole);
             }
             _ => self.error(span.clone(), "the command needs a chain", None),
         }
     }
 
     /// `-A`, `-I`, `-D`, `-R`.
-    fn edit(&mut self, command: &Command<'_>, chain_name: &str, line: Line<'_>) {
-        let span = whole(line.words);
+    fn edit(&mut self, command: &Command<'_>, chain_name: &str, mut draft: Draft, span: Range<usize>) {
         let Some(chain) = self.chain_of_command(chain_name, &command.span) else { return };
         let number = match &command.argument {
             None => None,
@@ -74,7 +75,7 @@ impl Parser<'_> {
                 }
             },
         };
-        let length = self.current.as_ref().map_or(0, |t| t.chains[chain as usize].order.len());
+        let length = self.current.as_ref().map_or(0, |t| t.chains[chain as usize].rules.len());
         let beyond = match (command.letter, number) {
             ('I', Some(n)) => n > length,
             ('D' | 'R', Some(n)) => n >= length,
@@ -91,8 +92,11 @@ impl Parser<'_> {
             self.remove_at(chain, number, &span);
             return;
         }
-        let hook = self.current.as_ref().and_then(|t| t.chains[chain as usize].hook);
-        let (rules, pending) = self.finish_rules(line, hook);
+        if let Some(table) = &self.current {
+            self.reader.check_place(&draft, table.kind, table.chains[chain as usize].hook);
+        }
+        let mut rules = Vec::new();
+        let unknown = self.reader.finish_rules(&mut draft, span.clone(), &mut rules);
         match command.letter {
             'D' | 'C' => {
                 for rule in &rules {
@@ -106,13 +110,13 @@ impl Parser<'_> {
             'R' => match (number, <[Rule; 1]>::try_from(rules)) {
                 (Some(number), Ok([rule])) => {
                     self.remove_at(chain, number, &span);
-                    self.put_all(chain, Some(number), vec![rule], pending, &span);
+                    self.put_all(chain, Some(number), [rule].into_iter(), unknown, &span);
                 }
                 (None, _) => self.error(span, "-R needs the number of a rule", None),
                 (_, Err(_)) => self.error(span, "-R takes one address each", None),
             },
-            'I' => self.put_all(chain, Some(number.unwrap_or(0)), rules, pending, &span),
-            _ => self.put_all(chain, None, rules, pending, &span),
+            'I' => self.put_all(chain, Some(number.unwrap_or(0)), rules.into_iter(), unknown, &span),
+            _ => self.put_all(chain, None, rules.into_iter(), unknown, &span),
         }
     }
 
@@ -120,32 +124,39 @@ impl Parser<'_> {
         &mut self,
         chain: u32,
         at: Option<usize>,
-        rules: Vec<Rule>,
-        pending: Option<Pending>,
+        rules: impl Iterator<Item = Rule>,
+        unknown: Option<UnknownTarget>,
         span: &Range<usize>,
     ) {
+        let place = self.reader.place();
         for rule in rules {
-            let Some(id) = self.put(chain, at, rule, span) else { return };
-            if let Some(p) = &pending
+            let Some(rule) = self.put(chain, at, rule, span) else { return };
+            if let Some(target) = &unknown
                 && let Some(table) = self.current.as_mut()
             {
-                table.pending.push(Pending { rule: id, name: p.name.clone(), span: p.span.clone(), ..*p });
+                table.pending.push(Pending { chain, rule, target: target.clone(), place });
             }
         }
     }
+}
 
-    /// The rules that a line makes: one for each pair of its addresses.
-    fn finish_rules(&mut self, line: Line<'_>, hook: Option<Hook>) -> (Vec<Rule>, Option<Pending>) {
-        let span = whole(line.words);
-        let mut draft = line.draft;
-        self.check_place(&draft, hook);
+impl Reader<'_> {
+    /// Adds the rules that a line makes to `rules`: one for each pair of its addresses. Their
+    /// target may be a name that is, so far, neither a target nor a chain. `span` is all of the
+    /// line.
+    pub(super) fn finish_rules(
+        &mut self,
+        draft: &mut Draft,
+        span: Range<usize>,
+        rules: &mut Vec<Rule>,
+    ) -> Option<UnknownTarget> {
         let protocol = draft.ip.protocol;
         let mut matches: Vec<Extension> = Vec::with_capacity(draft.matches.len());
         for active in std::mem::take(&mut draft.matches) {
             let finished = self.finish_active(active, protocol, &matches);
             matches.push(finished);
         }
-        let mut pending = None;
+        let mut unknown = None;
         let target = match draft.target.take() {
             None => Target::None,
             Some(DraftTarget::Chain { name, goto: false }) => Target::Jump(name),
@@ -155,14 +166,21 @@ impl Parser<'_> {
             }
             Some(DraftTarget::Unknown { active, goto }) => {
                 if let ExtensionRef::Opaque(name) = &active.spec {
-                    let (name, span, place) = (name.clone(), active.span.clone(), self.place());
-                    pending = Some(Pending { rule: 0, name, goto, span, place });
+                    unknown = Some(UnknownTarget { name: name.clone(), goto, span: active.span.clone() });
                 }
                 Target::Extension(self.finish_active(active, protocol, &matches))
             }
         };
-        let rule = Rule { counters: draft.counters, ip: draft.ip, matches, target, line: self.line };
-        (self.multiply(rule, &draft.sources, &draft.destinations, span), pending)
+        let mut ip = std::mem::take(&mut draft.ip);
+        ip.source = draft.sources.first().copied().unwrap_or_default();
+        ip.destination = draft.destinations.first().copied().unwrap_or_default();
+        let rule = Rule { counters: draft.counters, ip, matches, target, line: self.line };
+        if draft.sources.len() <= 1 && draft.destinations.len() <= 1 {
+            rules.push(rule);
+        } else {
+            self.multiply(&rule, &draft.sources, &draft.destinations, span, rules);
+        }
+        unknown
     }
 
     fn finish_active(&mut self, active: Active, protocol: ProtocolTest, matches: &[Extension]) -> Extension {
@@ -173,11 +191,12 @@ impl Parser<'_> {
     /// Every source with every destination.
     fn multiply(
         &mut self,
-        rule: Rule,
+        rule: &Rule,
         sources: &[AddressTest],
         destinations: &[AddressTest],
         span: Range<usize>,
-    ) -> Vec<Rule> {
+        rules: &mut Vec<Rule>,
+    ) {
         let any = [AddressTest::default()];
         let sources = if sources.is_empty() { &any[..] } else { sources };
         let destinations = if destinations.is_empty() { &any[..] } else { destinations };
@@ -186,35 +205,26 @@ impl Parser<'_> {
         if count > max {
             let message = format!("the line stands for {count} rules, which is above {max}");
             self.error(span, message, Some("put the addresses into an ipset".into()));
-            return Vec::new();
+            return;
         }
-        let with =
-            |source: AddressTest, destination: AddressTest| IpPart { source, destination, ..rule.ip.clone() };
-        if count == 1 {
-            let ip = with(sources[0], destinations[0]);
-            return vec![Rule { ip, ..rule }];
-        }
-        let mut rules = Vec::with_capacity(count);
-        for source in sources {
-            for destination in destinations {
-                rules.push(Rule { ip: with(*source, *destination), ..rule.clone() });
+        rules.reserve(count);
+        for &source in sources {
+            for &destination in destinations {
+                let mut rule = rule.clone();
+                (rule.ip.source, rule.ip.destination) = (source, destination);
+                rules.push(rule);
             }
         }
-        rules
     }
 
     /// Whether interfaces, matches and target may stand in this table and chain.
-    fn check_place(&mut self, draft: &Draft, hook: Option<Hook>) {
-        let Some(kind) = self.current.as_ref().map(|t| t.kind) else { return };
-        let place_of =
-            |letter| draft.seen.iter().find(|(seen, _)| *seen == letter).map(|(_, span)| span.clone());
-        if let Some(hook) = hook {
-            let no_in = matches!(hook, Hook::Output | Hook::Postrouting);
-            let no_out = matches!(hook, Hook::Prerouting | Hook::Input);
-            for (letter, forbidden) in [('i', no_in), ('o', no_out)] {
-                if let Some(span) = place_of(letter).filter(|_| forbidden) {
-                    self.error(span, format!("-{letter} cannot stand in {}", hook.name()), None);
-                }
+    fn check_place(&mut self, draft: &Draft, kind: TableKind, hook: Option<Hook>) {
+        for letter in ['i', 'o'] {
+            if let Some(hook) = hook
+                && forbids_interface(hook, letter)
+                && let Some(span) = draft.place_of_interface(letter)
+            {
+                self.error(span, format!("-{letter} cannot stand in {}", hook.name()), None);
             }
         }
         let target = match &draft.target {
@@ -226,17 +236,6 @@ impl Parser<'_> {
                 self.check_extension_place(spec, active.span.clone(), kind, hook);
             }
         }
-        if let Some(active) = target
-            && kind == TableKind::Nat
-            && active.known_spec().is_some_and(|s| s.name == "DROP")
-        {
-            let help = "drop packets in the filter table";
-            self.error(
-                active.span.clone(),
-                "the nat table sees first packets only and cannot DROP",
-                Some(help.into()),
-            );
-        }
     }
 
     fn check_extension_place(
@@ -246,17 +245,42 @@ impl Parser<'_> {
         kind: TableKind,
         hook: Option<Hook>,
     ) {
-        if !spec.tables.is_empty() && !spec.tables.contains(&kind) {
+        if may_stand(spec, kind, hook) {
+            return;
+        }
+        if !in_table(spec, kind) {
             let names: Vec<&str> = spec.tables.iter().map(|t| t.name()).collect();
             let message = format!("{} cannot stand in table {}", spec.name, kind.name());
             self.error(span, message, Some(format!("it is for {}", names.join(", "))));
-        } else if let Some(hook) = hook
-            && !spec.hooks.is_empty()
-            && !spec.hooks.contains(&hook)
-        {
+        } else if let Some(hook) = hook.filter(|hook| !in_hook(spec, *hook)) {
             let names: Vec<&str> = spec.hooks.iter().map(|h| h.name()).collect();
             let message = format!("{} cannot stand in {}", spec.name, hook.name());
             self.error(span, message, Some(format!("it is for {}", names.join(", "))));
+        } else {
+            let message = "the nat table sees first packets only and cannot DROP";
+            self.error(span, message, Some("drop packets in the filter table".into()));
         }
+    }
+}
+
+/// Whether a match or target may stand in a table, and in the chain of a hook.
+pub(super) fn may_stand(spec: &ExtensionSpec, kind: TableKind, hook: Option<Hook>) -> bool {
+    let drops_in_nat = kind == TableKind::Nat && spec.kind == Kind::Target && spec.name == "DROP";
+    in_table(spec, kind) && hook.is_none_or(|hook| in_hook(spec, hook)) && !drops_in_nat
+}
+
+fn in_table(spec: &ExtensionSpec, kind: TableKind) -> bool {
+    spec.tables.is_empty() || spec.tables.contains(&kind)
+}
+
+fn in_hook(spec: &ExtensionSpec, hook: Hook) -> bool {
+    spec.hooks.is_empty() || spec.hooks.contains(&hook)
+}
+
+/// Whether `-i` or `-o` cannot stand in the chain of a hook.
+pub(super) fn forbids_interface(hook: Hook, letter: Letter) -> bool {
+    match letter {
+        'i' => matches!(hook, Hook::Output | Hook::Postrouting),
+        _ => matches!(hook, Hook::Prerouting | Hook::Input),
     }
 }

@@ -73,5 +73,39 @@ pub(crate) fn is_of_rule(letter: Letter) -> bool {
 
 /// The letter of a long name written out.
 pub(crate) fn letter_of(name: &str) -> Option<Letter> {
-    LONG.iter().find(|(long, _)| *long == name).map(|(_, letter)| *letter)
+    let mut places = OF_LENGTH.get(name.len()).copied().unwrap_or(0);
+    while places != 0 {
+        let (long, letter) = LONG[places.trailing_zeros() as usize];
+        if long == name {
+            return Some(letter);
+        }
+        places &= places - 1;
+    }
+    None
+}
+
+/// The places in [`LONG`] of names of each length, a bit each: most names that rules hold are of
+/// extensions, and few lengths have more than three here.
+const OF_LENGTH: [u64; 16] = {
+    assert!(LONG.len() <= 64);
+    let mut places = [0; 16];
+    let mut at = 0;
+    while at < LONG.len() {
+        places[LONG[at].0.len()] |= 1 << at;
+        at += 1;
+    }
+    places
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_long_name_has_its_letter() {
+        for (long, letter) in LONG {
+            assert_eq!(letter_of(long), Some(*letter), "{long}");
+        }
+        assert_eq!([letter_of(""), letter_of("dport"), letter_of(&"s".repeat(99))], [None; 3]);
+    }
 }

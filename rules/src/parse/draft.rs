@@ -3,9 +3,13 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use crate::model::{AddressTest, Counters, Extension, ExtensionRef, Family, IpPart, ProtocolTest, Setting};
 use crate::registry::{ExtensionSpec, FinishContext, Law, OptionSpec, WhenAbsent};
 use crate::value::Value;
+
+use super::core_options::Letter;
 
 /// A fault of a rule, before its place in the text is worked out.
 pub(crate) type Report<'r> = dyn FnMut(Range<usize>, String, Option<String>) + 'r;
@@ -24,17 +28,15 @@ pub(crate) struct Active {
 
 impl Active {
     pub(crate) fn known(spec: &'static ExtensionSpec, span: Range<usize>) -> Active {
-        Active { spec: ExtensionRef::Known(spec), settings: Vec::new(), words: Vec::new(), span, given: 0 }
+        Active::new(ExtensionRef::Known(spec), span)
     }
 
     pub(crate) fn opaque(name: &str, span: Range<usize>) -> Active {
-        Active {
-            spec: ExtensionRef::Opaque(name.into()),
-            settings: Vec::new(),
-            words: Vec::new(),
-            span,
-            given: 0,
-        }
+        Active::new(ExtensionRef::Opaque(name.into()), span)
+    }
+
+    fn new(spec: ExtensionRef, span: Range<usize>) -> Active {
+        Active { spec, settings: Vec::new(), words: Vec::new(), span, given: 0 }
     }
 
     /// The entry, of one that has it.
@@ -72,6 +74,10 @@ impl Active {
             _ => false,
         };
         if !says_nothing {
+            if self.settings.is_empty() {
+                // Mostly there is one: no spare room, and none to give back.
+                self.settings.reserve_exact(1);
+            }
             self.settings.push(Setting { option, negated, value });
         }
         Ok(())
@@ -85,21 +91,23 @@ impl Active {
         family: Family,
         report: &mut Report<'_>,
     ) -> Extension {
-        if let Some(spec) = self.known_spec() {
-            self.check_laws(spec, report);
-            self.check_protocol(spec, protocol, family, report);
-            add_defaults(spec, &mut self.settings, family);
-            sort(spec, &mut self.settings);
-            if let Some(finish) = spec.quirks.finish {
-                let number = if protocol.negated { 0 } else { protocol.number };
-                let context = FinishContext { family, protocol: number, spec, matches };
-                if let Err(message) = finish(&mut self.settings, &context) {
-                    report(self.span.clone(), format!("{}: {message}", spec.name), None);
-                }
+        let Some(spec) = self.known_spec() else {
+            return Extension { spec: self.spec, settings: Vec::new(), words: self.words };
+        };
+        self.check_laws(spec, report);
+        self.check_protocol(spec, protocol, report);
+        add_defaults(spec, &mut self.settings, family);
+        sort(spec, &mut self.settings);
+        let mut settings = self.settings;
+        if let Some(finish) = spec.quirks.finish {
+            let number = if protocol.negated { 0 } else { protocol.number };
+            let context = FinishContext { family, protocol: number, spec, matches };
+            if let Err(message) = finish(&mut settings, &context) {
+                report(self.span, format!("{}: {message}", spec.name), None);
             }
         }
-        self.settings.shrink_to_fit();
-        Extension { spec: self.spec, settings: self.settings, words: self.words }
+        settings.shrink_to_fit();
+        Extension { spec: self.spec, settings, words: self.words }
     }
 
     /// Notes that an option is given; `false`: it was given before.
@@ -140,13 +148,7 @@ impl Active {
         }
     }
 
-    fn check_protocol(
-        &self,
-        spec: &'static ExtensionSpec,
-        protocol: ProtocolTest,
-        family: Family,
-        report: &mut Report<'_>,
-    ) {
+    fn check_protocol(&self, spec: &'static ExtensionSpec, protocol: ProtocolTest, report: &mut Report<'_>) {
         if spec.protocols.is_empty() || (!protocol.negated && spec.protocols.contains(&protocol.number)) {
             return;
         }
@@ -155,7 +157,6 @@ impl Active {
             .iter()
             .map(|p| crate::names::protocol_name(*p).map_or_else(|| p.to_string(), str::to_owned))
             .collect();
-        let _ = family;
         report(
             self.span.clone(),
             format!("{} looks at {} only, which the rule does not ask for", spec.name, names.join(", ")),
@@ -202,17 +203,49 @@ fn sort(spec: &'static ExtensionSpec, settings: &mut [Setting]) {
     }
 }
 
+/// The addresses that one option names: nearly always one.
+pub(crate) type Addresses = SmallVec<[AddressTest; 1]>;
+
 /// A rule while its words are read.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub(crate) counters: Counters,
-    pub(crate) sources: Vec<AddressTest>,
-    pub(crate) destinations: Vec<AddressTest>,
+    pub(crate) sources: Addresses,
+    pub(crate) destinations: Addresses,
     pub(crate) ip: IpPart,
-    pub(crate) matches: Vec<Active>,
+    pub(crate) matches: SmallVec<[Active; 2]>,
     pub(crate) target: Option<DraftTarget>,
-    /// Places of what may stand once.
-    pub(crate) seen: Vec<(char, Range<usize>)>,
+    seen: Seen,
+}
+
+impl Draft {
+    /// Notes the place of an option which may stand once; `false`: it stood before.
+    pub(crate) fn note(&mut self, letter: Letter, span: Range<usize>) -> bool {
+        let bit = 1 << (u32::from(letter) & 63);
+        let first = self.seen.letters & bit == 0;
+        self.seen.letters |= bit;
+        match letter {
+            'i' if first => self.seen.in_interface = span,
+            'o' if first => self.seen.out_interface = span,
+            _ => {}
+        }
+        first
+    }
+
+    /// The place of `-i` or `-o`.
+    pub(crate) fn place_of_interface(&self, letter: Letter) -> Option<Range<usize>> {
+        let place = if letter == 'i' { &self.seen.in_interface } else { &self.seen.out_interface };
+        (!place.is_empty()).then(|| place.clone())
+    }
+}
+
+/// What may stand once and does.
+#[derive(Debug, Default)]
+struct Seen {
+    /// A bit for each letter: those of rules differ in their low six bits.
+    letters: u64,
+    in_interface: Range<usize>,
+    out_interface: Range<usize>,
 }
 
 /// What `-j` or `-g` named.

@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use crate::registry::OptionSpec;
 
 use super::core_options::{self, LONG, Letter};
 use super::draft::{Active, Draft, DraftTarget};
+use super::reader::Chains;
 use super::words::Word;
 
 /// What a line asks for.
@@ -35,13 +38,15 @@ pub(super) enum Found {
 }
 
 /// A line while its words are read.
-pub(super) struct Line<'l> {
+pub(super) struct Line<'l, 'c> {
     pub(super) words: &'l [Word<'l>],
+    /// Where a target that the registry does not have may lead.
+    pub(super) chains: Chains<'c>,
     pub(super) next: usize,
     pub(super) draft: Draft,
     pub(super) command: Option<Command<'l>>,
     /// Owners of options, the newest last.
-    pub(super) owners: Vec<Owner>,
+    pub(super) owners: SmallVec<[Owner; 4]>,
     /// The unknown extension that takes words which are nobody else's.
     pub(super) open: Option<Owner>,
     /// An unfinished `!`.
@@ -51,7 +56,22 @@ pub(super) struct Line<'l> {
     pub(super) protocol_match_added: bool,
 }
 
-impl<'l> Line<'l> {
+impl<'l, 'c> Line<'l, 'c> {
+    pub(super) fn new(words: &'l [Word<'l>], chains: Chains<'c>) -> Line<'l, 'c> {
+        Line {
+            words,
+            chains,
+            next: 0,
+            draft: Draft::default(),
+            command: None,
+            owners: SmallVec::new(),
+            open: None,
+            bang: None,
+            skipped: false,
+            protocol_match_added: false,
+        }
+    }
+
     pub(super) fn push_match(&mut self, active: Active) {
         self.owners.push(Owner::Match(self.draft.matches.len()));
         self.draft.matches.push(active);
@@ -142,7 +162,7 @@ impl<'l> Line<'l> {
 
 /// Whether a word (or the one after a `!`) begins an option of the tool, so that it ends the
 /// words of an unknown extension.
-pub(super) fn begins_core(line: &Line<'_>, word: &Word<'_>) -> bool {
+pub(super) fn begins_core(line: &Line<'_, '_>, word: &Word<'_>) -> bool {
     let text = if word.text == "!" {
         match line.words.get(line.next) {
             Some(next) => &*next.text,

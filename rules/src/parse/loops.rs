@@ -34,20 +34,20 @@ impl Parser<'_> {
         if found.is_empty() {
             return;
         }
-        let starts = line_starts(self.text);
+        let starts = line_starts(self.reader.text);
         for closing in found {
             let way: Vec<&str> = closing.chains.iter().take(8).map(|n| &**n).collect();
             let dots = if closing.chains.len() > 8 { " → …" } else { "" };
             let message = format!("the rule closes a loop: {}{dots} → {}", way.join(" → "), way[0]);
             let start = starts.get(closing.line.saturating_sub(1) as usize).copied().unwrap_or(0);
-            let length = self.text[start..].iter().position(|&b| b == b'\n');
-            let end = length.map_or(self.text.len(), |l| start + l);
+            let length = self.reader.text[start..].iter().position(|&b| b == b'\n');
+            let end = length.map_or(self.reader.text.len(), |l| start + l);
             let (severity, help) = if closing.reachable {
                 (Severity::Error, None)
             } else {
                 (Severity::Warning, Some("no packet reaches these chains".into()))
             };
-            self.fault(severity, closing.line, start, start..end, message, help);
+            self.reader.fault(severity, (closing.line, start), start..end, message, help);
         }
     }
 }
@@ -71,8 +71,11 @@ fn find(table: &TableBuilder) -> Vec<Closing> {
 /// nothing counts, and of the targets only the built-in ones.
 fn ends_chain(rule: &Rule) -> bool {
     let Target::Extension(target) = &rule.target else { return false };
+    if !rule.matches.is_empty() {
+        return false;
+    }
     let is_end = matches!(target.name(), "ACCEPT" | "DROP" | "QUEUE" | "RETURN");
-    is_end && rule.matches.is_empty() && rule.ip == IpPart::default()
+    is_end && rule.ip == IpPart::default()
 }
 
 /// Walks from a chain; the stack holds chains and how many of their rules are done.
@@ -84,18 +87,17 @@ fn walk(table: &TableBuilder, start: usize, reachable: bool, marks: &mut [Mark],
     let mut stack = vec![(start, 0usize)];
     while let Some((chain, done)) = stack.last_mut() {
         let draft = &table.chains[*chain];
-        let Some(&id) = draft.order.get(*done) else {
+        let Some(rule) = draft.rules.get(*done) else {
             marks[*chain] = Mark::Done;
             stack.pop();
             continue;
         };
         *done += 1;
-        let rule = table.rules[id as usize].as_ref();
-        if rule.is_some_and(ends_chain) {
-            *done = draft.order.len();
+        if ends_chain(rule) {
+            *done = draft.rules.len();
         }
-        let next = rule.and_then(leads_to).and_then(|name| table.by_name.get(name)).map(|i| *i as usize);
-        let Some(next) = next else { continue };
+        let Some(next) = leads_to(rule).and_then(|name| table.index(name)) else { continue };
+        let next = next as usize;
         match marks[next] {
             Mark::Done => {}
             Mark::Unseen => {
@@ -106,7 +108,7 @@ fn walk(table: &TableBuilder, start: usize, reachable: bool, marks: &mut [Mark],
                 let from = stack.iter().position(|(c, _)| *c == next).unwrap_or(0);
                 let chains =
                     stack[from..].iter().take(9).map(|(c, _)| table.chains[*c].name.clone()).collect();
-                found.push(Closing { line: rule.map_or(0, |r| r.line), chains, reachable });
+                found.push(Closing { line: rule.line, chains, reachable });
             }
             Mark::Open => {}
         }

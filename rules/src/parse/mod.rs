@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   lines ─▶ words ─▶ a command and a draft of its rule ─▶ tables being built ─▶ Ruleset
+//!   └──────── read ahead, by all cores ────────┘ └──────── in turn ────────┘
 //! ```
 //!
 //! The text is applied to an empty ruleset as `iptables-legacy-restore` applies it: commands in
@@ -13,6 +14,7 @@
 //! of addresses that multiply) or cost more than the text (deletions that search, insertions
 //! that move) is limited by [`ParseOptions`].
 
+mod ahead;
 mod build;
 mod commands;
 mod core_options;
@@ -20,17 +22,22 @@ mod draft;
 mod family;
 mod line;
 mod loops;
+mod reader;
 mod rule;
+mod rule_list;
 mod values;
 mod words;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::fault::{Fault, Faults, Severity};
+use crate::fault::{Fault, Severity};
 use crate::model::{Counters, Family, Hook, Policy, Ruleset, Table, TableKind};
 
+use ahead::Lines;
 use build::TableBuilder;
+use line::Line;
+use reader::{Chains, Reader};
 use words::Word;
 
 /// What [`parse`] takes for granted, and its limits.
@@ -107,19 +114,14 @@ pub fn parse(text: impl AsRef<[u8]>, options: &ParseOptions) -> Parsed {
     let text = text.as_ref();
     let family = options.family.unwrap_or_else(|| family::detect(text));
     let mut parser = Parser {
-        options,
-        family,
-        text,
-        faults: Faults::new(options.fault_count_max),
-        line: 0,
-        line_start: 0,
+        reader: Reader::new(text, family, options),
         tables: Vec::new(),
         current: None,
         counts: Counts { rules: 0, chains: 0, edit_steps: 0 },
     };
     parser.read();
     let ruleset = Ruleset { family, tables: parser.tables };
-    Parsed { ruleset, faults: parser.faults.finish() }
+    Parsed { ruleset, faults: parser.reader.faults.finish() }
 }
 
 /// What is counted against the limits.
@@ -132,14 +134,7 @@ pub(crate) struct Counts {
 
 /// The state of one [`parse`].
 pub(crate) struct Parser<'t> {
-    pub(crate) options: &'t ParseOptions,
-    pub(crate) family: Family,
-    text: &'t [u8],
-    faults: Faults,
-    /// The current line, from 1.
-    pub(crate) line: u32,
-    /// Its first byte.
-    line_start: usize,
+    pub(crate) reader: Reader<'t>,
     /// Tables that are committed.
     tables: Vec<Table>,
     /// The table being read.
@@ -150,77 +145,53 @@ pub(crate) struct Parser<'t> {
 impl<'t> Parser<'t> {
     /// Notes an error of the current line.
     pub(crate) fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
-        self.fault(Severity::Error, self.line, self.line_start, span, message.into(), help);
+        self.reader.error(span, message, help);
     }
 
     /// Notes a warning of the current line.
     pub(crate) fn warn(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
-        self.fault(Severity::Warning, self.line, self.line_start, span, message.into(), help);
-    }
-
-    /// Notes a fault of any line.
-    fn fault(
-        &mut self,
-        severity: Severity,
-        line: u32,
-        line_start: usize,
-        span: Range<usize>,
-        message: String,
-        help: Option<String>,
-    ) {
-        if self.faults.list.len() >= self.faults.limit {
-            self.faults.beyond += 1;
-            return;
-        }
-        let start = span.start.min(self.text.len());
-        let end = span.end.clamp(start, self.text.len());
-        let column = 1 + characters(&self.text[line_start.min(start)..start]);
-        let width = characters(&self.text[start..end]).max(1);
-        self.faults.push(Fault { severity, message, span: start..end, line, column, width, help });
-    }
-
-    /// The place of the current line, for faults that only later lines show.
-    pub(crate) fn place(&self) -> (u32, usize) {
-        (self.line, self.line_start)
-    }
-
-    /// Notes an error of an earlier line.
-    pub(crate) fn error_at(
-        &mut self,
-        (line, line_start): (u32, usize),
-        span: Range<usize>,
-        message: String,
-        help: Option<String>,
-    ) {
-        self.fault(Severity::Error, line, line_start, span, message, help);
+        self.reader.warn(span, message, help);
     }
 
     fn read(&mut self) {
-        let text = self.text;
-        if text.len() > self.options.text_bytes_max {
-            let message = format!("text of {} bytes is above {}", text.len(), self.options.text_bytes_max);
-            self.fault(Severity::Error, 1, 0, 0..0, message, Some("raise text_bytes_max".into()));
+        let text = self.reader.text;
+        let max = self.reader.options.text_bytes_max;
+        if text.len() > max {
+            let message = format!("text of {} bytes is above {max}", text.len());
+            let help = Some("raise text_bytes_max".into());
+            self.reader.fault(Severity::Error, (1, 0), 0..0, message, help);
             return;
         }
-        let mut words = Vec::new();
-        let mut start = 0;
-        while start < text.len() {
-            let end = text[start..].iter().position(|&b| b == b'\n').map_or(text.len(), |i| start + i);
-            self.line = self.line.saturating_add(1);
-            self.line_start = start;
-            self.read_line(start..end, &mut words);
-            start = end + 1;
+        match std::str::from_utf8(text) {
+            Ok(sound) if memchr::memchr(0, text).is_none() => self.read_ahead(sound),
+            _ => self.read_lines(Lines { span: 0..text.len(), before: 0 }),
         }
         self.end_of_text();
     }
 
+    /// Reads lines and does what they say, one after the other.
+    fn read_lines(&mut self, lines: Lines) {
+        let text = self.reader.text;
+        let mut words = Vec::new();
+        self.reader.line = lines.before;
+        let mut start = lines.span.start;
+        while start < lines.span.end {
+            let end = line_end(text, start);
+            self.reader.line = self.reader.line.saturating_add(1);
+            self.reader.line_start = start;
+            self.read_line(start..end, &mut words);
+            start = end + 1;
+        }
+    }
+
     fn read_line(&mut self, span: Range<usize>, words: &mut Vec<Word<'t>>) {
-        let bytes = &self.text[span.clone()];
+        let bytes = &self.reader.text[span.clone()];
         if bytes.is_empty() || bytes[0] == b'#' {
             return;
         }
-        if bytes.len() > self.options.line_bytes_max {
-            let message = format!("line of {} bytes is above {}", bytes.len(), self.options.line_bytes_max);
+        let max = self.reader.options.line_bytes_max;
+        if bytes.len() > max {
+            let message = format!("line of {} bytes is above {max}", bytes.len());
             self.error(span.start..span.start + 1, message, Some("split it into several rules".into()));
             return;
         }
@@ -287,7 +258,7 @@ impl<'t> Parser<'t> {
     fn carriage_return(&mut self, at: usize) {
         const MESSAGE: &str =
             "a carriage return ends the line, which the kernel's tools take for a part of it";
-        if self.faults.list.iter().any(|f| f.message == MESSAGE) {
+        if self.reader.faults.list.iter().any(|f| f.message == MESSAGE) {
             return;
         }
         self.error(at..at + 1, MESSAGE, Some("convert the file to Unix line ends".into()));
@@ -307,7 +278,7 @@ impl<'t> Parser<'t> {
             self.error(span, format!("`{name}` is no table"), Some(format!("one of {}", names.join(", "))));
             return;
         };
-        self.current = Some(TableBuilder::new(kind, self.line, offset));
+        self.current = Some(TableBuilder::new(kind, self.reader.line, offset));
     }
 
     /// `:CHAIN POLICY [packets:bytes]`
@@ -369,7 +340,7 @@ impl<'t> Parser<'t> {
             );
             return;
         }
-        if span.end == self.text.len() {
+        if span.end == self.reader.text.len() {
             let help = "end the file with a newline";
             self.error(
                 span.clone(),
@@ -388,7 +359,7 @@ impl<'t> Parser<'t> {
         if self.current.is_none() {
             let help = "put a line such as *filter before it; filter is assumed";
             self.error(span.clone(), "it stands in no table", Some(help.into()));
-            self.current = Some(TableBuilder::new(TableKind::Filter, self.line, span.start));
+            self.current = Some(TableBuilder::new(TableKind::Filter, self.reader.line, span.start));
         }
         true
     }
@@ -396,8 +367,9 @@ impl<'t> Parser<'t> {
     /// A line that is a rule or another command.
     fn command_line(&mut self, line: &str, words: &[Word<'_>]) {
         let Some(first) = words.first() else {
-            let end = self.line_start + line.len();
-            self.error(self.line_start..end, "a line of blanks is no command", Some("leave it empty".into()));
+            let start = self.reader.line_start;
+            let end = start + line.len();
+            self.error(start..end, "a line of blanks is no command", Some("leave it empty".into()));
             return;
         };
         let is_command = first.text.starts_with(['-', '[']);
@@ -407,8 +379,14 @@ impl<'t> Parser<'t> {
             self.error(first.span.start..last, message, Some("begin a comment with #".into()));
             return;
         }
-        if self.in_table(first.span.clone()) {
-            self.rule_line(words);
+        if !self.in_table(first.span.clone()) {
+            return;
+        }
+        let mut line = Line::new(words, Chains::Of(self.current.as_ref()));
+        let command = self.reader.command_line(&mut line);
+        let draft = line.draft;
+        if let Some(command) = command {
+            self.carry_out(command, draft, line::whole(words));
         }
     }
 
@@ -427,22 +405,15 @@ impl<'t> Parser<'t> {
         let (line, start, name) = (builder.line, builder.offset, builder.kind.name());
         let message = format!("table {name} is never committed");
         let end = start + 1 + name.len();
-        self.fault(
-            Severity::Error,
-            line,
-            start,
-            start..end,
-            message,
-            Some("end it with a line COMMIT".into()),
-        );
+        let help = Some("end it with a line COMMIT".into());
+        self.reader.fault(Severity::Error, (line, start), start..end, message, help);
         self.commit();
     }
 }
 
-/// How many characters bytes are.
-fn characters(bytes: &[u8]) -> u32 {
-    let starts = bytes.iter().filter(|b| **b & 0xc0 != 0x80).count();
-    u32::try_from(starts).unwrap_or(u32::MAX)
+/// The end of the line that holds the byte at `start`.
+fn line_end(text: &[u8], start: usize) -> usize {
+    memchr::memchr(b'\n', &text[start..]).map_or(text.len(), |i| start + i)
 }
 
 /// `[packets:bytes]`

@@ -6,54 +6,44 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use crate::model::Family;
 use crate::registry::{self, Kind, OptionSpec};
 use crate::value::Value;
 
-use super::Parser;
 use super::core_options::{self, LONG, Letter, Wants};
-use super::draft::{Active, Draft, DraftTarget};
+use super::draft::{Active, DraftTarget};
 use super::line::{Command, Found, Line, Owner, begins_core, whole};
+use super::reader::Reader;
 use super::words::Word;
 
-impl Parser<'_> {
-    /// Reads a line that is a rule or another command, and carries it out.
-    pub(crate) fn rule_line(&mut self, words: &[Word<'_>]) {
-        let mut line = Line {
-            words,
-            next: 0,
-            draft: Draft::default(),
-            command: None,
-            owners: Vec::new(),
-            open: None,
-            bang: None,
-            skipped: false,
-            protocol_match_added: false,
-        };
-        self.counters_prefix(&mut line);
+impl Reader<'_> {
+    /// Reads a line that is a rule or another command. `None`: it asks for nothing, or for the
+    /// other family.
+    pub(super) fn command_line<'l>(&mut self, line: &mut Line<'l, '_>) -> Option<Command<'l>> {
+        self.counters_prefix(line);
         while let Some(word) = line.words.get(line.next)
             && !line.skipped
         {
             line.next += 1;
-            self.word(&mut line, word);
+            self.word(line, word);
         }
         if line.skipped {
-            return;
+            return None;
         }
         if let Some(bang) = line.bang.take() {
             self.error(bang, "a `!` that negates nothing", None);
         }
-        match line.command.take() {
-            Some(command) => self.carry_out(command, line),
-            None => {
-                let span = whole(words);
-                self.error(span, "the line has no command", Some("begin a rule with -A CHAIN".into()));
-            }
+        if line.command.is_none() {
+            let span = whole(line.words);
+            self.error(span, "the line has no command", Some("begin a rule with -A CHAIN".into()));
         }
+        line.command.take()
     }
 
     /// `[packets:bytes]` before a rule.
-    fn counters_prefix(&mut self, line: &mut Line<'_>) {
+    fn counters_prefix(&mut self, line: &mut Line<'_, '_>) {
         let Some(word) = line.words.first().filter(|w| w.text.starts_with('[')) else { return };
         line.next = 1;
         match super::parse_counters(&word.text) {
@@ -65,7 +55,7 @@ impl Parser<'_> {
         }
     }
 
-    fn word<'l>(&mut self, line: &mut Line<'l>, word: &'l Word<'l>) {
+    fn word<'l>(&mut self, line: &mut Line<'l, '_>, word: &'l Word<'l>) {
         let text = &*word.text;
         if let Some(owner) = line.open
             && !begins_core(line, word)
@@ -78,7 +68,7 @@ impl Parser<'_> {
                 self.error(word.span.clone(), "two `!` one after the other", None);
             }
         } else if let Some(long) = text.strip_prefix("--").filter(|l| !l.is_empty()) {
-            let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+            let (name, value) = registry::split_at(long, b'=').map_or((long, None), |(n, v)| (n, Some(v)));
             self.long_option(line, word, name, value);
         } else if text == "--" {
             // The end of options, after which nothing may stand anyway.
@@ -92,7 +82,7 @@ impl Parser<'_> {
     }
 
     /// `-s1.2.3.4`, `-nv`, `-f`: letters up to the first that takes a word.
-    fn short_options<'l>(&mut self, line: &mut Line<'l>, word: &'l Word<'l>) {
+    fn short_options<'l>(&mut self, line: &mut Line<'l, '_>, word: &'l Word<'l>) {
         let text = word.text.get(1..).unwrap_or("");
         for (i, letter) in text.char_indices() {
             let Some(wants) = core_options::wants(letter).filter(|_| letter != '0') else {
@@ -112,7 +102,7 @@ impl Parser<'_> {
 
     fn long_option<'l>(
         &mut self,
-        line: &mut Line<'l>,
+        line: &mut Line<'l, '_>,
         word: &'l Word<'l>,
         name: &'l str,
         value: Option<&'l str>,
@@ -138,7 +128,7 @@ impl Parser<'_> {
     }
 
     /// An option that nobody has: taken by an unknown extension of the rule, or a fault.
-    fn unknown_option(&mut self, line: &mut Line<'_>, word: &Word<'_>, name: &str) {
+    fn unknown_option(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, name: &str) {
         let opaque = line
             .owners
             .iter()
@@ -160,7 +150,7 @@ impl Parser<'_> {
     }
 
     /// A remedy for an option that nobody in the rule has.
-    fn nearest_option(&self, line: &Line<'_>, name: &str) -> Option<String> {
+    fn nearest_option(&self, line: &Line<'_, '_>, name: &str) -> Option<String> {
         let here = line.owners.iter().filter_map(|o| line.active(*o)?.known_spec());
         let near = here.clone().flat_map(|s| s.options).map(|o| o.name);
         let near = near.chain(LONG.iter().map(|(n, _)| *n));
@@ -183,7 +173,7 @@ impl Parser<'_> {
     }
 
     /// Adds the match of the rule's protocol, when the option is one of its.
-    fn add_protocol_match(&mut self, line: &mut Line<'_>, name: &str) -> bool {
+    fn add_protocol_match(&mut self, line: &mut Line<'_, '_>, name: &str) -> bool {
         let protocol = line.draft.ip.protocol.number;
         if line.protocol_match_added || protocol == 0 {
             return false;
@@ -204,7 +194,7 @@ impl Parser<'_> {
 
     fn extension_option<'l>(
         &mut self,
-        line: &mut Line<'l>,
+        line: &mut Line<'l, '_>,
         owner: Owner,
         option: &'static OptionSpec,
         word: &'l Word<'l>,
@@ -241,15 +231,15 @@ impl Parser<'_> {
     /// `None`: words are missing, which is noted.
     fn value_words<'l>(
         &mut self,
-        line: &mut Line<'l>,
+        line: &mut Line<'l, '_>,
         option: &'static OptionSpec,
         word: &'l Word<'l>,
         attached: Option<&'l str>,
         negated: &mut bool,
-    ) -> Option<(Vec<&'l str>, Range<usize>)> {
+    ) -> Option<(Texts<'l>, Range<usize>)> {
         let count = option.value.word_count();
         let words = line.words;
-        let mut texts: Vec<&'l str> = attached.into_iter().filter(|_| count > 0).collect();
+        let mut texts: Texts<'l> = attached.into_iter().filter(|_| count > 0).collect();
         let mut span = word.span.clone();
         if texts.is_empty()
             && count > 0
@@ -277,7 +267,7 @@ impl Parser<'_> {
     }
 
     /// Whether a `!` stands before the option.
-    fn take_bang(&mut self, line: &mut Line<'_>, negatable: bool, word: &Word<'_>) -> bool {
+    fn take_bang(&mut self, line: &mut Line<'_, '_>, negatable: bool, word: &Word<'_>) -> bool {
         let Some(bang) = line.bang.take() else { return false };
         if !negatable {
             let name = &word.text;
@@ -303,7 +293,7 @@ impl Parser<'_> {
     /// The word that belongs to an option of the tool.
     fn core_value<'l>(
         &mut self,
-        line: &mut Line<'l>,
+        line: &mut Line<'l, '_>,
         letter: Letter,
         word: &Word<'l>,
         attached: Option<&'l str>,
@@ -331,7 +321,7 @@ impl Parser<'_> {
     /// An option of the tool.
     fn core<'l>(
         &mut self,
-        line: &mut Line<'l>,
+        line: &mut Line<'l, '_>,
         letter: Letter,
         word: &'l Word<'l>,
         attached: Option<&'l str>,
@@ -354,8 +344,8 @@ impl Parser<'_> {
             ('A' | 'D' | 'C' | 'I' | 'R' | 'N' | 'E' | 'P' | 'L' | 'S' | 'F' | 'Z' | 'X', value) => {
                 self.command(line, letter, word, value);
             }
-            ('s', Some(value)) => line.draft.sources = self.addresses(&value, negated),
-            ('d', Some(value)) => line.draft.destinations = self.addresses(&value, negated),
+            ('s', Some(value)) => self.addresses(&value, negated, &mut line.draft.sources),
+            ('d', Some(value)) => self.addresses(&value, negated, &mut line.draft.destinations),
             ('i', Some(value)) => line.draft.ip.in_interface = self.interface(&value, negated),
             ('o', Some(value)) => line.draft.ip.out_interface = self.interface(&value, negated),
             ('p', Some(value)) => line.draft.ip.protocol = self.protocol(&value, negated),
@@ -377,17 +367,16 @@ impl Parser<'_> {
     }
 
     /// Notes that an option which may stand once stands here.
-    fn once(&mut self, line: &mut Line<'_>, letter: Letter, word: &Word<'_>) {
+    fn once(&mut self, line: &mut Line<'_, '_>, letter: Letter, word: &Word<'_>) {
         let kind = if letter == 'g' { 'j' } else { letter };
-        if line.draft.seen.iter().any(|(seen, _)| *seen == kind) {
+        if !line.draft.note(kind, word.span.clone()) {
             self.error(word.span.clone(), format!("{} is given twice", word.text), None);
         }
-        line.draft.seen.push((kind, word.span.clone()));
     }
 
     fn command<'l>(
         &mut self,
-        line: &mut Line<'l>,
+        line: &mut Line<'l, '_>,
         letter: Letter,
         word: &Word<'l>,
         value: Option<(&'l str, Range<usize>)>,
@@ -415,7 +404,7 @@ impl Parser<'_> {
         line.command = Some(Command { letter, chain, span, argument });
     }
 
-    fn add_match(&mut self, line: &mut Line<'_>, name: &str, span: Range<usize>) {
+    fn add_match(&mut self, line: &mut Line<'_, '_>, name: &str, span: Range<usize>) {
         if line.draft.matches.len() >= self.options.matches_of_rule_max {
             let message = format!("the rule has more than {} matches", self.options.matches_of_rule_max);
             self.error(span, message, Some("split it over chains".into()));
@@ -440,7 +429,7 @@ impl Parser<'_> {
         line.open = line.owners.last().copied();
     }
 
-    fn set_target(&mut self, line: &mut Line<'_>, name: &str, span: Range<usize>, goto: bool) {
+    fn set_target(&mut self, line: &mut Line<'_, '_>, name: &str, span: Range<usize>, goto: bool) {
         if name.is_empty() || name.starts_with(['-', '!']) {
             self.error(span, format!("`{name}` is no name of a target"), None);
             return;
@@ -452,8 +441,7 @@ impl Parser<'_> {
             line.owners.push(Owner::Target);
             return;
         }
-        let chain = self.current.as_ref().and_then(|t| t.chain(name)).map(|c| (c.name.clone(), c.hook));
-        if let Some((name, hook)) = chain {
+        if let Some((name, hook)) = line.chains.find(name, self) {
             if hook.is_some() {
                 self.error(span, format!("rules cannot lead to the built-in chain {name}"), None);
             }
@@ -466,6 +454,9 @@ impl Parser<'_> {
         line.open = Some(Owner::Target);
     }
 }
+
+/// The words of one value.
+type Texts<'l> = SmallVec<[&'l str; 2]>;
 
 /// The `!` of an old form such as `-s ! 1.2.3.4`, where a value follows it.
 fn old_bang<'l>(words: &'l [Word<'l>], at: usize) -> Option<&'l Word<'l>> {

@@ -6,34 +6,38 @@ use crate::model::{AddressTest, Counters, Family, FragmentTest, InterfaceTest, P
 use crate::names::protocol_number;
 use crate::registry::parse_network;
 
-use super::Parser;
+use super::draft::Addresses;
 use super::line::Line;
+use super::reader::Reader;
 use super::words::Word;
 
-impl Parser<'_> {
+impl Reader<'_> {
     /// Addresses with commas between: one rule for each.
     pub(super) fn addresses(
         &mut self,
         (text, span): &(&str, Range<usize>),
         negated: bool,
-    ) -> Vec<AddressTest> {
-        let mut tests = Vec::new();
+        tests: &mut Addresses,
+    ) {
+        tests.clear();
+        let is_list = text.bytes().any(|b| b == b',');
+        if !is_list && let Ok((address, mask)) = parse_network(text, self.family) {
+            tests.push(AddressTest { address, mask, negated });
+            return;
+        }
         let mut start = span.start;
         for part in text.split(',') {
             let at = start..(start + part.len()).min(span.end.max(start));
             start += part.len() + 1;
             match parse_network(part, self.family) {
                 Ok((address, mask)) => tests.push(AddressTest { address, mask, negated }),
-                Err(fault) => {
-                    self.error(if text.contains(',') { at } else { span.clone() }, fault.message, fault.help)
-                }
+                Err(fault) => self.error(if is_list { at } else { span.clone() }, fault.message, fault.help),
             }
         }
         if negated && tests.len() > 1 {
             let help = "write a chain that returns on each of them";
             self.error(span.clone(), "`!` cannot stand before several addresses", Some(help.into()));
         }
-        tests
     }
 
     pub(super) fn interface(&mut self, (text, span): &(&str, Range<usize>), negated: bool) -> InterfaceTest {
@@ -49,8 +53,8 @@ impl Parser<'_> {
             self.warn(span.clone(), format!("`{text}` is no name that an interface can have"), None);
         }
         match text.strip_suffix('+') {
-            Some(name) => InterfaceTest { name: Some(name.into()), prefix: true, negated },
-            None => InterfaceTest { name: Some((*text).into()), prefix: false, negated },
+            Some(name) => InterfaceTest { name: Some(self.name(name)), prefix: true, negated },
+            None => InterfaceTest { name: Some(self.name(text)), prefix: false, negated },
         }
     }
 
@@ -75,7 +79,7 @@ impl Parser<'_> {
         ProtocolTest { number, negated }
     }
 
-    pub(super) fn fragment(&mut self, line: &mut Line<'_>, word: &Word<'_>, negated: bool) {
+    pub(super) fn fragment(&mut self, line: &mut Line<'_, '_>, word: &Word<'_>, negated: bool) {
         if self.family == Family::V6 {
             let help = "test the fragment header by -m frag";
             self.error(word.span.clone(), "-f is for IPv4", Some(help.into()));
@@ -85,7 +89,7 @@ impl Parser<'_> {
     }
 
     /// `-c packets bytes` or `-c packets,bytes`
-    pub(super) fn set_counters(&mut self, line: &mut Line<'_>, packets: &str, span: Range<usize>) {
+    pub(super) fn set_counters(&mut self, line: &mut Line<'_, '_>, packets: &str, span: Range<usize>) {
         let counters = match packets.split_once(',') {
             Some((packets, bytes)) => (packets.parse().ok(), bytes.parse().ok()),
             None => {

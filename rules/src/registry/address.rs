@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::Family;
 
-use super::kind::{ValueFault, parse_number};
+use super::kind::{ValueFault, parse_number, split_at};
 
 /// An address of the family: IPv4 in the low 32 bits.
 pub fn parse_address(text: &str, family: Family) -> Result<u128, ValueFault> {
     let found = match family {
-        Family::V4 => text.parse::<Ipv4Addr>().ok().map(|a| u128::from(u32::from(a))),
+        Family::V4 => parse_dotted(text).map(u128::from),
         Family::V6 => text.parse::<Ipv6Addr>().ok().map(u128::from),
     };
     found.ok_or_else(|| no_address(text, family))
@@ -51,9 +51,30 @@ fn no_address(text: &str, family: Family) -> ValueFault {
     }
 }
 
+/// Four decimal numbers without leading zeros, as the standard library reads them; three times
+/// as fast, and rulesets hold more addresses than anything else.
+fn parse_dotted(text: &str) -> Option<u32> {
+    let (mut address, mut byte, mut digits, mut dots) = (0u32, 0u32, 0, 0);
+    for b in text.bytes() {
+        match b {
+            b'0'..=b'9' if digits < 3 && (digits == 0 || byte != 0) => {
+                byte = 10 * byte + u32::from(b - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && byte <= 255 && dots < 3 => {
+                address = address << 8 | byte;
+                (byte, digits) = (0, 0);
+                dots += 1;
+            }
+            _ => return None,
+        }
+    }
+    (dots == 3 && digits > 0 && byte <= 255).then_some(address << 8 | byte)
+}
+
 fn parse_v4(text: &str) -> Option<u32> {
-    if let Ok(address) = text.parse::<Ipv4Addr>() {
-        return Some(u32::from(address));
+    if let Some(address) = parse_dotted(text) {
+        return Some(address);
     }
     let mut address = 0u32;
     let mut bytes = 0;
@@ -70,7 +91,7 @@ fn parse_v4(text: &str) -> Option<u32> {
 
 /// An address with `/length` or `/mask`: the address masked, and the mask.
 pub fn parse_network(text: &str, family: Family) -> Result<(u128, u128), ValueFault> {
-    let (address, mask) = match text.split_once('/') {
+    let (address, mask) = match split_at(text, b'/') {
         Some((address, mask)) => match parse_mask(mask, family)? {
             // Whatever stands before it, no bit of it is looked at.
             0 => (0, 0),
@@ -130,6 +151,22 @@ pub fn write_network(address: u128, mask: u128, family: Family, out: &mut String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dotted_addresses_are_those_of_the_standard_library() {
+        let parts =
+            ["", "0", "00", "1", "01", "10", "99", "255", "256", "999", "1000", "x", "+1", "-1", " 1"];
+        let mut texts: Vec<String> =
+            ["1", "1.2.3", "1.2.3.4.5", "1.2.3.4.", ".1.2.3.4", "..."].map(String::from).into();
+        for a in parts {
+            for b in parts {
+                texts.extend([format!("{a}.{b}.3.4"), format!("1.2.{a}.{b}"), format!("{a}.2.3.{b}")]);
+            }
+        }
+        for text in texts {
+            assert_eq!(parse_dotted(&text), text.parse::<Ipv4Addr>().ok().map(u32::from), "{text}");
+        }
+    }
 
     #[track_caller]
     fn check(family: Family, text: &str, printed: &str) {

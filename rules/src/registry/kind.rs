@@ -374,8 +374,19 @@ pub fn parse_number(text: &str) -> Option<u64> {
     match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => digits_in(&text[2..], 16),
         [b'0', _, ..] => digits_in(&text[1..], 8),
+        few @ [b'0'..=b'9', ..] if few.len() < 10 => few.iter().try_fold(0, |n, b| match b {
+            b'0'..=b'9' => Some(10 * n + u64::from(b - b'0')),
+            _ => None,
+        }),
         _ => digits_in(text, 10),
     }
+}
+
+/// The texts before and behind the first such byte, an ASCII character. The standard library's
+/// search is made for long texts; those of values have a handful of bytes.
+pub(crate) fn split_at(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|b| b == byte)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// Like [`parse_network`], but every byte of the address must be written, and its bits beyond
@@ -449,7 +460,7 @@ pub fn parse_port(text: &str) -> Result<u64, ValueFault> {
 }
 
 fn parse_ports(text: &str) -> Result<Value, ValueFault> {
-    let Some((lo, hi)) = text.split_once(':') else {
+    let Some((lo, hi)) = split_at(text, b':') else {
         let port = parse_port(text)?;
         return Ok(Value::Range(port, port));
     };

@@ -1,6 +1,6 @@
 //! From settings to meanings: one function for all declared extensions.
 
-use crate::meaning::{Clause, Effect, Field, MatchMeaning, Residual, TargetMeaning, Test, ValueSet};
+use crate::meaning::{Clause, Effect, Field, L4Need, MatchMeaning, Residual, TargetMeaning, Test, ValueSet};
 use crate::model::{Extension, ExtensionRef, Family, Setting};
 use crate::value::Value;
 
@@ -25,6 +25,28 @@ pub(crate) fn match_meaning(extension: &Extension, family: Family) -> MatchMeani
         }
     }
     meaning
+}
+
+/// The transport header that a match wants: part of what it means, but cheap.
+pub(crate) fn l4_need(extension: &Extension, family: Family) -> L4Need {
+    match extension.known_spec() {
+        None => L4Need::default(),
+        Some(spec) if spec.quirks.meaning.is_none() => spec.l4,
+        Some(_) => match_meaning(extension, family).l4,
+    }
+}
+
+/// Whether a match may test one of these fields. Cheap, and never `false` for one that does.
+pub(crate) fn may_test(extension: &Extension, fields: &[Field]) -> bool {
+    let option_may = |means: &Means| match means {
+        Means::Nothing | Means::Effect(_) | Means::Residual(_) => false,
+        Means::Tests(field) => fields.contains(field),
+        Means::TestsEither(one, other) => fields.contains(one) || fields.contains(other),
+        Means::Clauses(_) => true,
+    };
+    extension.known_spec().is_some_and(|spec| {
+        spec.quirks.meaning.is_some() || extension.settings.iter().any(|s| option_may(&s.option.means))
+    })
 }
 
 /// What a target means.

@@ -41,10 +41,11 @@ pub use address::{
     parse_address, parse_network, parse_short_address, prefix_length, prefix_mask, write_address,
     write_network,
 };
+pub(crate) use kind::split_at;
 pub use kind::{
     CustomKind, Quote, Radix, ValueFault, ValueKind, number_within, parse_number, parse_port, write_text,
 };
-pub(crate) use meaning::{match_meaning, target_meaning};
+pub(crate) use meaning::{l4_need, match_meaning, may_test, target_meaning};
 pub use spec::{
     Ending, ExtensionSpec, Families, Finish, FinishContext, Kind, Law, Means, OptionSpec, Quirks, ShortFor,
     WhenAbsent, flag, option,
@@ -74,9 +75,10 @@ pub fn all() -> impl Iterator<Item = &'static ExtensionSpec> {
 
 /// The match or target of that name or alias in that family.
 pub fn find(kind: Kind, name: &str, family: Family) -> Option<&'static ExtensionSpec> {
-    static BY_NAME: OnceLock<HashMap<&'static str, Vec<&'static ExtensionSpec>>> = OnceLock::new();
+    type ByName = HashMap<&'static str, Vec<&'static ExtensionSpec>, foldhash::fast::RandomState>;
+    static BY_NAME: OnceLock<ByName> = OnceLock::new();
     let by_name = BY_NAME.get_or_init(|| {
-        let mut map: HashMap<&'static str, Vec<&'static ExtensionSpec>> = HashMap::new();
+        let mut map = ByName::default();
         for spec in all() {
             for name in std::iter::once(spec.name).chain(spec.aliases.iter().copied()) {
                 map.entry(name).or_default().push(spec);

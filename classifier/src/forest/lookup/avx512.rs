@@ -1,55 +1,199 @@
-//! 512-bit vectors: a whole lean leaf in one or two of them, the gates of 16 keys at once.
+//! 512-bit vectors: a whole lean leaf in one or two of them, the cells of all trees at once.
 //!
-//! A key is one register. The lanes of a leaf need, each, the key's window of their column; two
-//! byte permutations bring them there: the first turns lane numbers into window offsets (by a
-//! pattern that n and g decide), the second offsets into the key's bytes.
+//! A key is one register, and a byte permutation brings any of its windows to any lane.
+//!
+//! - **Cells**: 16 lanes of 32 bits are the halves of the indices and filter values of four
+//!   trees. One permutation fetches all windows, one shift and one mask take their bits, one
+//!   multiplication joins the halves.
+//! - **Leaf**: each lane needs the key's window of its column. Two permutations: lane numbers
+//!   into window offsets (by a pattern that the numbers of rules and guards decide), offsets into
+//!   the key's bytes.
 
 use std::arch::x86_64::*;
 
-use super::batch::{self, Block, Lists};
-use super::{Kernel, lookup};
+use super::batch::{self, BLOCK, KeyBlock, Kinds};
+use super::gates::Trees;
+use super::lanes::PATTERNS;
+use super::{Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LO_AT, Leaf, RULES_MAX, VECTOR_LANES, WINDOWS_AT};
+use crate::forest::leaf::{LO_AT, Lean, REACH, VECTOR_LANES};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
-use crate::forest::root::{Bits, CELL_BYTES, FILTER_ALL, Scale, TreeRecord};
-use crate::forest::{ARENA_SLACK, Ref, UNIT};
+use crate::forest::root::{Bits, Scale, TREES_MAX};
+use crate::forest::{Ref, UNIT};
 use crate::key::{KEY_BYTES, Key, Keys};
 
-pub(super) struct Avx512;
+/// `SHORT`: keys take 16 bytes, as an IPv4 five-tuple does. They are one narrow load, and their
+/// windows are shuffled to lanes, which takes a third of the time of a permutation.
+pub(super) struct Avx512<const SHORT: bool>;
 
-// The second vector of upper ends begins at most 64 bytes behind the leaf's end.
-const _: () = assert!(ARENA_SLACK >= 2 * 64 && KEY_BYTES >= 64);
+// The farthest load from a leaf's beginning, whatever its header says: 255 lower ends, then a
+// second vector of upper ends.
+const _: () = assert!(LO_AT + 2 * 255 + 2 * 64 <= REACH && KEY_BYTES >= 64);
 
-/// For each number of guards and rules and each of two vectors, the byte of the leaf's header
-/// that holds the window of each lane (twice: a lane has two bytes).
-static PATTERNS: [[[[u8; 64]; 2]; RULES_MAX + 1]; 9] = patterns();
-
-const fn patterns() -> [[[[u8; 64]; 2]; RULES_MAX + 1]; 9] {
-    let mut all = [[[[0; 64]; 2]; RULES_MAX + 1]; 9];
-    let mut guards = 0;
-    while guards <= 8 {
-        let mut rules = 1;
-        while rules <= RULES_MAX {
-            let mut lane = 0;
-            while lane < 2 * VECTOR_LANES {
-                let column = if lane < guards { lane } else { guards + (lane - guards) / rules };
-                // Lanes past the last column are masked away; they only have to stay inside.
-                let byte = WINDOWS_AT + if column < 8 { column } else { 7 };
-                let place = &mut all[guards][rules][lane / VECTOR_LANES];
-                place[2 * (lane % VECTOR_LANES)] = byte as u8;
-                place[2 * (lane % VECTOR_LANES) + 1] = byte as u8;
-                lane += 1;
-            }
-            rules += 1;
-        }
-        guards += 1;
-    }
-    all
+/// The gates of up to four trees. In vectors of 16 lanes of 32 bits: the two halves of each
+/// index, then those of each filter value.
+#[derive(Clone, Copy)]
+pub(super) struct Gates {
+    trees: Trees,
+    /// For a byte permutation of the key: the window in the lower half of each lane.
+    windows: __m512i,
+    shifts: __m512i,
+    masks: __m512i,
+    /// Lanes of 64 bits: what the first half is multiplied by before the second is added.
+    factors: __m512i,
+    /// Byte offset of each table.
+    tables: __m256i,
+    /// Trees that have a table.
+    sound: __mmask8,
 }
 
-impl Kernel for Avx512 {
+impl<const SHORT: bool> Kernel for Avx512<SHORT> {
+    type Gates = Gates;
+
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,popcnt")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    unsafe fn gates(trees: Trees) -> Gates {
+        let (mut windows, mut shifts, mut masks) = ([0; 16], [0; 16], [0; 16]);
+        let mut tables = [0; TREES_MAX];
+        let mut sound = 0;
+        for (t, table) in tables.iter_mut().enumerate() {
+            let Some(tree) = trees.get(t) else { continue };
+            sound |= 1 << t;
+            *table = u64::from(tree.cells) * UNIT as u64;
+            let halves = [tree.index[0], tree.index[1], tree.filter[0], tree.filter[1]];
+            for (half, lane) in halves.into_iter().zip([2 * t, 2 * t + 1, 2 * t + 8, 2 * t + 9]) {
+                let window = u32::from(half.window);
+                windows[lane] = window | (window + 1) << 8;
+                shifts[lane] = u32::from(half.shift & 15);
+                masks[lane] = u32::from(half.mask);
+            }
+        }
+        // SAFETY: 16 words each.
+        let load = |words: &[u32; 16]| unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+        let masks = load(&masks);
+        Gates {
+            windows: load(&windows),
+            shifts: load(&shifts),
+            masks,
+            factors: _mm512_add_epi64(_mm512_srli_epi64::<32>(masks), _mm512_set1_epi64(1)),
+            // SAFETY: four words of twice the length.
+            tables: unsafe { _mm256_loadu_si256(tables.as_ptr().cast()) },
+            sound,
+            trees,
+        }
+    }
+
+    #[inline(always)]
+    fn scale(gates: &Gates) -> Scale {
+        gates.trees.scale
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    unsafe fn cells(gates: &Gates, arena: &[u8], key: &Key, out: &mut Cells) -> u32 {
+        let windows = _mm512_maskz_mov_epi8(0x3333_3333_3333_3333, spread::<SHORT>(key, gates.windows));
+        let bits = _mm512_and_si512(_mm512_srlv_epi32(windows, gates.shifts), gates.masks);
+        let joined = _mm512_mul_epu32(bits, gates.factors);
+        let joined = _mm512_add_epi64(joined, _mm512_srli_epi64::<32>(bits));
+        let index = _mm512_castsi512_si256(joined);
+        let at = _mm256_add_epi64(gates.tables, _mm256_slli_epi64::<3>(index));
+        // Four loads by hand take a third of the instructions of a gather.
+        // SAFETY: the table of a sound tree lies in the arena, and no index leads out of it; other
+        // trees have index 0 of a table at 0, and an arena that has a root has eight bytes.
+        let cells = unsafe {
+            let cell = |at: i64| arena.as_ptr().add(at as usize).cast::<i64>().read_unaligned();
+            let (low, high) = (_mm256_castsi256_si128(at), _mm256_extracti128_si256::<1>(at));
+            _mm256_setr_epi64x(
+                cell(_mm_cvtsi128_si64(low)),
+                cell(_mm_extract_epi64::<1>(low)),
+                cell(_mm_cvtsi128_si64(high)),
+                cell(_mm_extract_epi64::<1>(high)),
+            )
+        };
+        // The filter's bit among the upper 32 of a cell: see `root::fold`.
+        let value = _mm512_extracti64x4_epi64::<1>(joined);
+        let three = _mm256_add_epi64(value, _mm256_add_epi64(value, value));
+        let bit = _mm256_rolv_epi64(_mm256_set1_epi64x(1 << 32), _mm256_srli_epi64::<2>(three));
+        let open = _mm256_test_epi64_mask(cells, bit);
+        // SAFETY: four words are 32 bytes.
+        unsafe { _mm256_storeu_si256(out.0.as_mut_ptr().cast(), cells) };
+        (open & gates.sound).into()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    unsafe fn before(cells: &Cells, best: u32) -> u32 {
+        // SAFETY: four words are 32 bytes.
+        let smallest = _mm256_srli_epi64::<56>(unsafe { _mm256_loadu_si256(cells.0.as_ptr().cast()) });
+        _mm256_cmple_epu64_mask(smallest, _mm256_set1_epi64x(best.into())).into()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    unsafe fn enter(
+        gates: &Gates,
+        t: usize,
+        arena: &[u8],
+        keys: KeyBlock<'_>,
+        best: &[u32; BLOCK],
+        here: &mut [u32; BLOCK],
+    ) {
+        let Some(tree) = gates.trees.get(t) else { return here.fill(Ref::EMPTY.0) };
+        let table = arena[tree.cells as usize * UNIT..].as_ptr();
+        let scale = gates.trees.scale;
+        for first in (0..keys.count()).step_by(16) {
+            // SAFETY: passed on from the caller; `first` is below the number of keys.
+            let keys = unsafe { KeyGroup::new(keys, first, SHORT) };
+            let index = keys.join(tree.index);
+            let value = keys.join(tree.filter);
+            let three = _mm512_add_epi32(value, _mm512_add_epi32(value, value));
+            let bit = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_srli_epi32::<2>(three));
+            let nowhere = _mm512_set1_epi32(Ref::EMPTY.0 as i32);
+            // A whole cell for each key, eight at a time.
+            // SAFETY: the table lies in the arena, and no index leads out of it.
+            let (a, b) = unsafe {
+                let (low, high) = (_mm512_castsi512_si256(index), _mm512_extracti64x4_epi64::<1>(index));
+                let live = [keys.live as u8, (keys.live >> 8) as u8];
+                (
+                    _mm512_mask_i32gather_epi64::<8>(nowhere, live[0], low, table.cast()),
+                    _mm512_mask_i32gather_epi64::<8>(nowhere, live[1], high, table.cast()),
+                )
+            };
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let refs = _mm512_permutex2var_epi32(a, even, b);
+            let gate = _mm512_permutex2var_epi32(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+            // SAFETY: a block has 64 best positions.
+            let best = unsafe { _mm512_loadu_si512(best.as_ptr().add(first).cast()) };
+            let best = _mm512_sub_epi32(best, _mm512_set1_epi32(scale.first as i32));
+            let best = _mm512_srl_epi32(best, _mm_cvtsi32_si128(scale.shift as i32));
+            let open = _mm512_mask_test_epi32_mask(keys.live, gate, bit);
+            // A scaled best above 255 is never below a gate's 8 bits.
+            let open = _mm512_mask_cmple_epu32_mask(open, _mm512_srli_epi32::<24>(gate), best);
+            let refs = _mm512_mask_mov_epi32(nowhere, open, refs);
+            // SAFETY: a block has 64 references.
+            unsafe { _mm512_storeu_si512(here.as_mut_ptr().add(first).cast(), refs) };
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    unsafe fn kinds(references: &[u32; BLOCK]) -> Kinds {
+        let mut kinds = [0; 4];
+        for (group, words) in references.chunks_exact(16).enumerate() {
+            // SAFETY: 16 words.
+            let words = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+            let there = _mm512_cmpneq_epi32_mask(words, _mm512_set1_epi32(Ref::EMPTY.0 as i32));
+            let kind = _mm512_srli_epi32::<30>(words);
+            for (number, set) in kinds.iter_mut().enumerate() {
+                let these = _mm512_mask_cmpeq_epi32_mask(there, kind, _mm512_set1_epi32(number as i32));
+                *set |= u64::from(these) << (16 * group);
+            }
+        }
+        kinds
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
     unsafe fn slot(node: &NodeBytes, value: u16) -> usize {
         // SAFETY: 32 bytes from two before the bounds lie inside the node's 64.
         let lanes = unsafe { _mm256_loadu_si256(node.as_ptr().add(BOUNDS_OFFSET - 2).cast()) };
@@ -59,179 +203,189 @@ impl Kernel for Avx512 {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,popcnt")]
-    unsafe fn lean(leaf: &Leaf<'_>, key: &Key) -> u64 {
-        let l = &leaf.layout;
-        let (n, g, lanes) = (l.rules, l.guards, l.lanes());
-        // SAFETY: `Leaf::view` saw that guards are 0–8 and rules 1–8, that the leaf and
-        // ARENA_SLACK more bytes are there, and a key has 128 bytes.
-        let mut mask = unsafe { vector(leaf, key, 0) };
-        if lanes > VECTOR_LANES {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    unsafe fn lean(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
+        let (n, g) = (leaf.rules, leaf.guards);
+        // SAFETY: this function has the features.
+        let mut off = u64::from(unsafe { outside::<0, SHORT>(leaf, key) });
+        if wide {
             // SAFETY: as above.
-            mask |= unsafe { vector(leaf, key, 1) } << VECTOR_LANES;
+            off |= u64::from(unsafe { outside::<1, SHORT>(leaf, key) }) << VECTOR_LANES;
         }
-        // Lanes behind the last count as holding, so that every fold has eight columns.
-        let columns = ((mask >> g) | (u64::MAX << (lanes - g))) as i64;
-        let two = columns & (columns >> n);
-        let four = two & (two >> (2 * n));
-        let eight = (four & (four >> (4 * n))) as u64;
-        let guards = (1 << g) - 1;
-        let hold = u64::from(mask & guards == guards);
-        eight & ((1 << n) - 1) & hold.wrapping_neg()
+        // Eight columns at most: three folds bring all of them to the first.
+        let columns = off >> g;
+        let two = columns | columns >> n;
+        let four = two | two >> (2 * n);
+        let eight = four | four >> (4 * n);
+        let rules = !(eight as u32) & ((1 << n) - 1);
+        rules & u32::from(_bzhi_u64(off, g) == 0).wrapping_neg()
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,popcnt")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
     unsafe fn fat(leaf: &FatLeaf<'_>, key: &Key) -> u64 {
         // SAFETY: AVX2 is part of this machine.
-        unsafe { super::avx2::Avx2::fat(leaf, key) }
+        unsafe { super::avx2::Avx2::<SHORT>::fat(leaf, key) }
     }
 
     #[inline(always)]
-    fn prefetch(byte: &u8) {
-        super::avx2::Avx2::prefetch(byte);
+    fn prefetch(byte: *const u8) {
+        super::avx2::Avx2::<SHORT>::prefetch(byte);
     }
 }
 
-/// The lanes of vector `part` of a leaf that hold the key.
+/// Up to 16 keys of a block, taken apart.
+struct KeyGroup {
+    start: *const u8,
+    /// Byte offsets of the keys.
+    steps: __m512i,
+    /// Lanes that have a key.
+    live: __mmask16,
+    /// Their first four words, one vector each: loading 16 keys and turning them around costs
+    /// less than gathering the words of each.
+    words: Option<[__m512i; 4]>,
+}
+
+impl KeyGroup {
+    /// # Safety
+    /// The machine has this function's features, and `first` is below the number of keys.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    unsafe fn new(keys: KeyBlock<'_>, first: usize, is_short: bool) -> KeyGroup {
+        let stride = keys.stride();
+        // SAFETY: passed on from the caller.
+        let start = unsafe { keys.get(first) }.0.as_ptr();
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        let left = keys.count() - first;
+        let whole = is_short && stride == 16 && left >= 16;
+        KeyGroup {
+            start,
+            steps: _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride as i32)),
+            live: if left >= 16 { u16::MAX } else { (1 << left) - 1 },
+            // SAFETY: 16 keys of 16 bytes are there.
+            words: if whole { Some(unsafe { transposed(start) }) } else { None },
+        }
+    }
+
+    /// Some bits of each key.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    fn bits(&self, half: Bits) -> __m512i {
+        let mask = _mm512_set1_epi32(half.mask.into());
+        let shift = u32::from(half.shift & 15);
+        let count = |bits: u32| _mm_cvtsi32_si128(bits as i32);
+        let Some(words) = &self.words else {
+            // SAFETY: lanes that have a key, behind whose beginning are 128 bytes.
+            let windows = unsafe {
+                let start = self.start.add(usize::from(half.window).min(KEY_BYTES - 4));
+                _mm512_mask_i32gather_epi32::<1>(_mm512_setzero_si512(), self.live, self.steps, start.cast())
+            };
+            return _mm512_and_si512(_mm512_srl_epi32(windows, count(shift)), mask);
+        };
+        let (word, shift) = (usize::from((half.window / 4) & 3), u32::from(half.window % 4) * 8 + shift);
+        let low = _mm512_srl_epi32(words[word], count(shift));
+        // What the next word has of it: nothing, when that is shifted by 32 or more.
+        let high = _mm512_sll_epi32(words[(word + 1) & 3], count(32_u32.wrapping_sub(shift)));
+        let high = if shift < 32 { high } else { _mm512_srl_epi32(words[(word + 1) & 3], count(shift - 32)) };
+        _mm512_and_si512(_mm512_or_si512(low, high), mask)
+    }
+
+    /// Two halves of each key as one number.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+    fn join(&self, halves: [Bits; 2]) -> __m512i {
+        let high = _mm512_sll_epi32(self.bits(halves[0]), _mm_cvtsi32_si128(halves[1].count() as i32));
+        _mm512_or_si512(high, self.bits(halves[1]))
+    }
+}
+
+/// 16 keys of four words as four vectors: the first words of all, the second words of all, …
 ///
 /// # Safety
-/// The leaf's layout is sound and ARENA_SLACK bytes lie behind it.
+/// 256 bytes are there.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,popcnt")]
-unsafe fn vector(leaf: &Leaf<'_>, key: &Key, part: usize) -> u64 {
-    let l = &leaf.layout;
-    let bytes = leaf.bytes.as_ptr();
-    let pattern = &PATTERNS[l.guards][l.rules][part];
-    // SAFETY: 64 bytes each of a pattern, of the leaf's beginning (it and its slack have more),
-    // of the key's 128, and of the lanes: the last vector begins inside the leaf or at its end,
-    // and at most 64 bytes on comes the second part.
-    let (pattern, header, key, lo, hi) = unsafe {
-        (
-            _mm512_loadu_si512(pattern.as_ptr().cast()),
-            _mm512_castsi128_si512(_mm_loadu_si128(bytes.cast())),
-            _mm512_loadu_si512(key.0.as_ptr().cast()),
-            _mm512_loadu_si512(bytes.add(LO_AT + 64 * part).cast()),
-            _mm512_loadu_si512(bytes.add(l.hi_at() + 64 * part).cast()),
-        )
-    };
-    // Window offsets, the second byte of each lane one more.
-    let offsets = _mm512_permutexvar_epi8(pattern, header);
-    let offsets = _mm512_add_epi8(offsets, _mm512_set1_epi16(0x0100));
-    let x = _mm512_permutexvar_epi8(offsets, key);
-    let first = VECTOR_LANES * part;
-    let ones = |lanes: usize| {
-        let lanes = lanes.saturating_sub(first).min(VECTOR_LANES);
-        ((1u64 << lanes) - 1) as u32
-    };
-    let (stored, ranged) = (ones(l.lanes()), ones(l.hi_lanes()));
-    let inside = _mm512_mask_cmple_epu16_mask(_mm512_mask_cmpge_epu16_mask(ranged, x, lo), x, hi);
-    let equal = _mm512_mask_cmpeq_epu16_mask(stored & !ranged, x, lo);
-    u64::from(inside | equal)
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+unsafe fn transposed(start: *const u8) -> [__m512i; 4] {
+    // SAFETY: passed on from the caller.
+    let four = |i: usize| unsafe { _mm512_loadu_si512(start.add(64 * i).cast()) };
+    let (a, b, c, d) = (four(0), four(1), four(2), four(3));
+    // Words 0 and 1 of eight keys, and words 2 and 3.
+    let low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    let high = _mm512_add_epi32(low, _mm512_set1_epi32(2));
+    let (ab01, ab23) = (_mm512_permutex2var_epi32(a, low, b), _mm512_permutex2var_epi32(a, high, b));
+    let (cd01, cd23) = (_mm512_permutex2var_epi32(c, low, d), _mm512_permutex2var_epi32(c, high, d));
+    [
+        _mm512_shuffle_i64x2::<0x44>(ab01, cd01),
+        _mm512_shuffle_i64x2::<0xee>(ab01, cd01),
+        _mm512_shuffle_i64x2::<0x44>(ab23, cd23),
+        _mm512_shuffle_i64x2::<0xee>(ab23, cd23),
+    ]
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,popcnt")]
-pub(super) fn first_match(arena: &[u8], root: Ref, key: &Key, from: u32) -> u32 {
-    // SAFETY: this function runs only where its features are.
-    unsafe { lookup::<Avx512>(arena, root, key, from).0 }
+/// The bytes of a key at some offsets: below 16 when it is short, below 64 when not.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+fn spread<const SHORT: bool>(key: &Key, offsets: __m512i) -> __m512i {
+    // SAFETY: a key has 128 bytes.
+    unsafe {
+        if SHORT {
+            let key = _mm512_broadcast_i32x4(_mm_loadu_si128(key.0.as_ptr().cast()));
+            _mm512_shuffle_epi8(key, offsets)
+        } else {
+            _mm512_permutexvar_epi8(offsets, _mm512_loadu_si512(key.0.as_ptr().cast()))
+        }
+    }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,popcnt")]
-pub(super) fn block(arena: &[u8], root: Ref, keys: &Keys, first: usize, out: &mut [u32]) {
-    // SAFETY: this function runs only where its features are.
-    unsafe { batch::block_with::<Avx512>(arena, root, keys, first, out, gates) }
-}
-
-/// The gates of a tree for a block, 16 keys at a time.
+/// The lanes of vector `PART` of a leaf that do not hold the key.
 ///
 /// # Safety
 /// The machine has this function's features.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,popcnt")]
-unsafe fn gates(arena: &[u8], tree: &TreeRecord, scale: Scale, block: &Block<'_>, lists: &mut Lists) {
-    let cells_at = tree.cells as usize * UNIT;
-    let table = arena.get(cells_at..).and_then(|a| a.get(..tree.cell_count() * CELL_BYTES));
-    let Some(table) = table else { return };
-    // Else an index might leave the table.
-    if !tree.is_sound() {
-        return;
-    }
-    let stride = block.keys.stride();
-    let bytes = block.keys.as_bytes();
-    let steps = _mm512_mullo_epi32(
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-        _mm512_set1_epi32(stride as i32),
-    );
-    for group in 0..block.count.div_ceil(16) {
-        let live: u16 = if block.count - 16 * group >= 16 { u16::MAX } else { (1 << (block.count % 16)) - 1 };
-        let start = (block.first + 16 * group) * stride;
-        let bits = |half: Bits| {
-            if half.mask == 0 {
-                return _mm512_setzero_si512();
-            }
-            // SAFETY: only live lanes are read; each is a key of `block.keys` (the range was
-            // checked), behind whose beginning are 128 bytes.
-            let words = unsafe {
-                _mm512_mask_i32gather_epi32::<1>(
-                    _mm512_setzero_si512(),
-                    live,
-                    steps,
-                    bytes.as_ptr().add(start + usize::from(half.window.min(124))).cast(),
-                )
-            };
-            let words = _mm512_and_si512(words, _mm512_set1_epi32(0xffff));
-            let shifted = _mm512_srl_epi32(words, _mm_cvtsi32_si128(i32::from(half.shift & 15)));
-            _mm512_and_si512(shifted, _mm512_set1_epi32(i32::from(half.mask)))
-        };
-        let join = |halves: [Bits; 2]| {
-            let shift = _mm_cvtsi32_si128(halves[1].count() as i32);
-            _mm512_or_si512(_mm512_sll_epi32(bits(halves[0]), shift), bits(halves[1]))
-        };
-        let index = join(tree.index);
-        let value = _mm512_and_si512(join(tree.filter), _mm512_set1_epi32(31));
-        let three = _mm512_add_epi32(value, _mm512_add_epi32(value, value));
-        let filter_bit = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_srli_epi32::<2>(three));
-        // SAFETY: a sound tree's index is below its number of cells, all of which are in the
-        // table; the second word of a cell is inside of it.
-        let gate = unsafe {
-            _mm512_mask_i32gather_epi32::<8>(
-                _mm512_setzero_si512(),
-                live,
-                index,
-                table.as_ptr().add(4).cast(),
-            )
-        };
-        // SAFETY: a block has 64 best positions.
-        let best = unsafe { _mm512_loadu_si512(block.best.as_ptr().add(16 * group).cast()) };
-        let best = _mm512_sub_epi32(best, _mm512_set1_epi32(scale.first as i32));
-        let best = _mm512_srl_epi32(best, _mm_cvtsi32_si128(scale.shift as i32));
-        let filter_bit = _mm512_and_si512(filter_bit, _mm512_set1_epi32(FILTER_ALL as i32));
-        let open = _mm512_test_epi32_mask(gate, filter_bit) & live;
-        // A scaled best above 255 is never below a gate's 8 bits.
-        let open = _mm512_mask_cmple_epu32_mask(open, _mm512_srli_epi32::<24>(gate), best);
-        // SAFETY: as above, the first word of each cell.
-        let refs = unsafe {
-            _mm512_mask_i32gather_epi32::<8>(_mm512_setzero_si512(), open, index, table.as_ptr().cast())
-        };
-        let numbers = _mm512_add_epi32(
-            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-            _mm512_set1_epi32(16 * group as i32),
-        );
-        let kinds = _mm512_srli_epi32::<30>(refs);
-        for (kind, list) in lists.by_kind.iter_mut().enumerate() {
-            let these = _mm512_mask_cmpeq_epi32_mask(open, kinds, _mm512_set1_epi32(kind as i32));
-            // SAFETY: a list has room for 16 entries behind the 64 that it can have.
-            unsafe {
-                let at = list.len;
-                _mm512_storeu_si512(
-                    list.refs.as_mut_ptr().add(at).cast(),
-                    _mm512_maskz_compress_epi32(these, refs),
-                );
-                _mm512_storeu_si512(
-                    list.keys.as_mut_ptr().add(at).cast(),
-                    _mm512_maskz_compress_epi32(these, numbers),
-                );
-            }
-            list.len += these.count_ones() as usize;
-        }
-    }
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+unsafe fn outside<const PART: usize, const SHORT: bool>(leaf: &Lean<'_>, key: &Key) -> u32 {
+    let bytes = leaf.bytes.as_ptr();
+    let pattern = PATTERNS.of(PART, leaf.guards, leaf.rules);
+    // SAFETY: 64 bytes each of a pattern and of the lower ends, and 16 of the header: see REACH.
+    let (pattern, header, lo) = unsafe {
+        (
+            _mm512_loadu_si512(pattern.as_ptr().cast()),
+            _mm512_broadcast_i32x4(_mm_loadu_si128(bytes.cast())),
+            _mm512_loadu_si512(bytes.add(LO_AT + 64 * PART).cast()),
+        )
+    };
+    let lanes = |count: u32| _bzhi_u64(u64::MAX, count.saturating_sub((VECTOR_LANES * PART) as u32)) as u32;
+    let ranged = lanes(leaf.hi_lanes);
+    // Single values are their own upper ends.
+    // SAFETY: as above, of the upper ends.
+    let hi = unsafe { _mm512_mask_loadu_epi16(lo, ranged, bytes.add(leaf.hi_at() + 64 * PART).cast()) };
+    // Window offsets, the second byte of each lane one more.
+    let offsets = _mm512_shuffle_epi8(header, pattern);
+    let offsets = _mm512_add_epi8(offsets, _mm512_set1_epi16(0x0100));
+    let x = spread::<SHORT>(key, offsets);
+    let outside = _mm512_cmplt_epu16_mask(x, lo) | _mm512_cmpgt_epu16_mask(x, hi);
+    outside & lanes(leaf.lanes)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+pub(super) fn first_match<const SHORT: bool>(
+    arena: &[u8],
+    start: Start<'_, Avx512<SHORT>>,
+    key: &Key,
+    from: u32,
+) -> u32 {
+    // SAFETY: this function runs only where its features are.
+    unsafe { lookup(arena, start, key, from, &mut ()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
+pub(super) fn block<const SHORT: bool>(
+    arena: &[u8],
+    start: Start<'_, Avx512<SHORT>>,
+    keys: &Keys,
+    first: usize,
+    out: &mut [u32],
+) {
+    // SAFETY: this function runs only where its features are.
+    unsafe { batch::block(arena, start, keys, first, out) }
 }

@@ -6,7 +6,6 @@ use hipac_verifier::{ImageSubject, Oracle, Script, Subject};
 
 use crate::exit::Failure;
 use crate::input::OpenImage;
-use crate::mapped::Bytes;
 use crate::measure::{Lookups, Visited};
 use crate::traffic::Trace;
 
@@ -33,7 +32,8 @@ impl Checked {
 }
 
 pub(super) fn check(
-    lookups: &Lookups<'_, Bytes>,
+    lookups: &Lookups<'_>,
+    image: &OpenImage,
     ruleset: Option<&Ruleset>,
     (table, chain): (TableKind, &str),
     trace: &Trace,
@@ -43,7 +43,7 @@ pub(super) fn check(
     let in_batches = answers.iter().zip(&batched).filter(|(a, b)| a != b).count();
     let (by_definition, visited) = lookups.compare_with_definition(&answers);
     let (linear, linear_differing) = match (ruleset, Hook::from_name(chain)) {
-        (Some(ruleset), Some(hook)) => walk_rules(lookups.image, ruleset, (table, hook), trace)?,
+        (Some(ruleset), Some(hook)) => walk_rules(image, ruleset, (table, hook), trace)?,
         _ => (0, 0),
     };
     let keys_differing = in_batches + by_definition;

@@ -1,0 +1,241 @@
+//! Reading ahead: the rules of a stretch of text, before anything is known of the lines above it.
+//!
+//! ```text
+//!   text   │ *filter, :chains │ -A a … │ -A a … │ -A b … │ -I a … │ -A b … │
+//!   pieces │     in turn      │     run of a    │ run b  │in turn │ run b  │
+//! ```
+//!
+//! Nearly every line of a dump appends a rule, and what such a line says does not hang on other
+//! lines but for three things: a table is open, the chains it names are there, and match, target
+//! and interfaces may stand there. So lines are read by several threads, a batch of the text at a
+//! time, and applied in their order once those three are known.
+//!
+//! **Invariant:** a run is applied as a whole only when each of its lines, read in its turn, would
+//! do the same without a fault. In every other case its lines *are* read in their turn: what a
+//! text means, and its faults, hang neither on the stretches nor on the threads.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::model::{Hook, Rule, TableKind, Target};
+
+use super::Parser;
+use super::build::leads_to;
+use super::commands::{forbids_interface, may_stand};
+use super::line::{Line, whole};
+use super::reader::{Chains, Reader};
+use super::words::{self, Word};
+
+/// Bytes of the text that one thread reads at a time: what it makes of them stays in its cache.
+const STRETCH_BYTES: usize = 256 << 10;
+
+/// Whole lines of the text.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines {
+    pub(crate) span: Range<usize>,
+    /// The number of the line before the first.
+    pub(crate) before: u32,
+}
+
+/// A piece of a stretch.
+#[derive(Debug)]
+pub(crate) struct Piece<'t> {
+    lines: Lines,
+    /// The chain that its lines add `rules` rules to; `None`: its lines are to be read in turn.
+    run: Option<(&'t str, usize)>,
+}
+
+/// Reads stretches of a text of sound characters, and keeps what the last one says. One a thread.
+struct Ahead<'t> {
+    reader: Reader<'t>,
+    text: &'t str,
+    pieces: Vec<Piece<'t>>,
+    /// The rules of all runs.
+    rules: Vec<Rule>,
+}
+
+impl<'t> Ahead<'t> {
+    fn read(&mut self, lines: Lines) {
+        let mut words = Vec::new();
+        self.pieces.clear();
+        self.reader.line = lines.before;
+        let mut start = lines.span.start;
+        while start < lines.span.end {
+            let end = super::line_end(self.text.as_bytes(), start);
+            self.reader.line = self.reader.line.saturating_add(1);
+            self.reader.line_start = start;
+            let line = &self.text[start..end];
+            let next = (end + 1).min(lines.span.end);
+            match line.as_bytes().first() {
+                None | Some(b'#') => self.extend(next),
+                Some(b'-' | b'[') if line.len() <= self.reader.options.line_bytes_max => {
+                    let run = self.rules_of(line, start, &mut words);
+                    self.add(start..next, run);
+                }
+                _ => self.add(start..next, None),
+            }
+            start = next;
+        }
+    }
+
+    /// The chain that a line adds rules to, and how many. `None`: it does something else, or has
+    /// a fault.
+    fn rules_of(
+        &mut self,
+        line: &'t str,
+        offset: usize,
+        words: &mut Vec<Word<'t>>,
+    ) -> Option<(&'t str, usize)> {
+        if line.ends_with('\r') || words::split(line, offset, words).is_some() {
+            return None;
+        }
+        let before = self.rules.len();
+        let chain = self.append(words);
+        if chain.is_none() || !self.reader.faults.is_empty() {
+            self.reader.faults.clear();
+            self.rules.truncate(before);
+            return None;
+        }
+        // The chain's name as a piece of the text; one in quotes is not worth the trouble.
+        let chain = chain?;
+        Some((line.get(chain.start - offset..chain.end - offset)?, self.rules.len() - before))
+    }
+
+    /// Reads `-A CHAIN …` and says where the chain's name stands.
+    fn append(&mut self, words: &[Word<'_>]) -> Option<Range<usize>> {
+        let mut line = Line::new(words, Chains::Assumed);
+        let command = self.reader.command_line(&mut line)?;
+        if command.letter != 'A' || command.chain?.len() != command.span.len() {
+            return None;
+        }
+        self.reader.finish_rules(&mut line.draft, whole(words), &mut self.rules);
+        Some(command.span)
+    }
+
+    /// Lines that say nothing go to the piece before them.
+    fn extend(&mut self, end: usize) {
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.lines.span.end = end;
+        }
+    }
+
+    fn add(&mut self, span: Range<usize>, run: Option<(&'t str, usize)>) {
+        if let Some(piece) = self.pieces.last_mut() {
+            let joins = match (&mut piece.run, run) {
+                (None, None) => true,
+                (Some((chain, rules)), Some((name, more))) if *chain == name => {
+                    *rules += more;
+                    true
+                }
+                _ => false,
+            };
+            if joins {
+                piece.lines.span.end = span.end;
+                return;
+            }
+        }
+        let before = self.reader.line - 1;
+        self.pieces.push(Piece { lines: Lines { span, before }, run });
+    }
+}
+
+impl<'t> Parser<'t> {
+    /// Reads a text of sound characters: ahead, batch by batch, and each batch then in order.
+    pub(super) fn read_ahead(&mut self, text: &'t str) {
+        let threads = if text.len() <= STRETCH_BYTES { 1 } else { rayon::current_num_threads() };
+        let (options, family) = (self.reader.options, self.reader.family);
+        let ahead = |_| {
+            let reader = Reader::new(text.as_bytes(), family, options);
+            Ahead { reader, text, pieces: Vec::new(), rules: Vec::new() }
+        };
+        let mut readers: Vec<Ahead<'t>> = (0..threads).map(ahead).collect();
+        let mut next = Lines { span: 0..0, before: 0 };
+        while next.span.end < text.len() {
+            let batch: Vec<Lines> =
+                readers.iter().map_while(|_| stretch(text.as_bytes(), &mut next)).collect();
+            let readers = &mut readers[..batch.len()];
+            if let ([reader], [lines]) = (&mut *readers, &batch[..]) {
+                reader.read(lines.clone());
+            } else {
+                readers.par_iter_mut().zip(batch).for_each(|(reader, lines)| reader.read(lines));
+            }
+            readers.iter_mut().for_each(|reader| self.apply(reader));
+        }
+    }
+
+    /// Does what a stretch says.
+    fn apply(&mut self, ahead: &mut Ahead<'t>) {
+        let mut rules = ahead.rules.drain(..);
+        for Piece { lines, run } in ahead.pieces.drain(..) {
+            let Some((chain, count)) = run else {
+                self.read_lines(lines);
+                continue;
+            };
+            let chain = self.takes(chain, &rules.as_slice()[..count]);
+            let run = rules.by_ref().take(count);
+            match chain {
+                Some(chain) => self.append(chain, run, lines.span),
+                None => {
+                    run.for_each(drop);
+                    self.read_lines(lines);
+                }
+            }
+        }
+    }
+
+    /// The chain of that name, when it takes these rules and none of them is at fault.
+    fn takes(&self, chain: &str, rules: &[Rule]) -> Option<u32> {
+        let room = self.reader.options.rule_count_max.saturating_sub(self.counts.rules);
+        let table = self.current.as_ref()?;
+        let index = table.index(chain)?;
+        let (kind, hook) = (table.kind, table.chains[index as usize].hook);
+        let leads_well = |rule| {
+            leads_to(rule).is_none_or(|name| table.chain(name).is_some_and(|chain| chain.hook.is_none()))
+        };
+        let is_sound =
+            rules.len() <= room && rules.iter().all(|rule| leads_well(rule) && stands_well(rule, kind, hook));
+        is_sound.then_some(index)
+    }
+
+    /// Puts a run's rules at the end of a chain, and makes room for more of them when it seems that
+    /// the rest of the text is the same.
+    fn append(&mut self, chain: u32, rules: impl ExactSizeIterator<Item = Rule>, span: Range<usize>) {
+        let Some(table) = self.current.as_mut() else { return };
+        let (bytes, count) = (span.len(), rules.len());
+        let left = self.reader.text.len() - span.end;
+        let more = if bytes < STRETCH_BYTES / 2 { 0 } else { left / (bytes / count.max(1)).max(1) };
+        if table.append(chain, rules, more) {
+            self.counts.rules += count;
+        }
+    }
+}
+
+/// Nothing of the rule is forbidden where it stands.
+fn stands_well(rule: &Rule, kind: TableKind, hook: Option<Hook>) -> bool {
+    let forbidden = |letter| hook.is_some_and(|hook| forbids_interface(hook, letter));
+    let target = match &rule.target {
+        Target::Extension(target) => Some(target),
+        _ => None,
+    };
+    (rule.ip.in_interface.name.is_none() || !forbidden('i'))
+        && (rule.ip.out_interface.name.is_none() || !forbidden('o'))
+        && rule.matches.iter().chain(target).all(|e| e.known_spec().is_none_or(|s| may_stand(s, kind, hook)))
+}
+
+/// The next stretch: whole lines behind the last one, which it replaces.
+fn stretch(text: &[u8], last: &mut Lines) -> Option<Lines> {
+    let start = last.span.end;
+    if start >= text.len() {
+        return None;
+    }
+    let end = super::line_end(text, (start + STRETCH_BYTES).min(text.len()));
+    let end = (end + 1).min(text.len());
+    let before = last.before.saturating_add(line_count(&text[last.span.clone()]));
+    *last = Lines { span: start..end, before };
+    Some(last.clone())
+}
+
+fn line_count(text: &[u8]) -> u32 {
+    u32::try_from(memchr::memchr_iter(b'\n', text).count()).unwrap_or(u32::MAX)
+}
