@@ -174,8 +174,16 @@ impl Cover<'_> {
 
     /// A rule is stored where it does not hold: does a lookup come there?
     fn too_much(&self, position: u32, piece: &Bounds, at: Spot, report: &mut dyn FnMut(Finding) -> bool) {
-        if let Some(piece) = self.left_over(piece, position, false, at.cell) {
-            report(Finding { kind: Kind::Extra, position, piece, at: Some(at) });
+        // What the gate turns away does not come.
+        let pieces = match at.cell {
+            Some((tree, _)) => self.pieces_with(tree, piece, at.gate),
+            None => vec![piece.to_vec()],
+        };
+        for piece in pieces {
+            if let Some(piece) = self.left_over(&piece, position, false, at.cell) {
+                report(Finding { kind: Kind::Extra, position, piece, at: Some(at) });
+                return;
+            }
         }
     }
 
@@ -214,7 +222,7 @@ impl Cover<'_> {
         self.late(position, stored, leaf.at, gate, &mut doubt);
         let missing = self.forest.filter_bits(tree, stored) & !leaf.at.gate;
         if missing != 0 {
-            for piece in self.turned_away(tree, stored, leaf.at.gate) {
+            for piece in self.pieces_with(tree, stored, !leaf.at.gate) {
                 doubt(Kind::TurnedAway, &piece);
             }
         }
@@ -249,8 +257,8 @@ impl Cover<'_> {
         }
     }
 
-    /// Pieces of a box whose filter bits the gate lacks. Splits the box until they are alike.
-    fn turned_away(&self, tree: usize, stored: &Bounds, gate: u32) -> Vec<Vec<(u32, u32)>> {
+    /// Pieces of a box that have filter bits of a set. Splits the box until bits are alike.
+    fn pieces_with(&self, tree: usize, stored: &Bounds, set: u32) -> Vec<Vec<(u32, u32)>> {
         let mut out = Vec::new();
         let mut rest = Boxes::new(stored.len());
         rest.push(stored);
@@ -259,11 +267,11 @@ impl Cover<'_> {
         let mut left = 4096;
         while rest.pop(&mut now) {
             let bits = self.forest.filter_bits(tree, &now);
-            if bits & !gate == 0 {
+            if bits & set == 0 {
                 continue;
             }
             let widest = self.forest.filter_axes(tree).max_by_key(|&axis| now[axis].1 - now[axis].0);
-            let splits = (bits & gate != 0 && left > 0).then_some(widest).flatten();
+            let splits = (bits & !set != 0 && left > 0).then_some(widest).flatten();
             let Some(axis) = splits.filter(|&axis| now[axis].0 < now[axis].1) else {
                 out.push(now.clone());
                 continue;

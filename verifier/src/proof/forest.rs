@@ -514,6 +514,9 @@ impl<'a> Forest<'a> {
                     return Left::Exact;
                 }
                 let Some(point) = around else { return Left::Loose };
+                if !(lo..=hi).contains(&self.value(point, window)) {
+                    return Left::Nothing;
+                }
                 for (axis, _) in a.into_iter().chain(b) {
                     region[axis] = (point[axis], point[axis]);
                     cuts.push((axis, region[axis]));
@@ -549,6 +552,9 @@ impl<'a> Forest<'a> {
             }
             _ => {
                 let Some(point) = around else { return Left::Loose };
+                if !(lo..=hi).contains(&self.wide_value(point, window, true)) {
+                    return Left::Nothing;
+                }
                 for offset in 0..4 {
                     if let Some((axis, _)) = self.space.key_byte(usize::from(window) + offset) {
                         region[axis] = (point[axis], point[axis]);
