@@ -41,6 +41,6 @@ pub use families::FilterFamily;
 pub use filter::{Filter, Flags, PortClass, PortRange, Prefix, TracePacket};
 pub use parameters::Parameters;
 pub use random::{Draw, Share, Weighted};
-pub use ruleset::ruleset_of;
+pub use ruleset::{ruleset_of, ruleset_of_family};
 pub use seed_file::read_seed_file;
 pub use text::{Fault, LINES_MAX, ReadError};

@@ -56,10 +56,20 @@ impl std::error::Error for ConvertError {}
 ///
 /// When a filter says what no rule can.
 pub fn ruleset_of(filters: &[Filter]) -> Result<Ruleset, ConvertError> {
+    ruleset_of_family(filters, Family::V4)
+}
+
+/// [`ruleset_of`] for either family. For IPv6 an address becomes the second 32 bits of one in
+/// `2001:db8::/32`, so that a host is a `/64`, as networks are in practice.
+///
+/// # Errors
+///
+/// When a filter says what no rule can.
+pub fn ruleset_of_family(filters: &[Filter], family: Family) -> Result<Ruleset, ConvertError> {
     if filters.len() > LINES_MAX as usize {
         return Err(ConvertError::TooMany(filters.len()));
     }
-    let words = Words::new();
+    let words = Words::new(family);
     let rules = filters.iter().zip(1..).map(|(filter, line)| words.rule(filter, line));
     let mut rules = Some(rules.collect::<Result<Vec<Rule>, ConvertError>>()?);
     let chains = TableKind::Filter.hooks().iter().map(|&hook| Chain {
@@ -71,20 +81,20 @@ pub fn ruleset_of(filters: &[Filter]) -> Result<Ruleset, ConvertError> {
         line: 0,
     });
     let table = Table { kind: TableKind::Filter, chains: chains.collect() };
-    Ok(Ruleset { family: Family::V4, tables: vec![table] })
+    Ok(Ruleset { family, tables: vec![table] })
 }
 
 /// The registry's entries that rules are made of.
 struct Words {
+    family: Family,
     ports: &'static ExtensionSpec,
     accept: &'static ExtensionSpec,
 }
 
 impl Words {
-    fn new() -> Words {
-        let entry =
-            |kind, name| registry::find(kind, name, Family::V4).expect("a test finds it in the registry");
-        Words { ports: entry(Kind::Match, "ports"), accept: entry(Kind::Target, "ACCEPT") }
+    fn new(family: Family) -> Words {
+        let entry = |kind, name| registry::find(kind, name, family).expect("a test finds it in the registry");
+        Words { family, ports: entry(Kind::Match, "ports"), accept: entry(Kind::Target, "ACCEPT") }
     }
 
     fn rule(&self, filter: &Filter, line: u32) -> Result<Rule, ConvertError> {
@@ -92,8 +102,8 @@ impl Words {
             return Err(ConvertError::ProtocolZero { line });
         }
         let ip = IpPart {
-            source: address(filter.source),
-            destination: address(filter.destination),
+            source: self.address(filter.source),
+            destination: self.address(filter.destination),
             protocol: ProtocolTest { number: filter.protocol.unwrap_or(0), negated: false },
             ..IpPart::default()
         };
@@ -107,6 +117,16 @@ impl Words {
         Ok(Rule { counters: Counters::default(), ip, matches, target, line })
     }
 
+    fn address(&self, prefix: Prefix) -> AddressTest {
+        let (low, mask) = (u128::from(prefix.low()), u128::from(prefix.mask()));
+        let (address, mask) = match self.family {
+            Family::V4 => (low, mask),
+            Family::V6 if prefix.len() == 0 => (0, 0),
+            Family::V6 => (0x2001_0db8 << 96 | low << 64, u128::from(u32::MAX) << 96 | mask << 64),
+        };
+        AddressTest { address, mask, negated: false }
+    }
+
     fn port_setting(&self, name: &str, range: PortRange) -> Setting {
         Setting {
             option: self.ports.option(name).expect("a test finds it in the registry"),
@@ -118,10 +138,6 @@ impl Words {
 
 fn extension(spec: &'static ExtensionSpec, settings: Vec<Setting>) -> Extension {
     Extension { spec: ExtensionRef::Known(spec), settings, words: Vec::new() }
-}
-
-fn address(prefix: Prefix) -> AddressTest {
-    AddressTest { address: prefix.low().into(), mask: prefix.mask().into(), negated: false }
 }
 
 #[cfg(test)]
@@ -189,6 +205,14 @@ mod tests {
             filter: None,
         };
         assert!(holds(rule, &packet.into()));
+    }
+
+    #[test]
+    fn an_address_of_ipv6_stands_in_the_documentation_prefix() {
+        let source = Prefix::new(0x0a01_0000, 16).unwrap();
+        let ruleset = ruleset_of_family(&[Filter { source, ..Filter::ANY }], Family::V6).unwrap();
+        let text = hipac_rules::print(&ruleset, &hipac_rules::PrintOptions::default());
+        assert!(text.contains("-A FORWARD -s 2001:db8:a01::/48 -j ACCEPT"), "{text}");
     }
 
     #[test]

@@ -154,6 +154,26 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Counting::Exact)]
         counting: Counting,
     },
+    /// Print rules made to measure with: filter sets like those of networks, sets made to hurt,
+    /// or a gateway's chains.
+    #[command(after_help = GENERATE_HELP)]
+    Generate {
+        /// What kind of rules.
+        #[arg(value_enum)]
+        kind: Made,
+        /// How many.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        rules: u32,
+        /// What they are drawn from: same seed, same rules.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// For IPv6.
+        #[arg(short = '6', long, conflicts_with = "filters")]
+        ipv6: bool,
+        /// As ClassBench filters, not as iptables rules.
+        #[arg(long)]
+        filters: bool,
+    },
     /// Show all of it on 100,000 generated rules: compile, verify, classify.
     Demo {
         /// What the rules are drawn from.
@@ -163,6 +183,49 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         rules: u32,
     },
+}
+
+const GENERATE_HELP: &str = "\
+Example:
+  hipac generate firewall --rules 100000 --filters > firewall.rules
+  hipac bench --input-format classbench firewall.rules
+
+Rules of a filter set test ports with `-m ports`, a match of hipac's own that looks at two numbers
+of 16 bits whatever the protocol, as filters in the literature do.";
+
+/// What `hipac generate` can make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Made {
+    /// Access lists at a provider's edge: narrow sources and destinations, many ports
+    Access,
+    /// Access lists of a provider's core: pairs of networks
+    Transit,
+    /// A company's firewall: wide sources, ranges of ports
+    Firewall,
+    /// A firewall between sites: wide on either side
+    Perimeter,
+    /// A long chain of rules in which addresses, ports and protocols all matter
+    Chain,
+    /// Pairs of hosts, hardly a port
+    Links,
+    /// To hurt: wide boxes overlapping at random in all fields
+    Boxes,
+    /// To hurt: narrow in the source or in the destination, and any elsewhere
+    Cross,
+    /// To hurt: each has ports of its own, and no address
+    Ports,
+    /// To hurt: prefixes, each within the next
+    Nested,
+    /// To hurt: nothing differs but the source
+    OnlySource,
+    /// To hurt: nothing differs but the destination
+    OnlyDestination,
+    /// To hurt: nothing differs but the source ports
+    OnlySourcePorts,
+    /// To hurt: nothing differs but the destination ports
+    OnlyDestinationPorts,
+    /// All tables of a gateway: user chains, jumps, matches of many kinds
+    Gateway,
 }
 
 const CLASSIFY_HELP: &str = "\
@@ -235,6 +298,8 @@ pub(crate) enum MachineName {
     Avx2,
     /// AVX-512.
     Avx512,
+    /// NEON, of AArch64.
+    Neon,
     /// The best that this processor has.
     Best,
 }

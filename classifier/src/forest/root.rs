@@ -36,7 +36,7 @@ pub const TREE_BYTES: usize = 32;
 pub const CELL_BYTES: usize = 8;
 
 /// Bits of a cell's index, at most.
-pub const INDEX_BITS_MAX: u32 = 16;
+pub const INDEX_BITS_MAX: u32 = 20;
 
 /// Filter values.
 pub const FILTER_VALUES: u32 = 24;

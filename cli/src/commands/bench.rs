@@ -157,6 +157,7 @@ pub(super) fn with_machine(image: OpenImage, name: MachineName) -> Result<OpenIm
         MachineName::Scalar => "scalar",
         MachineName::Avx2 => "avx2",
         MachineName::Avx512 => "avx512",
+        MachineName::Neon => "neon",
     };
     let all = Machine::available();
     match all.iter().find(|machine| machine.name().eq_ignore_ascii_case(wanted)) {

@@ -21,8 +21,8 @@ pub(crate) fn run(
 ) -> Result<Exit, Failure> {
     let rules = input::rules(of)?;
     rules.accept(keep_going)?;
-    let input::Rules { name, text, ruleset, .. } = rules;
-    drop(text); // before memory is needed for other things
+    let input::Rules { name, text: source, ruleset, .. } = rules;
+    drop(source); // before memory is needed for other things
     let busy = progress::spinner("compiling");
     let begin = Instant::now();
     let compiled = hipac_compiler::compile(&ruleset, &build.options());

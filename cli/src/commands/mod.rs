@@ -6,6 +6,7 @@ mod classify;
 mod compile;
 mod demo;
 mod fmt;
+mod generate;
 mod plan;
 mod verify;
 
@@ -56,6 +57,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
                 counting: (*counting).into(),
             };
             plan::run(rules, &plan, format)
+        }
+        Command::Generate { kind, rules, seed, ipv6, filters } => {
+            generate::run(*kind, (*rules, *seed), *ipv6, *filters)
         }
         Command::Demo { seed, rules } => demo::run(*seed, *rules, format),
     }

@@ -30,6 +30,35 @@ impl Shape {
     ];
 }
 
+impl Shape {
+    /// The same shape in a forest where memory has another price: see [`memory_price`]. What is
+    /// shaped to be small stays small.
+    pub(super) fn at_price(&self, price: f64) -> Shape {
+        if self.copies_max <= Shape::LADDER[1].copies_max {
+            return *self;
+        }
+        let cheap = 1.0 - price / MEMORY_PRICE;
+        Shape {
+            // More would compound from node to node.
+            copies_max: self.copies_max + 0.5 * cheap,
+            copy_price: self.copy_price * price / MEMORY_PRICE,
+            ..*self
+        }
+    }
+}
+
+/// What a doubling of the bytes must save in a large forest, in visits.
+const MEMORY_PRICE: f64 = 0.5;
+
+/// What a doubling of the bytes must save, in visits, when there are so many boxes: what larger
+/// means for the caches. Next to nothing in the first level (32 KiB), half a visit from about the
+/// end of the second one on (1 MiB).
+pub(super) fn memory_price(boxes: usize) -> f64 {
+    let bytes = 25.0 * boxes.max(1) as f64;
+    let levels = (bytes / f64::from(1 << 15)).log2() / 5.0;
+    MEMORY_PRICE * levels.clamp(0.1, 1.0)
+}
+
 /// A tree before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tree {
@@ -110,7 +139,7 @@ pub struct Node {
 
 pub(super) struct Builder<'a> {
     pub(super) boxes: &'a Boxes,
-    pub(super) shape: &'a Shape,
+    pub(super) shape: Shape,
 }
 
 /// Lists up to this long are searched for boxes hidden by a single earlier one.
@@ -128,8 +157,8 @@ impl Builder<'_> {
             return self.leaf(&list, region);
         }
         let may_defer = pending + 1 < PENDING_MAX;
-        for cut in candidates(self.boxes, &list, region, self.shape, may_defer) {
-            if list.len() <= self.shape.fat_leaf_rules && cut.score >= fat_visits(list.len(), self.shape) {
+        for cut in candidates(self.boxes, &list, region, &self.shape, may_defer) {
+            if list.len() <= self.shape.fat_leaf_rules && cut.score >= fat_visits(list.len(), &self.shape) {
                 break;
             }
             if let Some(parts) = self.partition(&list, region, &cut) {

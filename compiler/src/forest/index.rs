@@ -3,8 +3,8 @@
 //! One table over some bits of a field serves rules that are narrow in that field; a rule that
 //! is wide in it would be copied into most cells. So rules are split: those narrow in field A,
 //! those narrow in field B only, and those wide in both. Which fields, and which bits of them,
-//! is decided by cost: nodes visited below a cell, and half of one for each doubling of the
-//! bytes. Rules that stand together in a few networks are told apart by lower bits than the
+//! is decided by cost: nodes visited below a cell, and for each doubling of the bytes what that
+//! means for the caches. Rules that stand together in a few networks are told apart by lower bits than the
 //! first ones.
 
 use hipac_classifier::forest::root::{Bits, INDEX_BITS_MAX};
@@ -77,7 +77,9 @@ pub(super) type Index = [Half; 2];
 pub(super) type Trees = Vec<(Vec<u32>, Index)>;
 
 /// The boxes as lists for trees, the largest first, the widest rules last, each with its index.
-pub(super) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Trees {
+pub(super) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize, memory_price: f64) -> Trees {
+    let best_index =
+        |list: &[u32], fields: &[Field]| best_index(boxes, list, fields, cells_max, memory_price);
     let axes: Vec<Field> = (0..boxes.axes.len()).map(|a| Field::of(boxes, a, &all)).collect();
     let most = |list: &[u32], but: Option<usize>| {
         let others = axes.iter().filter(|f| Some(f.axis) != but).map(|f| (f.use_for(boxes, list), f.axis));
@@ -88,7 +90,7 @@ pub(super) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Trees {
     let Some(a) = most(&all, None) else { return vec![(all, [Half::NONE; 2])] };
     let (in_a, not_a): (Vec<u32>, Vec<u32>) = all.iter().partition(|&&i| axes[a].is_narrow(boxes, i));
     let Some(b) = most(&not_a, Some(a)).filter(|_| !not_a.is_empty()) else {
-        let index = best_index(boxes, &all, &axes, cells_max).0;
+        let index = best_index(&all, &axes).0;
         return vec![(all, index)];
     };
     let (in_b, mut wide): (Vec<u32>, Vec<u32>) =
@@ -103,7 +105,7 @@ pub(super) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Trees {
         let mut rest = Vec::new();
         for list in pair {
             if enough(&list) {
-                let (index, price) = best_index(boxes, &list, &axes, cells_max);
+                let (index, price) = best_index(&list, &axes);
                 cost += price * list.len() as f64;
                 trees.push((list, index));
             } else {
@@ -123,7 +125,7 @@ pub(super) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize) -> Trees {
         wide = merged(&wide, &rest);
     }
     if !wide.is_empty() {
-        let (index, _) = best_index(boxes, &wide, &axes, cells_max);
+        let (index, _) = best_index(&wide, &axes);
         trees.push((wide, index));
     }
     trees
@@ -199,11 +201,17 @@ const DOWN: [u32; 4] = [0, 6, 12, 18];
 const GOOD: f64 = 0.25;
 
 /// The index that costs a list least, and its cost a box.
-fn best_index(boxes: &Boxes, list: &[u32], fields: &[Field], cells_max: usize) -> (Index, f64) {
-    let stride = list.len().div_ceil(SAMPLE);
+fn best_index(
+    boxes: &Boxes,
+    list: &[u32],
+    fields: &[Field],
+    cells_max: usize,
+    memory_price: f64,
+) -> (Index, f64) {
+    let stride = list.len().div_ceil(SAMPLE.max(list.len() / 8));
     let sample: Vec<u32> = list.iter().copied().step_by(stride).collect();
-    let judge = Judge { boxes, sample: &sample, count: list.len() };
-    let bits_max = INDEX_BITS_MAX.min(cells_max.min(4 * list.len()).max(1).ilog2());
+    let judge = Judge { boxes, sample: &sample, count: list.len(), memory_price };
+    let bits_max = INDEX_BITS_MAX.min(cells_max.max(1).ilog2());
     let mut by_use: Vec<(f64, &Field)> = fields.iter().map(|f| (f.use_for(boxes, &sample), f)).collect();
     by_use.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.axis.cmp(&y.1.axis)));
     let used: Vec<&Field> = by_use.iter().filter(|u| u.0 > 0.0).take(3).map(|u| u.1).collect();
@@ -259,6 +267,8 @@ struct Judge<'a> {
     sample: &'a [u32],
     /// Boxes that the sample stands for.
     count: usize,
+    /// Visits that a doubling of the bytes must save.
+    memory_price: f64,
 }
 
 impl Judge<'_> {
@@ -271,7 +281,7 @@ impl Judge<'_> {
         Some((candidates[best], costs[best]))
     }
 
-    /// Nodes visited below a cell, and half of one for each doubling of the bytes.
+    /// Nodes visited below a cell, and the price of the bytes.
     fn cost(&self, index: &Index) -> f64 {
         let (boxes, n) = (self.boxes, self.sample.len() as f64);
         let cells = 1usize << (index[0].count + index[1].count);
@@ -296,7 +306,7 @@ impl Judge<'_> {
         // ones have to be compared in the leaf again.
         let again = index.iter().filter(|h| h.count > 0 && h.top < bits_of(&boxes.axes[h.axis])).count();
         let bytes = 8.0 * cells as f64 + 20.0 * leaves + (16.0 + 2.0 * again as f64) * copies * scale;
-        visits + (bytes / (18.0 * self.count as f64)).log2() / 2.0
+        visits + (bytes / (18.0 * self.count as f64)).log2() * self.memory_price
     }
 }
 

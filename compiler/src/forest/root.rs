@@ -8,7 +8,7 @@ use hipac_classifier::forest::root::{Bits, FILTER_ALL, Scale, TreeRecord};
 use rayon::prelude::*;
 
 use super::boxes::Boxes;
-use super::build::{Builder, Shape, Tree};
+use super::build::{Builder, Shape, Tree, memory_price};
 use super::filter::Filter;
 use super::index::{Index, each_cell, split};
 
@@ -40,10 +40,15 @@ pub(super) struct RootTree {
 /// Fewer boxes than this have no root.
 const ROOT_BOXES_MIN: usize = 48;
 
+/// Cells of a table that are more than half of the boxes only up to here: 512 KiB.
+const CELLS_MANY: usize = 1 << 16;
+
 /// The trees of an entry with the boxes of each cell.
 #[derive(Debug)]
 pub struct Sketch<'a> {
     boxes: &'a Boxes,
+    /// What memory is worth: see [`memory_price`].
+    price: f64,
     scale: Scale,
     /// None: one tree without a root, its boxes all of them.
     trees: Vec<TreeSketch>,
@@ -75,11 +80,14 @@ impl<'a> Sketch<'a> {
     /// boxes, same sketch, whatever the number of threads.
     pub fn new(boxes: &'a Boxes, cells_per_box: f64, first: u32, count: u32) -> Sketch<'a> {
         let cells_max = (boxes.len() as f64 * cells_per_box) as usize;
-        let mut sketch = Sketch { boxes, scale: Scale::of(first, count), trees: vec![] };
+        // A large forest is not to be mostly cells.
+        let cells_max = cells_max.min(CELLS_MANY.max(boxes.len() / 2));
+        let mut sketch =
+            Sketch { boxes, price: memory_price(boxes.len()), scale: Scale::of(first, count), trees: vec![] };
         // Rules that test nothing leave nothing to index by.
         if boxes.len() >= ROOT_BOXES_MIN && cells_max >= 2 && !boxes.axes.is_empty() {
             let all = (0..boxes.len() as u32).collect();
-            let trees = split(boxes, all, cells_max);
+            let trees = split(boxes, all, cells_max, sketch.price);
             sketch.trees =
                 trees.into_iter().map(|(list, index)| TreeSketch::new(boxes, &list, index)).collect();
         }
@@ -103,7 +111,7 @@ impl<'a> Sketch<'a> {
 
     /// All regions in one shape.
     pub fn measure(&self, shape: &Shape) -> Vec<Measure> {
-        let builder = Builder { boxes: self.boxes, shape };
+        let builder = Builder { boxes: self.boxes, shape: shape.at_price(self.price) };
         let measure =
             |tree: &Tree, boxes: usize| Measure { bytes: tree.bytes(), visits: tree.visits(), boxes };
         if self.trees.is_empty() {
@@ -121,12 +129,15 @@ impl<'a> Sketch<'a> {
     /// The forest, each region in the shape that `shape_of` gives it.
     pub fn build<'s>(&self, shape_of: impl Fn(usize) -> &'s Shape + Sync) -> Forest {
         if self.trees.is_empty() {
-            return Forest::Tree(self.whole(&Builder { boxes: self.boxes, shape: shape_of(0) }));
+            return Forest::Tree(
+                self.whole(&Builder { boxes: self.boxes, shape: shape_of(0).at_price(self.price) }),
+            );
         }
         let mut first = 0;
         let trees = self.trees.iter().map(|tree| {
             let cells = (0..tree.cell_count()).into_par_iter().with_min_len(64).map(|cell| {
-                let builder = Builder { boxes: self.boxes, shape: shape_of(first + cell) };
+                let shape = shape_of(first + cell).at_price(self.price);
+                let builder = Builder { boxes: self.boxes, shape };
                 tree.cell(&builder, cell, self.scale)
             });
             let cells = cells.collect();

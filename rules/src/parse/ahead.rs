@@ -28,7 +28,7 @@ use super::reader::{Chains, Reader};
 use super::words::{self, Word};
 
 /// Bytes of the text that one thread reads at a time: what it makes of them stays in its cache.
-const STRETCH_BYTES: usize = 256 << 10;
+pub(super) const STRETCH_BYTES: usize = 256 << 10;
 
 /// Whole lines of the text.
 #[derive(Debug, Clone)]
@@ -142,8 +142,8 @@ impl<'t> Ahead<'t> {
 
 impl<'t> Parser<'t> {
     /// Reads a text of sound characters: ahead, batch by batch, and each batch then in order.
-    pub(super) fn read_ahead(&mut self, text: &'t str) {
-        let threads = if text.len() <= STRETCH_BYTES { 1 } else { rayon::current_num_threads() };
+    pub(super) fn read_ahead(&mut self, text: &'t str, stretch_bytes: usize) {
+        let threads = if text.len() <= stretch_bytes { 1 } else { rayon::current_num_threads() };
         let (options, family) = (self.reader.options, self.reader.family);
         let ahead = |_| {
             let reader = Reader::new(text.as_bytes(), family, options);
@@ -152,8 +152,8 @@ impl<'t> Parser<'t> {
         let mut readers: Vec<Ahead<'t>> = (0..threads).map(ahead).collect();
         let mut next = Lines { span: 0..0, before: 0 };
         while next.span.end < text.len() {
-            let batch: Vec<Lines> =
-                readers.iter().map_while(|_| stretch(text.as_bytes(), &mut next)).collect();
+            let stretch = |_: &Ahead<'t>| stretch(text.as_bytes(), stretch_bytes, &mut next);
+            let batch: Vec<Lines> = readers.iter().map_while(stretch).collect();
             let readers = &mut readers[..batch.len()];
             if let ([reader], [lines]) = (&mut *readers, &batch[..]) {
                 reader.read(lines.clone());
@@ -223,13 +223,13 @@ fn stands_well(rule: &Rule, kind: TableKind, hook: Option<Hook>) -> bool {
         && rule.matches.iter().chain(target).all(|e| e.known_spec().is_none_or(|s| may_stand(s, kind, hook)))
 }
 
-/// The next stretch: whole lines behind the last one, which it replaces.
-fn stretch(text: &[u8], last: &mut Lines) -> Option<Lines> {
+/// The next stretch of about so many bytes: whole lines behind the last one, which it replaces.
+fn stretch(text: &[u8], bytes: usize, last: &mut Lines) -> Option<Lines> {
     let start = last.span.end;
     if start >= text.len() {
         return None;
     }
-    let end = super::line_end(text, (start + STRETCH_BYTES).min(text.len()));
+    let end = super::line_end(text, (start + bytes).min(text.len()));
     let end = (end + 1).min(text.len());
     let before = last.before.saturating_add(line_count(&text[last.span.clone()]));
     *last = Lines { span: start..end, before };
@@ -238,4 +238,70 @@ fn stretch(text: &[u8], last: &mut Lines) -> Option<Lines> {
 
 fn line_count(text: &[u8]) -> u32 {
     u32::try_from(memchr::memchr_iter(b'\n', text).count()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::parse::{ParseOptions, parse_by};
+
+    /// Lines that hang on each other, sound and not.
+    const LINES: &[&str] = &[
+        "*filter",
+        "*nat",
+        "COMMIT",
+        ":one - [0:0]",
+        ":two - [0:0]",
+        "# nothing",
+        "",
+        "-A INPUT -j ACCEPT",
+        "-A INPUT -s 10.0.0.0/8,192.168.0.0/16 -d 1.1.1.1,2.2.2.2 -p tcp --dport 80 -j DROP",
+        "[3:4] -A one -p udp -m udp --sport 53 -i eth0 -j two",
+        "-A one -o eth1 -j RETURN",
+        "-A INPUT -o eth1 -j RETURN",
+        "-A two -g one",
+        "-A two -j INPUT",
+        "-A two -j nowhere --with words",
+        "-A nowhere -j one",
+        "-A \"one\" -m comment --comment \"a b\" -j DROP",
+        "-A one -j DNAT --to-destination 1.2.3.4",
+        "-A one -j REJECT",
+        "-4 -A one -j ACCEPT",
+        "-6 -A one -j ACCEPT",
+        "-A one -p tcp -j",
+        "-A one -m unheard-of --of it -j ACCEPT",
+        "-A one -p tcp --dport 70000 -j ACCEPT\r",
+        "-I one 1 -s 3.3.3.3 -j two",
+        "-D one 1",
+        "-D INPUT -j ACCEPT",
+        "-R one 1 -j DROP",
+        "-F one",
+        "-X two",
+        "-E one three",
+        "-Z",
+        "-P INPUT DROP",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn what_is_read_ahead_means_the_same_as_what_is_read_in_turn(
+            lines in prop::collection::vec(prop::sample::select(LINES), 0..40),
+            stretch_bytes in prop_oneof![Just(1usize), 20usize..600],
+            is_in_table: bool,
+            fault_count_max in prop_oneof![Just(0usize), Just(3), Just(1000)],
+            rule_count_max in prop_oneof![Just(4usize), Just(1000)],
+        ) {
+            let head = if is_in_table { "*filter\n:one - [0:0]\n:two - [0:0]\n" } else { "" };
+            let text = head.to_owned() + &lines.join("\n");
+            let options = ParseOptions { fault_count_max, rule_count_max, ..ParseOptions::default() };
+            let whole = Lines { span: 0..text.len(), before: 0 };
+            let in_turn = parse_by(text.as_bytes(), &options, |parser| parser.read_lines(whole));
+            let ahead = parse_by(text.as_bytes(), &options, |parser| parser.read_ahead(&text, stretch_bytes));
+            prop_assert_eq!(in_turn.faults, ahead.faults, "{}", text);
+            prop_assert_eq!(in_turn.ruleset, ahead.ruleset, "{}", text);
+        }
+    }
 }

@@ -111,7 +111,11 @@ impl Parsed {
 /// assert_eq!(parsed.faults[0].to_string(), "2:25: error: port 65536 is above 65535");
 /// ```
 pub fn parse(text: impl AsRef<[u8]>, options: &ParseOptions) -> Parsed {
-    let text = text.as_ref();
+    parse_by(text.as_ref(), options, Parser::read)
+}
+
+/// Reads a ruleset as `read` does.
+fn parse_by<'t>(text: &'t [u8], options: &'t ParseOptions, read: impl FnOnce(&mut Parser<'t>)) -> Parsed {
     let family = options.family.unwrap_or_else(|| family::detect(text));
     let mut parser = Parser {
         reader: Reader::new(text, family, options),
@@ -119,7 +123,8 @@ pub fn parse(text: impl AsRef<[u8]>, options: &ParseOptions) -> Parsed {
         current: None,
         counts: Counts { rules: 0, chains: 0, edit_steps: 0 },
     };
-    parser.read();
+    read(&mut parser);
+    parser.end_of_text();
     let ruleset = Ruleset { family, tables: parser.tables };
     Parsed { ruleset, faults: parser.reader.faults.finish() }
 }
@@ -163,10 +168,9 @@ impl<'t> Parser<'t> {
             return;
         }
         match std::str::from_utf8(text) {
-            Ok(sound) if memchr::memchr(0, text).is_none() => self.read_ahead(sound),
+            Ok(sound) if memchr::memchr(0, text).is_none() => self.read_ahead(sound, ahead::STRETCH_BYTES),
             _ => self.read_lines(Lines { span: 0..text.len(), before: 0 }),
         }
-        self.end_of_text();
     }
 
     /// Reads lines and does what they say, one after the other.

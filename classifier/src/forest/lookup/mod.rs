@@ -16,6 +16,8 @@ mod batch;
 mod gates;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -134,6 +136,8 @@ enum Which {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Machine {
@@ -159,6 +163,11 @@ impl Machine {
                 }
             }
         }
+        // Where bytes are in the other order, the lanes of a load are not the values of a leaf.
+        #[cfg(target_arch = "aarch64")]
+        if cfg!(target_endian = "little") && std::arch::is_aarch64_feature_detected!("neon") {
+            all.push(Machine(Which::Neon));
+        }
         all
     }
 
@@ -179,6 +188,8 @@ impl Machine {
             Which::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Which::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Which::Neon => "neon",
         }
     }
 }
@@ -252,6 +263,8 @@ enum Gates {
     Avx512(avx512::Gates),
     #[cfg(target_arch = "x86_64")]
     Avx512Short(avx512::Gates),
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl std::fmt::Debug for Forest<'_> {
@@ -289,6 +302,8 @@ impl<'a> Forest<'a> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Which::Avx512 => Gates::Avx512(unsafe { avx512::Avx512::<false>::gates(trees) }),
+            #[cfg(target_arch = "aarch64")]
+            Which::Neon => Gates::Neon,
         };
         Forest { arena, reference, trees, gates }
     }
@@ -321,6 +336,9 @@ impl<'a> Forest<'a> {
             Gates::Avx512(gates) => unsafe {
                 avx512::first_match::<false>(self.arena, self.start(gates), key, from)
             },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a `Machine` of this kind comes from `available` alone, which saw the feature.
+            Gates::Neon => unsafe { neon::first_match(self.arena, self.start(&self.trees), key, from) },
         }
     }
 
@@ -358,6 +376,9 @@ impl<'a> Forest<'a> {
                 Gates::Avx512(gates) => unsafe {
                     avx512::block::<false>(arena, self.start(gates), keys, first, out)
                 },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as in `first_match`.
+                Gates::Neon => unsafe { neon::block(arena, self.start(&self.trees), keys, first, out) },
             }
         }
     }

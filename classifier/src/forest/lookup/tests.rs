@@ -113,6 +113,13 @@ fn all_agree(
     Ok(())
 }
 
+/// Properties go over what is available: they would hold where the kernel was never asked.
+#[cfg(all(target_arch = "aarch64", target_os = "linux", target_endian = "little"))]
+#[test]
+fn linux_on_aarch64_has_neon() {
+    assert_eq!(Machine::available().iter().map(|m| m.name()).collect::<Vec<_>>(), ["scalar", "neon"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
     #[test]
@@ -168,14 +175,47 @@ proptest! {
         let bytes = node.encode();
         let wanted = node.bounds.iter().filter(|&&b| b < value).count();
         prop_assert_eq!(node::slot(&bytes, value), wanted);
-        #[cfg(target_arch = "x86_64")]
         for machine in Machine::available() {
             let found = match machine.0 {
                 Which::Scalar => node::slot(&bytes, value),
+                #[cfg(target_arch = "x86_64")]
                 // SAFETY: a machine that is available runs here.
                 Which::Avx2 => unsafe { avx2::Avx2::<true>::slot(&bytes, value) },
+                #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 Which::Avx512 => unsafe { avx512::Avx512::<true>::slot(&bytes, value) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Which::Neon => unsafe { neon::Neon::slot(&bytes, value) },
+            };
+            prop_assert_eq!(found, wanted, "{:?}", machine);
+        }
+    }
+
+    #[test]
+    fn every_machine_sorts_references_as_the_definition_does(
+        // Of each kind the first and the last; the very last leads nowhere.
+        words in prop::collection::vec(
+            (0u32..4, prop_oneof![Just(0u32), Just(1), Just((1 << 30) - 2), Just((1 << 30) - 1), any::<u32>()]),
+            BLOCK,
+        )
+    ) {
+        let references: [u32; BLOCK] =
+            std::array::from_fn(|i| words[i].0 << 30 | words[i].1 & ((1 << 30) - 1));
+        // SAFETY: plain code runs everywhere.
+        let wanted = unsafe { Scalar::kinds(&references) };
+        for machine in Machine::available() {
+            let found = match machine.0 {
+                Which::Scalar => wanted,
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a machine that is available runs here.
+                Which::Avx2 => unsafe { avx2::Avx2::<true>::kinds(&references) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Which::Avx512 => unsafe { avx512::Avx512::<true>::kinds(&references) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Which::Neon => unsafe { neon::Neon::kinds(&references) },
             };
             prop_assert_eq!(found, wanted, "{:?}", machine);
         }
