@@ -92,16 +92,17 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Assume::Hold)]
         assume: Assume,
     },
-    /// Compare an image with a linear walk of the rules, packet by packet: rules matched,
-    /// residual matches evaluated, verdict.
+    /// Prove that an image does what its rules say, for every packet: rules matched, residual
+    /// matches evaluated, effects, verdict. Or show a packet for which it does not.
     Verify {
         #[command(flatten)]
         rules: RulesFile,
         /// The image [default: FILE is compiled in memory].
         image: Option<PathBuf>,
-        /// Packets to draw: on and beside the bounds of rules, inside them, at random.
-        #[arg(long, default_value_t = 100_000)]
-        packets: u64,
+        /// Compare with a linear walk of the rules on so many packets, and do not prove. They are
+        /// drawn on and beside the bounds of rules, inside them, at random.
+        #[arg(long)]
+        packets: Option<u64>,
         /// What they are drawn from: same seed, same packets.
         #[arg(long, default_value_t = 1)]
         seed: u64,

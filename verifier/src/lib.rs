@@ -55,6 +55,7 @@ pub mod image_subject;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;
+pub mod proof;
 pub mod rule_id;
 mod shrink;
 pub mod subject;
