@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod answers;
+
 /// Compiles iptables rulesets into one search structure, classifies packets with it, and shows
 /// that it means what the rules say. Needs no kernel and no root.
 #[derive(Debug, Parser)]
@@ -108,6 +110,50 @@ pub(crate) enum Command {
         seed: u64,
         #[command(flatten)]
         build: Build,
+    },
+    /// Show the way of packets through tables and chains: each rule tried, which test failed and on
+    /// what value, effects, the verdict.
+    #[command(after_help = answers::TRACE_HELP)]
+    Trace {
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        trace: answers::TraceOptions,
+    },
+    /// Show the packets that two rulesets treat differently, exactly, or prove that there are none.
+    #[command(after_help = answers::DIFF_HELP)]
+    Diff {
+        #[command(flatten)]
+        options: answers::DiffOptions,
+    },
+    /// Find rules that do nothing: dead, redundant, contradictory ones, chains that nothing leads to.
+    /// Exact, for every packet.
+    #[command(after_help = answers::LINT_HELP)]
+    Lint {
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        options: answers::LintOptions,
+    },
+    /// Say exactly which packets end so: as boxes, or as who reaches whom on what.
+    #[command(after_help = answers::QUERY_HELP)]
+    Query {
+        #[command(flatten)]
+        rules: RulesFile,
+        #[command(flatten)]
+        options: answers::QueryOptions,
+    },
+    /// Prove or refute statements about packets: what must and what must never be let through.
+    #[command(after_help = answers::TEST_HELP)]
+    Test {
+        #[command(flatten)]
+        rules: RulesFile,
+        /// The statements, in TOML.
+        #[arg(value_name = "POLICY")]
+        policy: PathBuf,
+        /// Print JUnit XML.
+        #[arg(long)]
+        junit: bool,
     },
     /// Measure what lookups and builds cost, on traffic drawn from the rules or on a trace.
     #[command(after_help = BENCH_HELP)]

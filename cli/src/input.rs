@@ -5,7 +5,7 @@ use std::path::Path;
 
 use hipac_classifier::Image;
 use hipac_rules::fault::{Severity, render_all};
-use hipac_rules::{Family, Fault, ParseOptions, Ruleset, parse};
+use hipac_rules::{Family, Fault, Hook, ParseOptions, Ruleset, TableKind, parse};
 
 use crate::args::{InputFormat, RulesFile};
 use crate::exit::Failure;
@@ -61,8 +61,41 @@ impl Rules {
 }
 
 /// Prints on standard error. When that is gone there is nobody to tell: no reason to stop.
-fn diagnose(text: &str) {
+pub(crate) fn diagnose(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// The built-in chain that is meant, of those that the ruleset has.
+pub(crate) fn built_in_chain(
+    ruleset: &Ruleset,
+    table: &str,
+    chain: Option<&str>,
+) -> Result<(TableKind, Hook), Failure> {
+    let kind = TableKind::from_name(table).ok_or_else(|| {
+        Failure::new(format_args!("there is no table `{table}`: give filter, nat, mangle, raw or security"))
+    })?;
+    let default = if kind.hooks().contains(&Hook::Forward) { Hook::Forward } else { Hook::Prerouting };
+    let hook = chain.map_or(Some(default), Hook::from_name).filter(|hook| kind.hooks().contains(hook));
+    match hook {
+        Some(hook) if ruleset.table(kind).is_some() => Ok((kind, hook)),
+        _ => {
+            let known: Vec<String> = built_in_chains(ruleset)
+                .into_iter()
+                .map(|(table, hook)| format!("{}/{}", table.name(), hook.name()))
+                .collect();
+            let known = if known.is_empty() { "none at all".to_owned() } else { known.join(", ") };
+            let chain = chain.unwrap_or(default.name());
+            Err(Failure::new(format_args!(
+                "these rules have no built-in chain {table}/{chain}; they have {known}"
+            )))
+        }
+    }
+}
+
+/// All built-in chains of a ruleset.
+pub(crate) fn built_in_chains(ruleset: &Ruleset) -> Vec<(TableKind, Hook)> {
+    let tables = ruleset.tables.iter();
+    tables.flat_map(|t| t.kind.hooks().iter().map(|&hook| (t.kind, hook))).collect()
 }
 
 /// An image in place.

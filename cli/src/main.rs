@@ -9,7 +9,9 @@ mod mapped;
 mod measure;
 mod output;
 mod packets;
+mod pcap;
 mod progress;
+mod sarif;
 mod traffic;
 
 use std::process::ExitCode;

@@ -28,6 +28,11 @@ pub(crate) fn table_with_notes(header: &[&str], rows: &[Vec<String>]) -> String 
     table_of(header, rows, header.len() - 1)
 }
 
+/// A table of words: all columns line up on the left.
+pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
+    table_of(header, rows, 0)
+}
+
 /// Columns from the second up to `numbers` line up on the right.
 fn table_of(header: &[&str], rows: &[Vec<String>], numbers: usize) -> String {
     let mut table = comfy_table::Table::new();

@@ -49,18 +49,26 @@
 //! can be on both sides. It does no I/O.
 
 pub mod agree;
+pub mod diff;
 pub mod draw;
+pub mod explain;
+pub mod field_text;
 pub mod fields;
 pub mod image_subject;
+pub mod lint;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;
+mod partition;
 pub mod proof;
+pub mod query;
 pub mod rule_id;
 mod shrink;
+mod space;
 pub mod subject;
 #[cfg(test)]
 mod testing;
+mod unfold;
 
 pub use agree::{Compared, Mismatch, Options, Progress, Report, check};
 pub use draw::{Case, Drawer};

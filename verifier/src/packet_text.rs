@@ -38,9 +38,9 @@ pub use read::{PacketTextError, parse};
 use crate::fields;
 
 /// Names for the numbers of a field: the first name of a number is the one printed.
-type Names = [(&'static str, u8)];
+pub(crate) type Names = [(&'static str, u8)];
 
-const TCP_FLAGS: &Names = &[
+pub(crate) const TCP_FLAGS: &Names = &[
     ("FIN", 1),
     ("SYN", 2),
     ("RST", 4),
@@ -52,16 +52,16 @@ const TCP_FLAGS: &Names = &[
     ("NONE", 0),
     ("ALL", 63), // as in iptables: the six of RFC 793
 ];
-const CT_STATES: &Names = &[
+pub(crate) const CT_STATES: &Names = &[
     ("INVALID", CtState::Invalid as u8),
     ("NEW", CtState::New as u8),
     ("RELATED", CtState::Related as u8),
     ("ESTABLISHED", CtState::Established as u8),
     ("UNTRACKED", CtState::Untracked as u8),
 ];
-const PACKET_TYPES: &Names =
+pub(crate) const PACKET_TYPES: &Names =
     &[("unicast", 0), ("host", 0), ("broadcast", 1), ("multicast", 2), ("otherhost", 3)];
-const ROUTE_TYPES: &Names = &[
+pub(crate) const ROUTE_TYPES: &Names = &[
     ("UNSPEC", 0),
     ("UNICAST", 1),
     ("LOCAL", 2),
@@ -75,7 +75,7 @@ const ROUTE_TYPES: &Names = &[
     ("NAT", 10),
     ("XRESOLVE", 11),
 ];
-const L4_STATES: &Names = &[
+pub(crate) const L4_STATES: &Names = &[
     ("whole", L4::Whole as u8),
     ("fragment", L4::Fragment as u8),
     ("fragment8", L4::FragmentAt8 as u8),

@@ -5,9 +5,14 @@ mod check;
 mod classify;
 mod compile;
 mod demo;
+mod diff;
 mod fmt;
 mod generate;
+mod lint;
 mod plan;
+mod query;
+mod test;
+mod trace;
 mod verify;
 
 use crate::args::{Args, Command};
@@ -36,6 +41,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             let plan = verify::Plan { packets: *packets, seed: *seed, options: build.options() };
             verify::run(rules, image.as_deref(), &plan, format)
         }
+        Command::Trace { rules, trace } => trace::run(rules, trace, format),
+        Command::Diff { options } => diff::run(options, format),
+        Command::Lint { rules, options } => lint::run(rules, options, format),
+        Command::Query { rules, options } => query::run(rules, options, format),
+        Command::Test { rules, policy, junit } => test::run(rules, policy, *junit, format),
         Command::Bench { rules, place, trace, drawn, packets, threads, build } => {
             let plan = bench::Plan {
                 place,

@@ -83,7 +83,7 @@ struct Body {
 
 /// What a rule that matched does.
 #[derive(Debug, Clone, Copy)]
-enum Target {
+pub(crate) enum Target {
     Verdict(&'static str),
     Continue(Effect),
     Return,
@@ -92,7 +92,7 @@ enum Target {
 }
 
 /// How the matches of a rule came out.
-enum Outcome {
+pub(crate) enum Outcome {
     Held,
     NotHeld,
     HeaderCutOff,
@@ -139,6 +139,23 @@ impl<'r> Oracle<'r> {
         self.table(rule.table())
             .and_then(|t| t.chains.get(rule.chain())?.bodies.get(rule.rule()))
             .map_or(&[], |body| &body.matches)
+    }
+
+    /// What a rule does when it matches, chains by position; `None` for a rule that is not there.
+    pub(crate) fn target(&self, rule: RuleId) -> Option<Target> {
+        Some(self.table(rule.table())?.chains.get(rule.chain())?.bodies.get(rule.rule())?.target)
+    }
+
+    /// The position of the built-in chain at a hook, with its policy.
+    pub(crate) fn entry(&self, table: TableKind, hook: Hook) -> Option<(usize, Policy)> {
+        let table = self.table(table)?;
+        let chain = table.entries[hook as usize]?;
+        Some((chain, table.chains[chain].policy))
+    }
+
+    /// How many rules a chain has.
+    pub(crate) fn rule_count(&self, table: TableKind, chain: usize) -> usize {
+        self.table(table).and_then(|t| t.chains.get(chain)).map_or(0, |c| c.bodies.len())
     }
 
     /// What the residual part of a match depends on; `None` when it has none.
@@ -261,7 +278,7 @@ impl Walk<'_> {
 }
 
 /// Whether the packet has the transport header that a match reads.
-fn header(need: L4Need, l4: L4) -> Outcome {
+pub(crate) fn header(need: L4Need, l4: L4) -> Outcome {
     let (is_later_fragment, bytes) = match l4 {
         L4::Whole => (false, u8::MAX),
         L4::Fragment | L4::FragmentAt8 => (true, 0),
@@ -283,7 +300,7 @@ fn header(need: L4Need, l4: L4) -> Outcome {
     }
 }
 
-fn clause_holds(clause: &Clause, packet: &Packet) -> bool {
+pub(crate) fn clause_holds(clause: &Clause, packet: &Packet) -> bool {
     clause.iter().any(|test| test_holds(test, packet))
 }
 

@@ -1,0 +1,322 @@
+//! `hipac diff`: the packets that two rulesets treat differently.
+
+use std::io::Write;
+use std::path::Path;
+
+use hipac_rules::{Hook, Ruleset, TableKind};
+use hipac_verifier::diff::{self, Difference, Entry, Options, PlaceReport, Report, Treatment};
+use hipac_verifier::{By, Oracle, packet_text};
+use serde::Serialize;
+
+use crate::args::answers::DiffOptions;
+use crate::args::{Format, RulesFile};
+use crate::exit::{Exit, Failure};
+use crate::input::{self, Rules};
+use crate::output::{self, counted, grouped};
+use crate::progress;
+use crate::sarif::{self, Finding};
+
+/// Parts of a whole that a progress bar counts.
+const BAR_STEPS: u64 = 1000;
+
+pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure> {
+    let old = read(options, &options.old)?;
+    let new = read(options, &options.new)?;
+    let sides = Sides { old: &old, new: &new };
+    let from = Oracle::new(&old.ruleset).map_err(|e| Failure::at(&old.name, e))?;
+    let to = Oracle::new(&new.ruleset).map_err(|e| Failure::at(&new.name, e))?;
+    let entries = entries(options, &from, &to)?;
+    let limits = Options {
+        work_max: options.work.saturating_mul(1_000_000),
+        verdicts_only: options.verdicts,
+        ..Options::default()
+    };
+    let bar = progress::bar(BAR_STEPS, "comparing");
+    let report = diff::diff(&from, &to, &entries, &limits, &mut |p| {
+        bar.set_position((p.decided * BAR_STEPS as f64) as u64);
+        true
+    });
+    bar.finish_and_clear();
+    let report = report.map_err(Failure::new)?;
+    let mut out = output::stdout();
+    match format {
+        _ if options.sarif => output::json_line(&mut out, &sarif::log(&sides.findings(&report)))?,
+        _ if options.markdown => sides.markdown(&mut out, &report, options.max)?,
+        Format::Json => output::json_line(&mut out, &sides.json(&report))?,
+        Format::Text => sides.text(&mut out, &report, options.max)?,
+    }
+    out.flush()?;
+    Ok(if report.places.iter().any(|p| !p.differences.is_empty()) {
+        Exit::Findings
+    } else if report.is_equal() {
+        Exit::Clean
+    } else {
+        Exit::Failed
+    })
+}
+
+fn read(options: &DiffOptions, path: &Path) -> Result<Rules, Failure> {
+    let of = RulesFile {
+        file: path.to_owned(),
+        ipv4: options.ipv4,
+        ipv6: options.ipv6,
+        input_format: options.input_format,
+    };
+    let rules = input::rules(&of)?;
+    rules.report();
+    Ok(rules)
+}
+
+fn entries(
+    options: &DiffOptions,
+    old: &Oracle<'_>,
+    new: &Oracle<'_>,
+) -> Result<Vec<(Entry, Entry)>, Failure> {
+    let Some(entry) = &options.entry else { return Ok(diff::entries(old, new)) };
+    let from = parse_entry(entry)?;
+    let to = options.with.as_deref().map_or(Ok(from), parse_entry)?;
+    Ok(vec![(from, to)])
+}
+
+/// `filter/FORWARD`.
+pub(super) fn parse_entry(text: &str) -> Result<Entry, Failure> {
+    let entry = text.split_once('/').and_then(|(table, chain)| {
+        let table = TableKind::from_name(table)?;
+        Hook::from_name(chain).filter(|hook| table.hooks().contains(hook)).map(|hook| (table, hook))
+    });
+    entry.ok_or_else(|| {
+        Failure::new(format_args!(
+            "`{text}` is no built-in chain: write it as in filter/FORWARD or nat/POSTROUTING"
+        ))
+    })
+}
+
+struct Sides<'a> {
+    old: &'a Rules,
+    new: &'a Rules,
+}
+
+fn entry_name(place: &PlaceReport) -> String {
+    let name = |(table, hook): Entry| format!("{}/{}", table.name(), hook.name());
+    if place.old == place.new {
+        name(place.old)
+    } else {
+        format!("{} → {}", name(place.old), name(place.new))
+    }
+}
+
+/// `ACCEPT (new:38)`, with what is done on the way.
+fn treated(treatment: &Treatment, side: &str, ruleset: &Ruleset) -> String {
+    let place = match treatment.by {
+        By::Rule(rule) => format!("{side}:{}", line(rule, ruleset)),
+        By::Malformed(rule) => format!("{side}:{}, header cut off", line(rule, ruleset)),
+        By::Policy => format!("{side} policy"),
+        By::GivenUp => format!("{side}, given up"),
+    };
+    let mut words = format!("{} ({place})", treatment.verdict);
+    if !treatment.notes.is_empty() {
+        words += &format!(" after {}", treatment.notes.join(", "));
+    }
+    if !treatment.asked.is_empty() {
+        words += &format!(" asking {}", treatment.asked.join(", "));
+    }
+    words
+}
+
+fn line(rule: hipac_verifier::RuleId, ruleset: &Ruleset) -> u32 {
+    rule.of(ruleset).map_or(0, |r| r.line)
+}
+
+/// The first lines of some rules, and that there are more.
+fn lines(rules: &[hipac_verifier::RuleId], ruleset: &Ruleset) -> String {
+    const SHOWN: usize = 6;
+    let mut words: Vec<String> =
+        rules.iter().take(SHOWN).map(|&rule| line(rule, ruleset).to_string()).collect();
+    if rules.len() > SHOWN {
+        words.push("…".to_owned());
+    }
+    words.join(",")
+}
+
+impl Sides<'_> {
+    fn change(&self, d: &Difference) -> String {
+        let old = treated(&d.old, "old", &self.old.ruleset);
+        let new = treated(&d.new, "new", &self.new.ruleset);
+        format!("was {old} now {new}")
+    }
+
+    fn text(&self, out: &mut impl Write, report: &Report, max: usize) -> Result<(), Failure> {
+        for place in report.places.iter().filter(|p| !p.differences.is_empty()) {
+            let count = counted(place.differences.len(), "difference");
+            writeln!(out, "{}: {count}", entry_name(place))?;
+            for d in place.differences.iter().take(max) {
+                writeln!(out, "  {} {}", d.words, self.change(d))?;
+                for condition in &d.conditions {
+                    writeln!(out, "      where {condition}")?;
+                }
+                if !d.except.is_empty() {
+                    let rules = counted(d.except.len(), "rule");
+                    let lines = lines(&d.except, &self.old.ruleset);
+                    writeln!(out, "      except what {rules} before decide as ever (old:{lines})")?;
+                }
+                let packet = packet_text::show(&d.packet).to_string();
+                let doubt = if d.is_confirmed { "" } else { " (not confirmed by the linear walk)" };
+                writeln!(out, "      as in --packet \"{packet}\"{doubt}")?;
+            }
+            if place.differences.len() > max {
+                writeln!(out, "  … and {} more (--max)", grouped(place.differences.len() - max))?;
+            }
+        }
+        for (place, undecided) in report.places.iter().filter_map(|p| Some((p, p.undecided.as_ref()?))) {
+            let regions = counted(undecided.regions, "region");
+            writeln!(
+                out,
+                "{}: undecided beyond these: {regions} left, {}",
+                entry_name(place),
+                undecided.why
+            )?;
+            for example in &undecided.examples {
+                writeln!(out, "  {example}")?;
+            }
+        }
+        let equal = report.places.iter().filter(|p| p.differences.is_empty() && p.undecided.is_none());
+        let names: Vec<String> = equal.clone().map(entry_name).collect();
+        let regions: u64 = equal.map(|p| p.regions).sum();
+        if !names.is_empty() {
+            let all = if report.is_equal() { "every packet is treated alike" } else { "proved equal" };
+            let regions = counted(usize::try_from(regions).unwrap_or(usize::MAX), "region");
+            writeln!(out, "{all}: {} ({regions})", names.join(", "))?;
+        }
+        Ok(())
+    }
+
+    fn markdown(&self, out: &mut impl Write, report: &Report, max: usize) -> Result<(), Failure> {
+        writeln!(out, "### `{}` → `{}`\n", self.old.name, self.new.name)?;
+        if report.is_equal() {
+            writeln!(out, "Every packet is treated alike (proved).")?;
+        }
+        for place in &report.places {
+            if !place.differences.is_empty() {
+                writeln!(out, "**{}**\n\n| packets | was | now |\n|---|---|---|", entry_name(place))?;
+            }
+            for d in place.differences.iter().take(max) {
+                let old = treated(&d.old, "old", &self.old.ruleset);
+                let new = treated(&d.new, "new", &self.new.ruleset);
+                let where_ = d.conditions.iter().map(|c| format!("<br>where {c}")).collect::<String>();
+                let except = match d.except.len() {
+                    0 => String::new(),
+                    count => format!("<br>except what {} before decide as ever", counted(count, "rule")),
+                };
+                // A bar would end the cell.
+                let cell = |text: &str| text.replace('|', "\\|");
+                let packets = cell(&(d.words.clone() + &where_)) + &except;
+                writeln!(out, "| {packets} | {} | {} |", cell(&old), cell(&new))?;
+            }
+            if place.differences.len() > max {
+                writeln!(out, "\n… and {} more.", grouped(place.differences.len() - max))?;
+            }
+            if let Some(undecided) = &place.undecided {
+                writeln!(out, "\nUndecided beyond these: {}.", undecided.why)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn findings(&self, report: &Report) -> Vec<Finding> {
+        let differences = report.places.iter().flat_map(|p| p.differences.iter().map(move |d| (p, d)));
+        let line_of = |by: By, ruleset: &Ruleset| match by {
+            By::Rule(rule) | By::Malformed(rule) => line(rule, ruleset),
+            By::Policy | By::GivenUp => 0,
+        };
+        let finding = |(place, d): (&PlaceReport, &Difference)| Finding {
+            rule: "difference",
+            level: "warning",
+            message: format!("{}: {} {}", entry_name(place), d.words, self.change(d)),
+            place: (self.new.name.clone(), line_of(d.new.by, &self.new.ruleset)),
+            related: vec![(
+                self.old.name.clone(),
+                line_of(d.old.by, &self.old.ruleset),
+                "decided here before".to_owned(),
+            )],
+        };
+        differences.map(finding).collect()
+    }
+
+    fn json<'r>(&self, report: &'r Report) -> Json<'r> {
+        let places = report.places.iter().map(|place| PlaceJson {
+            entry: entry_name(place),
+            equal: place.differences.is_empty() && place.undecided.is_none(),
+            regions: place.regions,
+            undecided: place.undecided.as_ref().map(|u| u.why),
+            differences: place.differences.iter().map(|d| self.difference(d)).collect(),
+        });
+        Json { schema: "hipac.diff/1", equal: report.is_equal(), places: places.collect() }
+    }
+
+    fn difference<'r>(&self, d: &'r Difference) -> DifferenceJson<'r> {
+        DifferenceJson {
+            packets: &d.words,
+            packets_log2: (d.bits.max(0.0) * 10.0).round() / 10.0,
+            conditions: &d.conditions,
+            except_old_lines: d.except.iter().map(|&rule| line(rule, &self.old.ruleset)).collect(),
+            old: TreatmentJson::of(&d.old, &self.old.ruleset),
+            new: TreatmentJson::of(&d.new, &self.new.ruleset),
+            witness: packet_text::show(&d.packet).to_string(),
+            confirmed: d.is_confirmed,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    schema: &'static str,
+    equal: bool,
+    places: Vec<PlaceJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct PlaceJson<'a> {
+    entry: String,
+    equal: bool,
+    regions: u64,
+    undecided: Option<&'static str>,
+    differences: Vec<DifferenceJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct DifferenceJson<'a> {
+    packets: &'a str,
+    packets_log2: f64,
+    conditions: &'a [String],
+    /// Lines of rules before that decide alike in both: their packets are no part of the difference.
+    except_old_lines: Vec<u32>,
+    old: TreatmentJson<'a>,
+    new: TreatmentJson<'a>,
+    witness: String,
+    confirmed: bool,
+}
+
+#[derive(Serialize)]
+struct TreatmentJson<'a> {
+    verdict: &'a str,
+    /// The line of the rule; null: the policy.
+    line: Option<u32>,
+    malformed: bool,
+    on_the_way: &'a [String],
+    asked: &'a [String],
+}
+
+impl<'a> TreatmentJson<'a> {
+    fn of(treatment: &'a Treatment, ruleset: &Ruleset) -> TreatmentJson<'a> {
+        TreatmentJson {
+            verdict: &treatment.verdict,
+            line: match treatment.by {
+                By::Rule(rule) | By::Malformed(rule) => Some(line(rule, ruleset)),
+                By::Policy | By::GivenUp => None,
+            },
+            malformed: matches!(treatment.by, By::Malformed(_)),
+            on_the_way: &treatment.notes,
+            asked: &treatment.asked,
+        }
+    }
+}
