@@ -238,6 +238,9 @@ impl Doubts {
 /// Findings of one forest that are looked into, at most.
 const FINDINGS_MAX: usize = 64;
 
+/// An entry, and the table and chain that it stands for, by index.
+type Start = (EntryId, (usize, usize));
+
 impl<B: AsRef<[u8]>> Prover<'_, B> {
     fn run(&self) -> Result<Proof, Refutation> {
         let starts = self.starts()?;
@@ -278,7 +281,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
     }
 
     /// The entry of every built-in chain, and the chain.
-    fn starts(&self) -> Result<Vec<(EntryId, (usize, usize))>, Refutation> {
+    fn starts(&self) -> Result<Vec<Start>, Refutation> {
         let mut starts = Vec::new();
         for (t, table) in self.ruleset.tables.iter().enumerate() {
             for (c, chain) in table.chains.iter().enumerate().filter(|(_, chain)| chain.hook.is_some()) {
