@@ -94,16 +94,17 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Assume::Hold)]
         assume: Assume,
     },
-    /// Compare an image with a linear walk of the rules, packet by packet: rules matched,
-    /// residual matches evaluated, verdict.
+    /// Prove that an image does what its rules say, for every packet: rules matched, residual
+    /// matches evaluated, effects, verdict. Or show a packet for which it does not.
     Verify {
         #[command(flatten)]
         rules: RulesFile,
         /// The image [default: FILE is compiled in memory].
         image: Option<PathBuf>,
-        /// Packets to draw: on and beside the bounds of rules, inside them, at random.
-        #[arg(long, default_value_t = 100_000)]
-        packets: u64,
+        /// Compare with a linear walk of the rules on so many packets, and do not prove. They are
+        /// drawn on and beside the bounds of rules, inside them, at random.
+        #[arg(long)]
+        packets: Option<u64>,
         /// What they are drawn from: same seed, same packets.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -288,7 +289,7 @@ physdev-in, physdev-out, bridged, l4, f. An empty cell leaves the default.
 Where the answer hangs on a residual match, the other ends are shown too.";
 
 const BENCH_HELP: &str = "\
-Times are processor time of the measuring thread: medians of several passes, with the lowest and \
+Times are processor time, of builds on all threads, of lookups on one: medians of several passes, with the lowest and \
 the highest. Only p50, p99 and p99.9 come from the wall's clock, whose own cost is taken off and \
 stated. Every answer is compared between one-at-a-time, batched and counted lookups, and a sample \
 with a walk of the rules, one by one.";

@@ -145,7 +145,8 @@ fn classify_tells_the_verdict_and_its_rule_a_packet_a_line() {
 
 #[test]
 fn verify_tells_packets_and_mismatches_with_a_packet_that_shows_each() {
-    let report = one(hipac(&["verify", &example("gateway.rules"), "--format", "json"]).exits(0));
+    let packets = ["--packets", "100000", "--format", "json"];
+    let report = one(hipac(&[&["verify", &example("gateway.rules")], &packets[..]].concat()).exits(0));
     assert_eq!(
         fields(&report),
         ["given_up", "mismatches", "packets", "proved", "rules", "rules_matched", "schema", "witnesses"]
@@ -161,17 +162,54 @@ fn verify_tells_packets_and_mismatches_with_a_packet_that_shows_each() {
     let (ours, theirs) = (folder.write("ours", rules("DROP")), folder.write("theirs", rules("REJECT")));
     let image = folder.path("theirs.himg");
     hipac(&["compile", &theirs, "-o", &image]).exits(0);
-    let report = one(hipac(&["verify", &ours, &image, "--format", "json"]).exits(1));
+    let report = one(hipac(&[&["verify", &ours, &image], &packets[..]].concat()).exits(1));
     assert!(report["mismatches"].as_u64() > Some(0), "{report}");
     let witness = report["witnesses"][0].as_str().expect("a text");
     assert!(witness.contains("-p tcp --dport 22"), "{witness}");
 }
 
 #[test]
+fn verify_proves_or_refutes_with_a_packet() {
+    let report = one(hipac(&["verify", &example("gateway.rules"), "--format", "json"]).exits(0));
+    assert_eq!(
+        fields(&report),
+        [
+            "boxes",
+            "called",
+            "chains",
+            "flat_rules",
+            "header_bits",
+            "place",
+            "probes",
+            "proved",
+            "regions",
+            "rules",
+            "schema",
+            "seconds",
+            "stored",
+            "witness"
+        ]
+    );
+    assert_eq!((&report["schema"], &report["proved"]), (&json!("hipac.proof/1"), &json!(true)));
+
+    let folder = Folder::new();
+    let rules = |port: u16| {
+        format!("*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp --dport {port}: -j DROP\nCOMMIT\n")
+    };
+    let (ours, theirs) = (folder.write("ours", rules(1024)), folder.write("theirs", rules(1025)));
+    let image = folder.path("theirs.himg");
+    hipac(&["compile", &theirs, "-o", &image]).exits(0);
+    let report = one(hipac(&["verify", &ours, &image, "--format", "json"]).exits(1));
+    assert_eq!(report["proved"], json!(false));
+    let witness = report["witness"].as_str().expect("a text");
+    assert!(witness.contains("-p tcp --dport 1024\n"), "{witness}");
+}
+
+#[test]
 fn demo_tells_what_it_measured() {
     let report = one(hipac(&["demo", "--rules", "1000", "--format", "json"]).exits(0));
     assert_eq!(report["schema"], "hipac.demo/1");
-    assert_eq!((&report["rules"], &report["mismatches"]), (&json!(1000), &json!(0)));
+    assert_eq!((&report["rules"], &report["proved"]), (&json!(1000), &json!(true)));
 }
 
 #[test]

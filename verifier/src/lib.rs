@@ -60,6 +60,7 @@ pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;
 mod partition;
+pub mod proof;
 pub mod query;
 pub mod rule_id;
 mod shrink;

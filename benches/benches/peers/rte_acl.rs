@@ -139,7 +139,8 @@ impl Eal {
             "peers",
             "--no-huge",
             "--no-pci",
-            "--in-memory",
+            // Memory without huge pages is "legacy" to DPDK, which `--in-memory` excludes; nothing
+            // is shared all the same, see `--no-shconf`.
             "--no-telemetry",
             "--no-shconf",
             "--iova-mode=va",

@@ -150,6 +150,33 @@ impl<'a> FatLeaf<'a> {
         u32_at(self.bytes, self.layout.positions_at() + 4 * rule)
     }
 
+    /// A column compares 32 bits, not 16.
+    pub fn is_wide(&self, column: usize) -> bool {
+        column < self.layout.r32
+    }
+
+    /// What a rule wants of a column: an inclusive range, for who reads leaves and does not look
+    /// up in them.
+    pub fn range(&self, column: usize, rule: usize) -> (u32, u32) {
+        let l = &self.layout;
+        let n = l.rules;
+        let narrow = |lo: usize, hi: usize| (u16_at(self.bytes, lo).into(), u16_at(self.bytes, hi).into());
+        let (r16, e16) = (l.r32 + l.r16, l.r32 + l.r16 + l.e16);
+        if column < l.r32 {
+            let at = l.r32_at() + 8 * column * n;
+            (u32_at(self.bytes, at + 4 * rule), u32_at(self.bytes, at + 4 * (n + rule)))
+        } else if column < r16 {
+            let at = l.r16_at() + 4 * (column - l.r32) * n;
+            narrow(at + 2 * rule, at + 2 * (n + rule))
+        } else if column < e16 {
+            let at = l.e16_at() + 2 * ((column - r16) * n + rule);
+            narrow(at, at)
+        } else {
+            let at = l.g16_at() + 4 * (column - e16);
+            narrow(at, at + 2)
+        }
+    }
+
     /// The definition of a leaf's answer: a bit for each rule that holds the key.
     pub fn matches(&self, key: &Key) -> u64 {
         let l = &self.layout;

@@ -156,6 +156,16 @@ impl<'a> Leaf<'a> {
         u32_at(self.bytes, self.layout.positions_at() + 4 * rule)
     }
 
+    /// What a rule wants of a column: an inclusive range, for who reads leaves and does not look
+    /// up in them.
+    pub fn range(&self, column: usize, rule: usize) -> (u16, u16) {
+        let l = &self.layout;
+        let lane = if column < l.guards { column } else { l.guards + (column - l.guards) * l.rules + rule };
+        let lo = u16_at(self.bytes, LO_AT + 2 * lane);
+        let is_exact = column >= l.guards + l.ranges;
+        (lo, if is_exact { lo } else { u16_at(self.bytes, l.hi_at() + 2 * lane) })
+    }
+
     /// The definition of a leaf's answer: a bit for each rule that holds the key.
     #[inline(always)]
     pub fn matches(&self, key: &Key) -> u64 {

@@ -120,7 +120,8 @@ fn built(of: &RulesFile, plan: &Plan<'_>) -> Result<Built, Failure> {
     let (mut cpu_s, mut wall_s) = (Vec::new(), Vec::new());
     let compiled = loop {
         let begin = Instant::now();
-        let (seconds, compiled) = measure::timed(|| hipac_compiler::compile(&rules.ruleset, &plan.options));
+        let compile = || hipac_compiler::compile(&rules.ruleset, &plan.options);
+        let (seconds, compiled) = measure::timed_on_all_threads(compile);
         wall_s.push(begin.elapsed().as_secs_f64());
         cpu_s.push(seconds);
         let compiled = compiled.map_err(|e| Failure::at(&rules.name, e))?;

@@ -1,4 +1,4 @@
-//! `hipac verify`: an image against its rules.
+//! `hipac verify`: an image against its rules: proved for every packet, or compared on drawn ones.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use hipac_classifier::Image;
 use hipac_compiler::{Counting, Options};
 use hipac_rules::Ruleset;
+use hipac_verifier::proof::{self, Proof, Refutation, prove};
 use hipac_verifier::{Compared, ImageSubject, Oracle, Report, agree};
 use serde::Serialize;
 
@@ -16,7 +17,8 @@ use crate::{file, input, output, progress};
 
 /// How it is verified.
 pub(crate) struct Plan {
-    pub(crate) packets: u64,
+    /// Compared on so many packets; proved when there is none.
+    pub(crate) packets: Option<u64>,
     pub(crate) seed: u64,
     pub(crate) options: Options,
 }
@@ -40,12 +42,15 @@ pub(crate) fn run(
             (image, rules.name.clone())
         }
     };
-    let subject = ImageSubject::new(image, &rules.ruleset).map_err(|e| Failure::at(&name, e))?;
     let compared = match plan.options.counting {
         Counting::Exact => Compared::All,
         Counting::Deciding => Compared::Deciding,
     };
-    let options = agree::Options { packets: plan.packets, seed: plan.seed, compared, ..Default::default() };
+    let Some(packets) = plan.packets else {
+        return proved(&rules, &image, &name, compared, format);
+    };
+    let subject = ImageSubject::new(image, &rules.ruleset).map_err(|e| Failure::at(&name, e))?;
+    let options = agree::Options { packets, seed: plan.seed, compared, ..Default::default() };
     let report = compare(&rules.ruleset, &subject, &options).map_err(|e| Failure::at(&rules.name, e))?;
     let mut out = output::stdout();
     match format {
@@ -54,6 +59,37 @@ pub(crate) fn run(
     }
     out.flush()?;
     Ok(if report.is_agreement() { Exit::Clean } else { Exit::Findings })
+}
+
+/// Proves, and says what was proved or what refutes it.
+fn proved<B: AsRef<[u8]>>(
+    rules: &input::Rules,
+    image: &Image<B>,
+    name: &str,
+    compared: Compared,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let busy = progress::spinner("proving");
+    let options = proof::Options { compared, ..proof::Options::default() };
+    let answer = prove(&rules.ruleset, image, &options);
+    busy.finish_and_clear();
+    match &answer {
+        Err(Refutation::Rules(error)) => return Err(Failure::at(&rules.name, error)),
+        Err(stranger @ Refutation::Stranger(_)) => {
+            return Err(Failure::at(name, stranger.show(&rules.ruleset)));
+        }
+        _ => {}
+    }
+    let mut out = output::stdout();
+    match (format, &answer) {
+        (Format::Json, answer) => output::json_line(&mut out, &ProofLine::of(answer, &rules.ruleset))?,
+        (Format::Text, Ok(proof)) => {
+            writeln!(out, "{proof}, {}", output::seconds(proof.time.as_secs_f64()))?;
+        }
+        (Format::Text, Err(refutation)) => writeln!(out, "{}", refutation.show(&rules.ruleset))?,
+    }
+    out.flush()?;
+    Ok(if answer.is_ok() { Exit::Clean } else { Exit::Findings })
 }
 
 /// Draws packets and compares, with a progress bar.
@@ -94,5 +130,56 @@ impl Line {
             given_up: report.given_up,
             witnesses: report.mismatches.iter().map(|m| m.show(ruleset).to_string()).collect(),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct ProofLine {
+    schema: &'static str,
+    proved: bool,
+    rules: usize,
+    #[serde(flatten)]
+    facts: Option<ProofFacts>,
+    /// What is wrong, and where in the image.
+    place: Option<String>,
+    /// A packet that shows it.
+    witness: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ProofFacts {
+    chains: usize,
+    called: usize,
+    flat_rules: usize,
+    boxes: usize,
+    regions: u64,
+    stored: u64,
+    probes: u64,
+    header_bits: u32,
+    seconds: f64,
+}
+
+impl ProofLine {
+    fn of(answer: &Result<Proof, Refutation>, ruleset: &Ruleset) -> ProofLine {
+        let (place, witness) = match answer {
+            Err(Refutation::Differs { place, witness }) => {
+                (Some(place.clone()), Some(witness.show(ruleset).to_string()))
+            }
+            Err(other) => (Some(other.show(ruleset).to_string()), None),
+            Ok(_) => (None, None),
+        };
+        let facts = answer.as_ref().ok().map(|p| ProofFacts {
+            chains: p.chains,
+            called: p.called,
+            flat_rules: p.flat_rules,
+            boxes: p.boxes,
+            regions: p.regions,
+            stored: p.stored,
+            probes: p.probes,
+            header_bits: p.header_bits,
+            seconds: p.time.as_secs_f64(),
+        });
+        let (proved, rules) = (answer.is_ok(), ruleset.rule_count());
+        ProofLine { schema: "hipac.proof/1", proved, rules, facts, place, witness }
     }
 }

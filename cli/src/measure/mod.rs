@@ -24,7 +24,7 @@ use hipac_classifier::Keys;
 use hipac_classifier::forest::lookup::Forest;
 use serde::Serialize;
 
-pub(crate) use clock::timed;
+pub(crate) use clock::{timed, timed_on_all_threads};
 pub(crate) use latency::Latency;
 
 /// Passes of each kind. Odd, so that there is a median.

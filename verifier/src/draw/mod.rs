@@ -39,9 +39,9 @@ use crate::Oracle;
 use crate::fields::{self, INTERFACES, NUMBERS};
 use crate::outcomes::Script;
 use bounds::Bounds;
-pub(crate) use path::ip_tests;
-use path::{Paths, satisfy};
-use random::Random;
+use path::Paths;
+pub(crate) use path::{clauses, ip_tests, satisfy};
+pub(crate) use random::Random;
 
 /// Cases of one block.
 pub const BLOCK_CASES: u64 = 256;

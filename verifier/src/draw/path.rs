@@ -164,7 +164,7 @@ pub(super) fn all_rules(ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
 }
 
 /// What a rule tests of fields: its IP part, the headers that its matches want, and their clauses.
-pub(super) fn clauses(oracle: &Oracle<'_>, id: RuleId) -> Vec<Clause> {
+pub(crate) fn clauses(oracle: &Oracle<'_>, id: RuleId) -> Vec<Clause> {
     let Some(rule) = id.of(oracle.ruleset()) else { return Vec::new() };
     let ip = ip_tests(oracle.family(), &rule.ip).into_iter().map(|test| vec![test]);
     let matches =
@@ -208,7 +208,7 @@ fn header(need: L4Need) -> Option<Clause> {
 
 /// Gives the packet values for which the tests hold, as far as some are found. A field stays as it is when
 /// all tests hold for it already, and when no value was found for which they do.
-pub(super) fn satisfy(packet: &mut Packet, tests: &[Test], random: &mut Random) {
+pub(crate) fn satisfy(packet: &mut Packet, tests: &[Test], random: &mut Random) {
     let mut by_field: BTreeMap<Field, Vec<&Test>> = BTreeMap::new();
     for test in tests {
         by_field.entry(test.field).or_default().push(test);

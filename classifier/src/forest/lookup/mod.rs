@@ -172,7 +172,10 @@ impl Machine {
     }
 
     /// The machine for keys of so many bytes: AVX-512 holds a key in one register.
-    pub fn for_keys(self, key_bytes: usize) -> Machine {
+    pub fn for_keys(
+        self,
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))] key_bytes: usize,
+    ) -> Machine {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Which::Avx512 if key_bytes > 64 => Machine(Which::Avx2),
@@ -254,7 +257,7 @@ pub struct Forest<'a> {
 
 #[derive(Clone, Copy)]
 enum Gates {
-    Scalar,
+    Scalar(Trees),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Gates),
     #[cfg(target_arch = "x86_64")]
@@ -264,7 +267,7 @@ enum Gates {
     #[cfg(target_arch = "x86_64")]
     Avx512Short(avx512::Gates),
     #[cfg(target_arch = "aarch64")]
-    Neon,
+    Neon(Trees),
 }
 
 impl std::fmt::Debug for Forest<'_> {
@@ -283,7 +286,8 @@ impl<'a> Forest<'a> {
         // Kernels may count on a root with a tree, and so on an arena that is not empty.
         let reference = if reference.is_root() && trees.count == 0 { Ref::EMPTY } else { reference };
         let gates = match machine.for_keys(key_bytes).0 {
-            Which::Scalar => Gates::Scalar,
+            // SAFETY: the scalar kernel runs everywhere.
+            Which::Scalar => Gates::Scalar(unsafe { Scalar::gates(trees) }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Machine` of this kind comes from `available` alone, which saw the features.
             Which::Avx2 if key_bytes <= 16 => {
@@ -303,7 +307,8 @@ impl<'a> Forest<'a> {
             // SAFETY: as above.
             Which::Avx512 => Gates::Avx512(unsafe { avx512::Avx512::<false>::gates(trees) }),
             #[cfg(target_arch = "aarch64")]
-            Which::Neon => Gates::Neon,
+            // SAFETY: as above.
+            Which::Neon => Gates::Neon(unsafe { neon::Neon::gates(trees) }),
         };
         Forest { arena, reference, trees, gates }
     }
@@ -313,8 +318,8 @@ impl<'a> Forest<'a> {
     pub fn first_match(&self, key: &Key, from: u32) -> u32 {
         match &self.gates {
             // SAFETY: the scalar kernel runs everywhere.
-            Gates::Scalar => unsafe {
-                lookup(self.arena, self.start::<Scalar>(&self.trees), key, from, &mut ())
+            Gates::Scalar(gates) => unsafe {
+                lookup::<Scalar>(self.arena, self.start(gates), key, from, &mut ())
             },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: gates of this kind are made for a machine that has the features.
@@ -337,8 +342,8 @@ impl<'a> Forest<'a> {
                 avx512::first_match::<false>(self.arena, self.start(gates), key, from)
             },
             #[cfg(target_arch = "aarch64")]
-            // SAFETY: a `Machine` of this kind comes from `available` alone, which saw the feature.
-            Gates::Neon => unsafe { neon::first_match(self.arena, self.start(&self.trees), key, from) },
+            // SAFETY: gates of this kind are made for a machine that has the feature.
+            Gates::Neon(gates) => unsafe { neon::first_match(self.arena, self.start(gates), key, from) },
         }
     }
 
@@ -351,11 +356,10 @@ impl<'a> Forest<'a> {
         for (block, out) in out.chunks_mut(BLOCK).enumerate() {
             let first = range.start + block * BLOCK;
             match &self.gates {
-                Gates::Scalar => {
-                    let start = self.start::<Scalar>(&self.trees);
-                    // SAFETY: the scalar kernel runs everywhere.
-                    unsafe { batch::block(arena, start, keys, first, out) }
-                }
+                // SAFETY: the scalar kernel runs everywhere.
+                Gates::Scalar(gates) => unsafe {
+                    batch::block::<Scalar>(arena, self.start(gates), keys, first, out)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: gates of this kind are made for a machine that has the features.
                 Gates::Avx2Short(gates) => unsafe {
@@ -377,8 +381,8 @@ impl<'a> Forest<'a> {
                     avx512::block::<false>(arena, self.start(gates), keys, first, out)
                 },
                 #[cfg(target_arch = "aarch64")]
-                // SAFETY: as in `first_match`.
-                Gates::Neon => unsafe { neon::block(arena, self.start(&self.trees), keys, first, out) },
+                // SAFETY: gates of this kind are made for a machine that has the feature.
+                Gates::Neon(gates) => unsafe { neon::block(arena, self.start(gates), keys, first, out) },
             }
         }
     }

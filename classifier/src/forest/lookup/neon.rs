@@ -222,9 +222,9 @@ impl Kernel for Neon {
 
     #[inline(always)]
     fn prefetch(byte: *const u8) {
-        // SAFETY: a prefetch of any address has no effect that a program can see: it reads no
-        // memory of ours, takes no stack and leaves the flags.
-        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) byte, options(nomem, nostack, preserves_flags)) }
+        // SAFETY: a prefetch of any address has no effect that a program can see: it writes no
+        // memory, takes no stack and leaves the flags.
+        unsafe { asm!("prfm pldl1keep, [{}]", in(reg) byte, options(readonly, nostack, preserves_flags)) }
     }
 }
 

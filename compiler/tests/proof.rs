@@ -1,0 +1,144 @@
+//! Images are proved equal to their rules: every packet, not a sample.
+//!
+//! `HIPAC_CORPUS` names a folder of real rulesets and filter sets; without it the tests that read
+//! them say so and pass.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{any_nasty, cases, compile_roomy, images_of_all_sizes, read, read_as};
+use hipac_bench_data::classbench::read_filters;
+use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
+use hipac_classifier::Image;
+use hipac_compiler::Counting;
+use hipac_rules::{ParseOptions, Ruleset, parse};
+use hipac_verifier::proof::{Options, Proof, prove};
+use hipac_verifier::{Compared, Oracle};
+use proptest::prelude::*;
+
+fn compared(counting: Counting) -> Compared {
+    match counting {
+        Counting::Exact => Compared::All,
+        Counting::Deciding => Compared::Deciding,
+    }
+}
+
+#[track_caller]
+fn check_proved(ruleset: &Ruleset, image: &[u8], counting: Counting, what: &str) -> Proof {
+    let image = Image::open(image).expect("the compiler writes images that open");
+    let options = Options { compared: compared(counting), ..Options::default() };
+    match prove(ruleset, &image, &options) {
+        Ok(proof) => proof,
+        Err(refutation) => panic!("{what}, {counting:?}: {}", refutation.show(ruleset)),
+    }
+}
+
+fn corpus() -> Option<PathBuf> {
+    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: HIPAC_CORPUS is not set");
+    }
+    folder
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_small_ruleset_is_proved() {
+    let ruleset = read(
+        "*filter\n:FORWARD DROP\n:web -\n-A FORWARD -i eth0 -d 192.0.2.0/28 -p tcp -j web\n-A FORWARD -j LOG\n\
+         -A web -p tcp --dport 80 -j ACCEPT\n-A web -s 203.0.113.0/24 -j RETURN\n\
+         -A web -p tcp -m multiport --dports 443,8443 -j ACCEPT\nCOMMIT\n",
+    );
+    for counting in [Counting::Exact, Counting::Deciding] {
+        let compiled = compile_roomy(&ruleset, counting);
+        let proof = check_proved(&ruleset, &compiled.image, counting, "the rules");
+        println!("{proof}");
+    }
+}
+
+#[test]
+fn every_real_ruleset_is_proved() {
+    let Some(corpus) = corpus() else { return };
+    let mut failed = Vec::new();
+    for path in ["rulesets", "rulesets-fixed"].iter().flat_map(|f| files(&corpus.join(f))) {
+        let text = std::fs::read(&path).expect("a readable file");
+        let ruleset = parse(&text, &ParseOptions::default()).ruleset;
+        let name = path.file_name().unwrap_or_default().display().to_string();
+        if Oracle::new(&ruleset).is_err() {
+            continue;
+        }
+        for counting in [Counting::Exact, Counting::Deciding] {
+            let compiled = compile_roomy(&ruleset, counting);
+            let image = Image::open(compiled.image).expect("the compiler writes images that open");
+            let options = Options { compared: compared(counting), ..Options::default() };
+            match prove(&ruleset, &image, &options) {
+                Ok(proof) => println!("{name}: {proof}, {} probes, {:?}", proof.probes, proof.time),
+                Err(refutation) => {
+                    println!("{name}, {counting:?}: FAILED {}", refutation.show(&ruleset));
+                    failed.push(name.clone());
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} not proved: {failed:?}", failed.len());
+}
+
+#[test]
+fn every_filter_set_of_the_literature_is_proved() {
+    let Some(corpus) = corpus() else { return };
+    for path in files(&corpus.join("classbench")) {
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(filters) = read_filters(text.as_bytes()) else { continue };
+        let ruleset = ruleset_of(&filters).expect("filters are rules");
+        let compiled = compile_roomy(&ruleset, Counting::Exact);
+        let name = path.file_name().unwrap_or_default().display().to_string();
+        let proof = check_proved(&ruleset, &compiled.image, Counting::Exact, &name);
+        println!("{name}: {proof}, {} stored, {} probes, {:?}", proof.stored, proof.probes, proof.time);
+    }
+}
+
+#[test]
+fn generated_sets_are_proved() {
+    for family in [FilterFamily::Access, FilterFamily::Firewall, FilterFamily::Chain] {
+        let options = classbench_gen::Options::new(3000, 7);
+        let filters = classbench_gen::generate(&family.parameters(), &options).expect("filters");
+        let ruleset = ruleset_of(&filters).expect("filters are rules");
+        for compiled in images_of_all_sizes(&ruleset, Counting::Exact) {
+            let proof = check_proved(&ruleset, &compiled.image, Counting::Exact, "generated");
+            println!("{proof}, {} stored, {} probes, {:?}", proof.stored, proof.probes, proof.time);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(400))]
+    #[test]
+    fn nasty_rulesets_are_proved(nasty in any_nasty()) {
+        let ruleset = read_as(&nasty.text, Some(nasty.family));
+        for counting in [Counting::Exact, Counting::Deciding] {
+            for compiled in images_of_all_sizes(&ruleset, counting) {
+                check_proved(&ruleset, &compiled.image, counting, &nasty.text);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_match_that_repeats_itself_is_proved() {
+    // The second multiport drops no packet that the first has not dropped: one flat rule fewer.
+    let ruleset = read(
+        "*raw\n:PREROUTING ACCEPT\n:u1 -\n-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff\n\
+         -A PREROUTING -f -m mark --mark 0x1/0x3 -j u1\n-A u1 -m mark --mark 0x1/0x3 -j ACCEPT\n\
+         -A u1 -s 10.0.0.0/8 ! -f -p udp -m multiport --ports 53,80 -m multiport --ports 53,80 \
+         -m udp --dport 53 -j ACCEPT\nCOMMIT\n",
+    );
+    let compiled = compile_roomy(&ruleset, Counting::Exact);
+    check_proved(&ruleset, &compiled.image, Counting::Exact, "the rules");
+}
