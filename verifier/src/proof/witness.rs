@@ -364,7 +364,7 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
         };
         let mut point: Vec<u32> = way.piece.iter().map(|b| pick(b, random)).collect();
         // Values of the axes of indices follow from the others, but for the first packet.
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             point[axes..].iter_mut().zip(&way.piece[axes..]).for_each(|(x, b)| *x = b.0);
             settle(&mut point, &way.piece);
         }
