@@ -117,8 +117,13 @@ fn generated_sets_are_proved() {
     }
 }
 
+/// `HIPAC_CASES` says how many (300).
+fn cases_wanted() -> u32 {
+    std::env::var("HIPAC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(cases(cases_wanted()))]
     #[test]
     fn nasty_rulesets_are_proved(nasty in any_nasty()) {
         let ruleset = read_as(&nasty.text, Some(nasty.family));

@@ -127,7 +127,9 @@ impl Condition {
             _ => {
                 kept.sort_unstable();
                 kept.dedup();
-                self.clauses.push(kept.into());
+                if self.clauses.iter().all(|clause| **clause != *kept) {
+                    self.clauses.push(kept.into());
+                }
             }
         }
     }

@@ -21,8 +21,8 @@
 //! condition holds, so the evaluation goes the way that the oracle goes.
 //!
 //! What this takes for granted: the code here; that reading an image (`Leaf`, `Node`, `Root` of the
-//! classifier) reads what lookups read; and [`first_match`](Image::first_match) and
-//! [`evaluate`](Image::evaluate) as the definitions say they are. Machines other than the scalar one are held
+//! classifier) reads what lookups read; and `Image::first_match` and
+//! `Image::evaluate` as the definitions say they are. Machines other than the scalar one are held
 //! to it by tests. It shares no code with the compiler.
 //!
 //! A proof that fails names a place, and a packet that rules and image treat differently wherever
@@ -223,6 +223,9 @@ struct Prover<'a, B> {
     sides: &'a Sides<'a, B>,
 }
 
+/// An entry, and the table and chain of the ruleset that it stands for.
+type Start = (EntryId, (usize, usize));
+
 /// What went wrong so far without a packet that shows it.
 #[derive(Default)]
 struct Doubts {
@@ -305,12 +308,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
     }
 
     /// Walks of all entries that packets come to.
-    fn lists(
-        &self,
-        space: &Space,
-        starts: &[(EntryId, (usize, usize))],
-        doubts: &mut Doubts,
-    ) -> Result<Vec<List>, GaveUp> {
+    fn lists(&self, space: &Space, starts: &[Start], doubts: &mut Doubts) -> Result<Vec<List>, GaveUp> {
         let walks = Walks {
             ruleset: self.ruleset,
             image: self.image,
@@ -319,7 +317,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
             may_leave_out: self.options.compared == Compared::Deciding,
         };
         let mut meant: HashMap<EntryId, (usize, usize)> = starts.iter().copied().collect();
-        let mut waiting: Vec<(EntryId, (usize, usize))> = starts.iter().rev().copied().collect();
+        let mut waiting: Vec<Start> = starts.iter().rev().copied().collect();
         let mut lists: Vec<List> = Vec::new();
         while let Some((entry, chain)) = waiting.pop() {
             let list = walks.list(entry, chain)?;

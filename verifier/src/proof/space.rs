@@ -57,6 +57,9 @@ pub(super) struct Space {
     key_bytes: [Option<(u8, u8)>; KEY_BYTES],
 }
 
+/// Boxes that a condition becomes before what a program checks is taken at its hull.
+const FEW_BOXES: usize = 256;
+
 /// What a condition becomes.
 #[derive(Debug, Default)]
 pub(super) struct Expanded {
@@ -230,6 +233,7 @@ impl Space {
     ) -> Result<Expanded, TooManyBoxes> {
         let mut expanded = Expanded { states: ALL_STATES, ..Expanded::default() };
         let (mut must, mut may): (Vec<Part>, Vec<Part>) = (vec![], vec![]);
+        let mut hulls: Vec<(usize, Part)> = vec![];
         let mut is_same = true;
         for (dim, set) in condition.sets() {
             let checked = program.set(*dim);
@@ -247,18 +251,25 @@ impl Space {
             };
             let (holds, _) = self.keys_of(&self.axes[axis], set);
             let (_, only) = self.keys_of(&self.axes[axis], &allowed);
-            // What the program checks may be stored as its hull, which is fewer boxes.
-            let holds = if checked.is_some() && holds.as_slice().len() > 4 { holds.hull() } else { holds };
             is_same &= holds == only;
+            if checked.is_some() {
+                hulls.push((must.len(), on_axis(axis, &holds.hull())));
+            }
             must.push(on_axis(axis, &holds));
             may.push(on_axis(axis, &only));
         }
         for clause in condition.clauses() {
-            let is_checked = program.clauses().iter().any(|c| are_same(c, clause));
-            if is_checked {
+            if program.clauses().iter().any(|c| are_same(c, clause)) {
                 // Stored, or left to the program: both are right.
                 is_same = false;
-                must.push(self.hull(clause));
+                let hull = self.hull(clause);
+                match self.part_of(clause) {
+                    Some((holds, _)) => {
+                        hulls.push((must.len(), hull));
+                        must.push(holds);
+                    }
+                    None => must.push(hull),
+                }
                 continue;
             }
             match self.part_of(clause) {
@@ -268,6 +279,14 @@ impl Space {
                     may.push(only);
                 }
                 None => expanded.is_blind = true,
+            }
+        }
+        // What the program checks may stand for more than it holds for, where that is fewer boxes.
+        let count = |parts: &[Part]| parts.iter().fold(1usize, |n, part| n.saturating_mul(part.len()));
+        for (at, hull) in hulls {
+            if count(&must) > FEW_BOXES {
+                is_same = false;
+                must[at] = hull;
             }
         }
         expanded.must = self.product(&must, into)?;

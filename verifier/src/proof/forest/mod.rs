@@ -19,14 +19,19 @@
 //! index is an axis of its own, behind those of the key: a packet has one value there, and all are
 //! looked at. Again that asks for more than there is, never less.
 
+mod descent;
+mod search;
+
 use hipac_classifier::forest::fat::FatLeaf;
 use hipac_classifier::forest::leaf::Leaf;
 use hipac_classifier::forest::node::{NODE_BYTES, Node};
 use hipac_classifier::forest::root::{self, Bits, Root, Scale, TREES_MAX, TreeRecord, fold};
-use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX, Ref, UNIT};
+use hipac_classifier::forest::{DEPTH_MAX, Kind, Ref, UNIT};
 
 use super::boxes::{self, Bounds, Boxes};
 use super::space::Space;
+use descent::{Depth, Walk};
+use search::Search;
 
 /// A cut: an axis, and what is left of it.
 pub(super) type Cut = (usize, (u32, u32));
@@ -675,235 +680,5 @@ fn place(space: &Space, window: usize) -> Place {
         (None, None) => Place::Zero,
         (Some((a, low)), Some((b, _))) if a == b => Place::On(a, 8 * low as u32),
         (a, b) => Place::Across(a, b),
-    }
-}
-
-/// How deep a walk is.
-#[derive(Debug, Clone, Copy, Default)]
-struct Depth {
-    nodes: u32,
-    /// Deferred parts that wait.
-    waiting: usize,
-}
-
-struct Walk<'f, 'v> {
-    forest: &'f Forest<'f>,
-    visit: &'v mut dyn FnMut(&LeafSeen<'_>),
-    seen: Seen,
-    damage: Option<Damage>,
-    visits_left: u64,
-    positions: Vec<u32>,
-    boxes: Boxes,
-}
-
-impl Walk<'_, '_> {
-    fn damaged(&mut self, what: impl FnOnce() -> String) {
-        self.damage.get_or_insert_with(|| Damage(what()));
-    }
-
-    /// All below a reference. `is_loose`: not all keys of the region come here.
-    fn tree(&mut self, here: Ref, region: &mut Vec<(u32, u32)>, spot: Spot, depth: Depth, is_loose: bool) {
-        if here.is_empty() {
-            self.seen.regions += 1;
-            return;
-        }
-        let Some(left) = self.visits_left.checked_sub(1) else {
-            return self.damaged(|| "the forest leads to the same places over and over".into());
-        };
-        self.visits_left = left;
-        match here.kind() {
-            Kind::Node => self.node(here, region, spot, depth, is_loose),
-            _ => self.leaf(here, region, spot, is_loose),
-        }
-    }
-
-    fn node(&mut self, here: Ref, region: &mut Vec<(u32, u32)>, spot: Spot, depth: Depth, is_loose: bool) {
-        let offset = here.offset();
-        let forest = self.forest;
-        // What lies outside holds nothing: so a lookup takes it.
-        let Some(node) = forest.node(here) else { return };
-        if depth.nodes >= DEPTH_MAX {
-            return self.damaged(|| format!("the node at {offset} is deeper than {DEPTH_MAX} nodes"));
-        }
-        let bytes = forest.arena.get(offset..offset + NODE_BYTES);
-        if bytes.is_none_or(|bytes| node.encode() != *bytes) || !node.bounds.is_sorted_by(|a, b| a < b) {
-            return self.damaged(|| format!("the bounds of the node at {offset} do not rise to their end"));
-        }
-        let deferred = forest.deferred(&node, here);
-        if deferred.is_some() && depth.waiting >= PENDING_MAX {
-            self.damaged(|| format!("the deferred part of the node at {offset} is never looked at"));
-        }
-        let below =
-            Depth { nodes: depth.nodes + 1, waiting: depth.waiting + usize::from(deferred.is_some()) };
-        let mut lo = 0u32;
-        for slot in 0..node.children.len() {
-            let hi = node.bounds.get(slot).copied().unwrap_or(u16::MAX);
-            let mut inner = region.clone();
-            let range = (lo as u16, hi);
-            lo = u32::from(hi) + 1;
-            match forest.narrow(&mut inner, node.window, range, None, &mut vec![]) {
-                Left::Nothing => {}
-                left => {
-                    let child = upward(node.child(slot), here);
-                    self.tree(child, &mut inner, spot, below, is_loose || left == Left::Loose);
-                }
-            }
-        }
-        if let Some((part, smallest)) = deferred {
-            let spot = Spot { smallest: spot.smallest.max(smallest), ..spot };
-            let below = Depth { nodes: depth.nodes + 1, ..depth };
-            self.tree(part, region, spot, below, is_loose);
-        }
-    }
-
-    fn leaf(&mut self, mut here: Ref, region: &[(u32, u32)], spot: Spot, mut is_loose: bool) {
-        self.seen.regions += 1;
-        self.positions.clear();
-        self.boxes.clear();
-        let spot = Spot { offset: here.offset(), ..spot };
-        let forest = self.forest;
-        let mut inner = region.to_vec();
-        let mut cuts = Vec::new();
-        loop {
-            let view = match here.kind() {
-                Kind::Fat => FatLeaf::view(forest.arena, here.offset()).map(Columns::Fat),
-                _ => Leaf::view(forest.arena, here.offset()).map(Columns::Lean),
-            };
-            let Some(columns) = view else { break };
-            for rule in 0..columns.rules() {
-                inner.copy_from_slice(region);
-                cuts.clear();
-                match forest.lane(&mut inner, &columns, rule, None, &mut cuts) {
-                    Left::Nothing => continue, // no key of the region
-                    Left::Loose => is_loose = true,
-                    Left::Exact => {}
-                }
-                self.positions.push(columns.position(rule));
-                self.boxes.push(&inner);
-            }
-            let next = match &columns {
-                Columns::Fat(leaf) => upward(leaf.next(), here),
-                Columns::Lean(_) => Ref::EMPTY,
-            };
-            let Some(left) = self.visits_left.checked_sub(1).filter(|_| !next.is_empty()) else { break };
-            self.visits_left = left;
-            if next.kind() != Kind::Fat {
-                break;
-            }
-            here = next;
-        }
-        self.seen.stored += self.positions.len() as u64;
-        let seen = LeafSeen { positions: &self.positions, boxes: &self.boxes, is_loose, at: spot };
-        (self.visit)(&seen);
-    }
-}
-
-/// A search for one position around a point.
-struct Search<'s> {
-    forest: &'s Forest<'s>,
-    point: &'s [u32],
-    wanted: u32,
-    everywhere: bool,
-    cuts: &'s mut Vec<Cut>,
-    visits_left: u64,
-}
-
-impl Search<'_> {
-    fn run(&mut self) -> bool {
-        self.cuts.clear();
-        let forest = self.forest;
-        if !forest.root.is_root() {
-            let mut region = forest.region.clone();
-            return self.below(forest.root, &mut region, 0);
-        }
-        for (record, halves) in &forest.trees {
-            let index = forest.cell(record, halves, self.point);
-            let cell = root::cell_at(forest.arena, record.cells, index);
-            let is_late = forest.scale.is_some_and(|s| cell.gate >> 24 > s.scaled(self.wanted));
-            if cell.reference.is_empty() || is_late && !self.everywhere {
-                continue;
-            }
-            self.cuts.clear();
-            let mut region = forest.region.clone();
-            for half in halves {
-                let axis = match *half {
-                    Half::None => continue,
-                    Half::Top { axis, shift, bits } => {
-                        top(&mut region[axis], shift, bits, self.point[axis] >> shift & ((1 << bits) - 1));
-                        axis
-                    }
-                    Half::Apart { own, .. } => {
-                        region[own] = (self.point[own], self.point[own]);
-                        own
-                    }
-                };
-                self.cuts.push((axis, region[axis]));
-            }
-            if self.below(cell.reference, &mut region, 0) {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn below(&mut self, here: Ref, region: &mut Vec<(u32, u32)>, depth: u32) -> bool {
-        let Some(left) = self.visits_left.checked_sub(1) else { return false };
-        self.visits_left = left;
-        if here.is_empty() || depth > DEPTH_MAX {
-            return false;
-        }
-        if here.kind() != Kind::Node {
-            return self.leaf(here, region);
-        }
-        let Some(node) = self.forest.node(here) else { return false };
-        let value = self.forest.value(self.point, node.window);
-        let slot = node.bounds.partition_point(|&b| b < value);
-        let lo = if slot == 0 { 0 } else { node.bounds[slot - 1] + 1 };
-        let hi = node.bounds.get(slot).copied().unwrap_or(u16::MAX);
-        let (cuts, saved) = (self.cuts.len(), node.has_deferred.then(|| region.clone()));
-        let around = Some(self.point);
-        if self.forest.narrow(region, node.window, (lo, hi), around, self.cuts) != Left::Nothing
-            && self.below(upward(node.child(slot), here), region, depth + 1)
-        {
-            return true;
-        }
-        self.cuts.truncate(cuts);
-        let (Some((part, smallest)), Some(saved)) = (self.forest.deferred(&node, here), saved) else {
-            return false;
-        };
-        *region = saved;
-        (self.everywhere || smallest <= self.wanted) && self.below(part, region, depth + 1)
-    }
-
-    fn leaf(&mut self, mut here: Ref, region: &[(u32, u32)]) -> bool {
-        let forest = self.forest;
-        let cuts = self.cuts.len();
-        let mut inner = region.to_vec();
-        loop {
-            let view = match here.kind() {
-                Kind::Fat => FatLeaf::view(forest.arena, here.offset()).map(Columns::Fat),
-                _ => Leaf::view(forest.arena, here.offset()).map(Columns::Lean),
-            };
-            let Some(columns) = view else { return false };
-            for rule in (0..columns.rules()).filter(|&rule| columns.position(rule) == self.wanted) {
-                inner.copy_from_slice(region);
-                self.cuts.truncate(cuts);
-                let left = forest.lane(&mut inner, &columns, rule, Some(self.point), self.cuts);
-                let holds = inner.iter().zip(self.point).all(|(b, &x)| b.0 <= x && x <= b.1);
-                if left == Left::Exact && holds {
-                    return true;
-                }
-            }
-            let next = match &columns {
-                Columns::Fat(leaf) => upward(leaf.next(), here),
-                Columns::Lean(_) => Ref::EMPTY,
-            };
-            if next.is_empty() || next.kind() != Kind::Fat || self.visits_left == 0 {
-                self.cuts.truncate(cuts);
-                return false;
-            }
-            self.visits_left -= 1;
-            here = next;
-        }
     }
 }
