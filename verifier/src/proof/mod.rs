@@ -241,9 +241,6 @@ impl Doubts {
 /// Findings of one forest that are looked into, at most.
 const FINDINGS_MAX: usize = 64;
 
-/// An entry, and the table and chain that it stands for, by index.
-type Start = (EntryId, (usize, usize));
-
 impl<B: AsRef<[u8]>> Prover<'_, B> {
     fn run(&self) -> Result<Proof, Refutation> {
         let starts = self.starts()?;
