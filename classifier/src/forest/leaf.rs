@@ -161,7 +161,7 @@ impl<'a> Leaf<'a> {
     pub fn range(&self, column: usize, rule: usize) -> (u16, u16) {
         let l = &self.layout;
         let lane = if column < l.guards { column } else { l.guards + (column - l.guards) * l.rules + rule };
-        let lo = u16_at(self.bytes, LO_AT + 2 * lane);
+        let lo = u16_at(self.bytes, l.lo_at() + 2 * lane);
         let is_exact = column >= l.guards + l.ranges;
         (lo, if is_exact { lo } else { u16_at(self.bytes, l.hi_at() + 2 * lane) })
     }

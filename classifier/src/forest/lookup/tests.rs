@@ -145,6 +145,16 @@ proptest! {
         let root = Ref::leaf(kind, 0, bytes.len());
         all_agree(&bytes, &columns, root, &key, from, naive(&columns, rules, &key, from))?;
         all_agree(&bytes, &columns, root, &key, 0, naive(&columns, rules, &key, 0))?;
+        // What a reader of the leaf is told is what a lookup compares.
+        let arena = [bytes.as_slice(), &[0; ARENA_SLACK]].concat();
+        let leaf = leaf::Leaf::view(&arena, 0).unwrap();
+        for rule in 0..rules {
+            let holds = (0..leaf.layout.columns()).all(|column| {
+                let (lo, hi) = leaf.range(column, rule);
+                (lo..=hi).contains(&key.window(leaf.window(column)))
+            });
+            prop_assert_eq!(holds, leaf.matches(&key) >> rule & 1 == 1);
+        }
     }
 
     #[test]
@@ -162,6 +172,17 @@ proptest! {
         let root = Ref::leaf(Kind::Fat, 0, bytes.len());
         let key = key_for(&columns, &picks, &shift);
         all_agree(&bytes, &columns, root, &key, from, naive(&columns, rules, &key, from))?;
+        let arena = [bytes.as_slice(), &[0; ARENA_SLACK]].concat();
+        let leaf = fat::FatLeaf::view(&arena, 0).unwrap();
+        for rule in 0..rules {
+            let holds = (0..leaf.layout.columns()).all(|column| {
+                let (lo, hi) = leaf.range(column, rule);
+                let window = leaf.window(column);
+                let x = if leaf.is_wide(column) { key.wide(window) } else { key.window(window).into() };
+                (lo..=hi).contains(&x)
+            });
+            prop_assert_eq!(holds, leaf.matches(&key) >> rule & 1 == 1);
+        }
     }
 
     #[test]
