@@ -1,7 +1,7 @@
 //! Lookup: the smallest position at or after `from` of a rule whose box holds the key.
 //!
-//! One walk serves every machine; a [`Kernel`] supplies its steps, the interval of a node and
-//! the matches of a leaf. [`Scalar`] is the definition, the others are held to it by property
+//! One walk serves every machine; a `Kernel` supplies its steps, the interval of a node and
+//! the matches of a leaf. `Scalar` is the definition, the others are held to it by property
 //! tests. The machine is chosen once, when an image is opened.
 //!
 //! A walk over bytes that nobody audited may answer nonsense, but ends (visits are counted) and
