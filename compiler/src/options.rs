@@ -17,7 +17,7 @@ pub struct Options {
     /// Bytes that the image may take, all of it. The builder trades speed for memory to stay
     /// below, and refuses when even a linear list does not fit.
     ///
-    /// While it builds it has at most four times this in use, and four times what the ruleset
+    /// While it builds it has at most four times this in use, and three times what the ruleset
     /// takes, besides the ruleset itself. (A test counts. Where the fastest form fits it is less
     /// than half of that; what a tight limit adds are the measures of every region in every shape.)
     pub memory_bytes_max: usize,

@@ -41,10 +41,19 @@ impl Steps {
 
 /// All regions of all sketches in every shape.
 pub struct Measured {
-    /// By sketch, region, step.
-    all: Vec<Vec<[Measure; Shape::LADDER.len()]>>,
+    /// By sketch and region.
+    all: Vec<Vec<Region>>,
     /// Bytes besides the regions.
     fixed: usize,
+}
+
+/// A region in every shape.
+#[derive(Debug, Clone, Copy)]
+struct Region {
+    /// By step.
+    measures: [Measure; Shape::LADDER.len()],
+    /// Its boxes.
+    boxes: u32,
 }
 
 /// One region made one step smaller: what that saves and costs.
@@ -83,11 +92,16 @@ impl Eq for Saving {}
 impl Measured {
     /// Builds every region in every shape, and keeps the measures only.
     pub fn new(sketches: &[Sketch<'_>]) -> Measured {
+        // Step by step into the same place: measures of all steps at once would take as much again.
         let all = sketches.iter().map(|sketch| {
-            let by_step = Shape::LADDER.each_ref().map(|shape| sketch.measure(shape));
-            (0..sketch.region_count())
-                .map(|region| std::array::from_fn(|step| by_step[step][region]))
-                .collect()
+            let counts = sketch.box_counts().into_iter();
+            let region = |boxes| Region { measures: Default::default(), boxes };
+            let mut regions: Vec<Region> = counts.map(region).collect();
+            for (step, shape) in Shape::LADDER.iter().enumerate() {
+                let measured = sketch.measure(shape).into_iter();
+                regions.iter_mut().zip(measured).for_each(|(region, m)| region.measures[step] = m);
+            }
+            regions
         });
         Measured { all: all.collect(), fixed: sketches.iter().map(Sketch::table_bytes).sum() }
     }
@@ -96,7 +110,8 @@ impl Measured {
     pub fn choose(&self, bytes_max: usize) -> Vec<Steps> {
         let mut steps: Vec<Steps> =
             self.all.iter().map(|regions| Steps { steps: vec![0; regions.len()] }).collect();
-        let mut total = self.fixed + self.all.iter().flatten().map(|m| m[0].bytes).sum::<usize>();
+        let mut total =
+            self.fixed + self.all.iter().flatten().map(|r| r.measures[0].bytes as usize).sum::<usize>();
         let mut heap: BinaryHeap<Saving> = BinaryHeap::new();
         for (sketch, regions) in self.all.iter().enumerate() {
             heap.extend((0..regions.len()).filter_map(|region| self.saving(sketch, region, 0)));
@@ -112,12 +127,12 @@ impl Measured {
 
     /// The next step of a region that saves anything.
     fn saving(&self, sketch: usize, region: usize, from: usize) -> Option<Saving> {
-        let measures = &self.all[sketch][region];
+        let Region { measures, boxes } = self.all[sketch][region];
         let here = measures[from];
         let all = (from + 1..Shape::LADDER.len()).filter(|&step| measures[step].bytes < here.bytes);
         let savings = all.map(|step| {
-            let bytes = here.bytes - measures[step].bytes;
-            let slower = (measures[step].visits - here.visits).max(0.0) * here.boxes as f64;
+            let bytes = (here.bytes - measures[step].bytes) as usize;
+            let slower = f64::from((measures[step].visits - here.visits).max(0.0)) * f64::from(boxes);
             Saving { sketch, region, step, bytes, price: slower / bytes as f64 }
         });
         savings.max()
@@ -128,10 +143,10 @@ impl Measured {
     pub fn visits(&self, steps: &[Steps]) -> f64 {
         let (mut visits, mut boxes) = (0.0, 0.0);
         for (i, regions) in self.all.iter().enumerate() {
-            for (region, measures) in regions.iter().enumerate() {
-                let measure = measures[steps.get(i).map_or(0, |s| s.step(region))];
-                visits += measure.visits * measure.boxes as f64;
-                boxes += measure.boxes as f64;
+            for (number, region) in regions.iter().enumerate() {
+                let measure = region.measures[steps.get(i).map_or(0, |s| s.step(number))];
+                visits += f64::from(measure.visits) * f64::from(region.boxes);
+                boxes += f64::from(region.boxes);
             }
         }
         if boxes > 0.0 { visits / boxes } else { 0.0 }

@@ -64,15 +64,14 @@ struct TreeSketch {
     sorted: Vec<u32>,
 }
 
-/// A region of an entry in one shape: what it would take and cost.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A region of an entry in one shape: what it would take and cost. Small: there is one for each
+/// cell and shape.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Measure {
-    /// Bytes of its nodes and leaves.
-    pub bytes: usize,
+    /// Bytes of its nodes and leaves, which are below 4 GiB.
+    pub bytes: u32,
     /// Nodes and leaves that a lookup is expected to visit in it.
-    pub visits: f64,
-    /// Its boxes: how many lookups are expected to come here, relative to other regions.
-    pub boxes: usize,
+    pub visits: f32,
 }
 
 impl<'a> Sketch<'a> {
@@ -109,19 +108,30 @@ impl<'a> Sketch<'a> {
         if self.trees.is_empty() { 0 } else { 192 + 8 * self.region_count() }
     }
 
+    /// The boxes of each region: how many lookups are expected to come there, relative to others.
+    pub fn box_counts(&self) -> Vec<u32> {
+        let cells = |tree: &TreeSketch| -> Vec<u32> {
+            (0..tree.cell_count()).map(|cell| tree.list(cell).len() as u32).collect()
+        };
+        if self.trees.is_empty() {
+            return vec![self.boxes.len() as u32];
+        }
+        self.trees.iter().flat_map(cells).collect()
+    }
+
     /// All regions in one shape.
     pub fn measure(&self, shape: &Shape) -> Vec<Measure> {
         let builder = Builder { boxes: self.boxes, shape: shape.at_price(self.price) };
-        let measure =
-            |tree: &Tree, boxes: usize| Measure { bytes: tree.bytes(), visits: tree.visits(), boxes };
+        let measure = |tree: &Tree| Measure {
+            bytes: u32::try_from(tree.bytes()).unwrap_or(u32::MAX),
+            visits: tree.visits() as f32,
+        };
         if self.trees.is_empty() {
-            return vec![measure(&self.whole(&builder), self.boxes.len())];
+            return vec![measure(&self.whole(&builder))];
         }
         let of_tree = |tree: &TreeSketch| -> Vec<Measure> {
             let cells = (0..tree.cell_count()).into_par_iter().with_min_len(64);
-            cells
-                .map(|cell| measure(&tree.cell(&builder, cell, self.scale).0, tree.list(cell).len()))
-                .collect()
+            cells.map(|cell| measure(&tree.cell(&builder, cell, self.scale).0)).collect()
         };
         self.trees.iter().flat_map(of_tree).collect()
     }
