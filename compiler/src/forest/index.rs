@@ -211,7 +211,8 @@ fn best_index(
     let stride = list.len().div_ceil(SAMPLE.max(list.len() / 8));
     let sample: Vec<u32> = list.iter().copied().step_by(stride).collect();
     let judge = Judge { boxes, sample: &sample, count: list.len(), memory_price };
-    let bits_max = INDEX_BITS_MAX.min(cells_max.max(1).ilog2());
+    // A tree of few rules in a large entry gets a table for few.
+    let bits_max = INDEX_BITS_MAX.min(cells_max.min(4 * list.len()).max(1).ilog2());
     let mut by_use: Vec<(f64, &Field)> = fields.iter().map(|f| (f.use_for(boxes, &sample), f)).collect();
     by_use.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.axis.cmp(&y.1.axis)));
     let used: Vec<&Field> = by_use.iter().filter(|u| u.0 > 0.0).take(3).map(|u| u.1).collect();
