@@ -4,11 +4,11 @@
 //! residual match, an effect, or a jump resumes the search at the next position: the *cursor*.
 
 use crate::dim::value_of;
-use crate::forest::lookup::NO_MATCH;
+use crate::forest::lookup::{Forest, NO_MATCH};
 use crate::image::{EntryId, Flat, Image, OriginId, Section};
-use crate::key::Key;
+use crate::key::{Key, KeyMaker};
 use crate::packet::{CtState, Packet};
-use crate::program::{Change, Op, Reader, ResidualKind, Step};
+use crate::program::{BACK_BEHIND, Change, Op, Reader, ResidualKind, Step};
 
 /// What the classifier asks of, and tells, whoever runs it.
 pub trait Host {
@@ -86,6 +86,55 @@ enum Next {
     Return,
 }
 
+/// What an evaluation walks: an image, or a live table as of one version.
+pub(crate) trait Rules {
+    /// Makes keys of packets.
+    fn keys(&self) -> KeyMaker<'_>;
+
+    /// How many entries there are.
+    fn entry_count(&self) -> usize;
+
+    /// An entry's verdict at its end, and the first position of its flat rules.
+    fn ends(&self, entry: EntryId) -> Option<(u8, u32)>;
+
+    /// An entry's forest for packets whose transport header is sound, or for the others.
+    fn forest_of(&self, entry: EntryId, is_sound: bool) -> Option<Forest<'_>>;
+
+    /// The flat rule that such a forest found, and the rule it comes from.
+    fn flat_at(&self, entry: EntryId, is_sound: bool, position: u32) -> Option<(Flat, OriginId)>;
+
+    /// The words of the programs.
+    fn programs(&self) -> &[u8];
+}
+
+impl<B: AsRef<[u8]>> Rules for Image<B> {
+    fn keys(&self) -> KeyMaker<'_> {
+        self.key_maker()
+    }
+
+    fn entry_count(&self) -> usize {
+        Image::entry_count(self)
+    }
+
+    fn ends(&self, entry: EntryId) -> Option<(u8, u32)> {
+        self.entry(entry).map(|record| (record.default_verdict, record.first))
+    }
+
+    #[inline]
+    fn forest_of(&self, entry: EntryId, is_sound: bool) -> Option<Forest<'_>> {
+        self.entry(entry).map(|record| self.forest(&record, is_sound))
+    }
+
+    #[inline]
+    fn flat_at(&self, _: EntryId, _: bool, position: u32) -> Option<(Flat, OriginId)> {
+        self.flat(position)
+    }
+
+    fn programs(&self) -> &[u8] {
+        self.section(Section::Programs)
+    }
+}
+
 impl<B: AsRef<[u8]>> Image<B> {
     /// Evaluates a packet from the beginning of `entry`. Effects change `packet`.
     ///
@@ -97,119 +146,128 @@ impl<B: AsRef<[u8]>> Image<B> {
         packet: &mut Packet,
         host: &mut impl Host,
     ) -> Result<Decision, EvaluateError> {
-        let damaged = |position| EvaluateError::Damaged { position };
-        let mut here = entry;
-        let mut record = self.entry(entry).ok_or(damaged(NO_MATCH))?;
-        let default = record.default_verdict;
-        let mut key = self.key(packet);
-        let is_sound = packet.l4.is_sound();
-        // Where calls come back to. Allocates at the first call.
-        let mut callers: Vec<(EntryId, u32)> = Vec::new();
-        let mut from = record.first;
-        let mut forest = self.forest(&record, is_sound);
-        for _ in 0..STEPS_MAX {
-            let position = forest.first_match(&key, from);
-            let (next, rule) = if position == NO_MATCH {
-                (Next::Return, OriginId(NO_MATCH))
-            } else {
-                let (flat, rule) = self.flat(position).ok_or(damaged(position))?;
-                (self.act(flat, rule, packet, &mut key, host).ok_or(damaged(position))?, rule)
-            };
-            match next {
-                Next::Verdict(verdict) => return Ok(Decision::Rule { verdict, rule }),
-                Next::Malformed => return Ok(Decision::Malformed { rule }),
-                Next::Following => from = position + 1,
-                Next::Skip(to) if to > position => from = to,
-                // Calls form no cycle in an audited image, so no chain waits twice.
-                Next::Call { entry, back } if back > position && callers.len() < self.entry_count() => {
-                    callers.push((here, back));
-                    here = EntryId(entry);
-                    record = self.entry(here).ok_or(damaged(position))?;
-                    forest = self.forest(&record, is_sound);
-                    from = record.first;
-                }
-                Next::Return => {
-                    let Some((caller, back)) = callers.pop() else {
-                        return Ok(Decision::Default { verdict: default });
-                    };
-                    here = caller;
-                    record = self.entry(here).ok_or(damaged(position))?;
-                    forest = self.forest(&record, is_sound);
-                    from = back;
-                }
-                Next::Skip(_) | Next::Call { .. } => return Err(damaged(position)),
-            }
-        }
-        Err(EvaluateError::TooLong)
+        evaluate(self, entry, packet, host)
     }
+}
 
-    /// What a flat rule whose box holds the packet does. `None` on damage.
-    #[inline]
-    fn act(
-        &self,
-        flat: Flat,
-        rule: OriginId,
-        packet: &mut Packet,
-        key: &mut Key,
-        host: &mut impl Host,
-    ) -> Option<Next> {
-        let next = match flat {
-            Flat::Verdict(verdict) => Next::Verdict(verdict),
-            Flat::Return => Next::Return,
-            Flat::Continue => Next::Following,
-            Flat::Program(at) => return self.run(at, rule, packet, key, host),
+/// The way of a packet from the beginning of `entry`.
+pub(crate) fn evaluate(
+    rules: &impl Rules,
+    entry: EntryId,
+    packet: &mut Packet,
+    host: &mut impl Host,
+) -> Result<Decision, EvaluateError> {
+    let damaged = |position| EvaluateError::Damaged { position };
+    let mut here = entry;
+    let (default, first) = rules.ends(entry).ok_or(damaged(NO_MATCH))?;
+    let mut key = rules.keys().key(packet);
+    let is_sound = packet.l4.is_sound();
+    // Where calls come back to. Allocates at the first call.
+    let mut callers: Vec<(EntryId, u32)> = Vec::new();
+    let mut from = first;
+    let mut forest = rules.forest_of(here, is_sound).ok_or(damaged(NO_MATCH))?;
+    for _ in 0..STEPS_MAX {
+        let position = forest.first_match(&key, from);
+        let (next, rule) = if position == NO_MATCH {
+            (Next::Return, OriginId(NO_MATCH))
+        } else {
+            let (flat, rule) = rules.flat_at(here, is_sound, position).ok_or(damaged(position))?;
+            (act(rules, flat, rule, packet, &mut key, host).ok_or(damaged(position))?, rule)
         };
-        host.matched(rule, packet);
-        Some(next)
-    }
-
-    /// Runs a program. `None` on damage.
-    fn run(
-        &self,
-        at: u32,
-        rule: OriginId,
-        packet: &mut Packet,
-        key: &mut Key,
-        host: &mut impl Host,
-    ) -> Option<Next> {
-        let keys = self.key_maker();
-        let mut reader = Reader::new(self.section(Section::Programs), at as usize);
-        let mut change = None;
-        let next = loop {
-            match reader.step(|dim| value_of(packet, dim, keys.ranks()))? {
-                Step::Judged(true) => {}
-                Step::Judged(false) => return Some(Next::Following),
-                Step::Op(Op::Residual { match_index, kind }) => {
-                    if !host.residual(rule, match_index, kind, packet) {
-                        return Some(Next::Following);
-                    }
-                }
-                Step::Op(Op::Need { drops, passes }) => {
-                    let state = 1u8 << packet.l4 as u8;
-                    if drops & state != 0 {
-                        return Some(Next::Malformed);
-                    }
-                    if passes & state == 0 {
-                        return Some(Next::Following);
-                    }
-                }
-                Step::Op(Op::Effect(effect)) => change = Some(effect),
-                Step::Op(Op::Malformed) => return Some(Next::Malformed),
-                Step::Op(Op::Verdict(verdict)) => break Next::Verdict(verdict),
-                Step::Op(Op::Continue) => break Next::Following,
-                Step::Op(Op::Skip(to)) => break Next::Skip(to),
-                Step::Op(Op::Call { entry, back }) => break Next::Call { entry, back },
-                Step::Op(Op::Return) => break Next::Return,
-                Step::Op(Op::Clause(_)) => return None, // clauses come judged
+        match next {
+            Next::Verdict(verdict) => return Ok(Decision::Rule { verdict, rule }),
+            Next::Malformed => return Ok(Decision::Malformed { rule }),
+            Next::Following => from = position + 1,
+            Next::Skip(to) if to > position => from = to,
+            // Calls form no cycle in an audited image, so no chain waits twice.
+            Next::Call { entry, back }
+                if (back > position || back == BACK_BEHIND) && callers.len() < rules.entry_count() =>
+            {
+                callers.push((here, if back == BACK_BEHIND { position + 1 } else { back }));
+                here = EntryId(entry);
+                from = rules.ends(here).ok_or(damaged(position))?.1;
+                forest = rules.forest_of(here, is_sound).ok_or(damaged(position))?;
             }
-        };
-        host.matched(rule, packet);
-        if let Some(change) = change {
-            apply(change, packet);
-            *key = keys.key(packet);
+            Next::Return => {
+                let Some((caller, back)) = callers.pop() else {
+                    return Ok(Decision::Default { verdict: default });
+                };
+                here = caller;
+                forest = rules.forest_of(here, is_sound).ok_or(damaged(position))?;
+                from = back;
+            }
+            Next::Skip(_) | Next::Call { .. } => return Err(damaged(position)),
         }
-        Some(next)
     }
+    Err(EvaluateError::TooLong)
+}
+
+/// What a flat rule whose box holds the packet does. `None` on damage.
+#[inline]
+fn act(
+    rules: &impl Rules,
+    flat: Flat,
+    rule: OriginId,
+    packet: &mut Packet,
+    key: &mut Key,
+    host: &mut impl Host,
+) -> Option<Next> {
+    let next = match flat {
+        Flat::Verdict(verdict) => Next::Verdict(verdict),
+        Flat::Return => Next::Return,
+        Flat::Continue => Next::Following,
+        Flat::Program(at) => return run(rules, at, rule, packet, key, host),
+    };
+    host.matched(rule, packet);
+    Some(next)
+}
+
+/// Runs a program. `None` on damage.
+fn run(
+    rules: &impl Rules,
+    at: u32,
+    rule: OriginId,
+    packet: &mut Packet,
+    key: &mut Key,
+    host: &mut impl Host,
+) -> Option<Next> {
+    let keys = rules.keys();
+    let mut reader = Reader::new(rules.programs(), at as usize);
+    let mut change = None;
+    let next = loop {
+        match reader.step(|dim| value_of(packet, dim, keys.ranks()))? {
+            Step::Judged(true) => {}
+            Step::Judged(false) => return Some(Next::Following),
+            Step::Op(Op::Residual { match_index, kind }) => {
+                if !host.residual(rule, match_index, kind, packet) {
+                    return Some(Next::Following);
+                }
+            }
+            Step::Op(Op::Need { drops, passes }) => {
+                let state = 1u8 << packet.l4 as u8;
+                if drops & state != 0 {
+                    return Some(Next::Malformed);
+                }
+                if passes & state == 0 {
+                    return Some(Next::Following);
+                }
+            }
+            Step::Op(Op::Effect(effect)) => change = Some(effect),
+            Step::Op(Op::Malformed) => return Some(Next::Malformed),
+            Step::Op(Op::Verdict(verdict)) => break Next::Verdict(verdict),
+            Step::Op(Op::Continue) => break Next::Following,
+            Step::Op(Op::Skip(to)) => break Next::Skip(to),
+            Step::Op(Op::Call { entry, back }) => break Next::Call { entry, back },
+            Step::Op(Op::Return) => break Next::Return,
+            Step::Op(Op::Clause(_)) => return None, // clauses come judged
+        }
+    };
+    host.matched(rule, packet);
+    if let Some(change) = change {
+        apply(change, packet);
+        *key = keys.key(packet);
+    }
+    Some(next)
 }
 
 /// Makes a change to a packet. What touches the connection mark does nothing to a packet without

@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod forest;
 pub mod image;
 pub mod key;
+pub mod live;
 pub mod packet;
 pub mod program;
 pub mod wire;

@@ -120,6 +120,13 @@ pub enum Change {
     Untrack,
 }
 
+/// Where a call comes back to in a program that several flat rules share: the position behind the
+/// one that calls. For live tables; images name the position.
+pub const BACK_BEHIND: u32 = 0;
+
+/// Where a goto of a live table comes back to: behind the last position that a rule can have.
+pub const BACK_TO_END: u32 = u32::MAX - 1;
+
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Op {

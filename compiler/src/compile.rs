@@ -10,7 +10,7 @@ use std::time::Instant;
 use hipac_classifier::forest::Ref;
 use hipac_classifier::image::Parts;
 use hipac_classifier::key::KEY_BYTES_MAX;
-use hipac_rules::{Field, Ruleset, ValueSet};
+use hipac_rules::{Family, Field, Rule, Ruleset, ValueSet};
 
 use crate::condition::{Space, interface_bounds};
 use crate::expand::{EntryBoxes, KeyPlan};
@@ -21,7 +21,7 @@ use crate::options::Options;
 use crate::tables;
 
 /// Boxes that one flat rule may become; what goes beyond is left to its program.
-const BOXES_MAX: usize = 64;
+pub(crate) const BOXES_MAX: usize = 64;
 
 /// What a compilation made.
 #[derive(Debug, Clone)]
@@ -322,34 +322,50 @@ const INTERFACES: [Field; 4] = [Field::InInterface, Field::OutInterface, Field::
 
 /// All bounds of interface names that the rules set, rising.
 fn interface_ranks(ruleset: &Ruleset) -> Result<Vec<u128>, CompileError> {
+    let rules = ruleset.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules);
+    ranks_of(rules, ruleset.family)
+}
+
+/// The same of any rules.
+pub(crate) fn ranks_of<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
+    family: Family,
+) -> Result<Vec<u128>, CompileError> {
     let mut bounds = BTreeSet::new();
-    let mut add = |name: &str, prefix: bool| {
-        if let Some((first, end)) = interface_bounds(name, prefix) {
-            bounds.insert(first);
-            bounds.extend(end);
-        }
-    };
-    for rule in ruleset.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules) {
-        for test in [&rule.ip.in_interface, &rule.ip.out_interface] {
-            if let Some(name) = &test.name {
-                add(name, test.prefix);
-            }
-        }
-        for extension in rule.matches.iter().filter(|e| e.may_test(&INTERFACES)) {
-            for test in extension.match_meaning(ruleset.family).clauses.iter().flatten() {
-                if INTERFACES.contains(&test.field)
-                    && let ValueSet::Interface { name, prefix } = &test.set
-                {
-                    add(name, *prefix);
-                }
-            }
-        }
+    for rule in rules {
+        each_interface_bound(rule, family, &mut |bound| {
+            bounds.insert(bound);
+        });
     }
     // Ranks are 16 bits in the key.
     if bounds.len() >= 0xffff {
         return Err(CompileError::TooManyInterfaces { bounds: bounds.len() });
     }
     Ok(bounds.into_iter().collect())
+}
+
+/// Calls `f` with each bound of an interface name that a rule sets.
+pub(crate) fn each_interface_bound(rule: &Rule, family: Family, f: &mut impl FnMut(u128)) {
+    let mut add = |name: &str, prefix: bool| {
+        if let Some((first, end)) = interface_bounds(name, prefix) {
+            f(first);
+            end.into_iter().for_each(&mut *f);
+        }
+    };
+    for test in [&rule.ip.in_interface, &rule.ip.out_interface] {
+        if let Some(name) = &test.name {
+            add(name, test.prefix);
+        }
+    }
+    for extension in rule.matches.iter().filter(|e| e.may_test(&INTERFACES)) {
+        for test in extension.match_meaning(family).clauses.iter().flatten() {
+            if INTERFACES.contains(&test.field)
+                && let ValueSet::Interface { name, prefix } = &test.set
+            {
+                add(name, *prefix);
+            }
+        }
+    }
 }
 
 /// Says which entries take most of the forest.

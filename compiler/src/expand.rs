@@ -99,6 +99,18 @@ impl KeyPlan {
         }
     }
 
+    /// The key tells apart all that a condition tells apart: its dimensions have a place, and no class
+    /// of values is cut in two.
+    pub(crate) fn suffices_for(&self, condition: &Condition) -> bool {
+        let suffices = |dim: Dim, set: &IntervalSet| {
+            self.axis_of[dim.index()].is_some()
+                && self.recode(dim).is_none_or(|recode| recode.keeps_apart(dim, set))
+        };
+        let unions = condition.unions().iter().flatten().flatten();
+        condition.sets().all(|(dim, set)| suffices(dim, &set_of(set)))
+            && unions.into_iter().all(|&(dim, lo, hi)| suffices(dim, &IntervalSet::range(lo, hi)))
+    }
+
     /// A set of raw values of a dimension as the key has them.
     fn classes<'s>(&self, dim: Dim, set: &'s [DimInterval]) -> Cow<'s, [DimInterval]> {
         match self.recode(dim) {
@@ -110,11 +122,11 @@ impl KeyPlan {
         }
     }
 
-    fn recode(&self, dim: Dim) -> Option<&Recode> {
+    pub(crate) fn recode(&self, dim: Dim) -> Option<&Recode> {
         self.dims[usize::from(self.axis_of[dim.index()]?)].1.as_ref()
     }
 
-    fn axes(&self) -> Vec<Axis> {
+    pub(crate) fn axes(&self) -> Vec<Axis> {
         let (slots, _) = self.slots();
         let axis = |(slot, (dim, recode)): (&Slot, &(Dim, Option<Recode>))| Axis {
             offset: slot.offset,
@@ -154,7 +166,7 @@ impl KeyPlan {
     }
 
     /// All boxes of a condition. `bounds` are the key's full ones, and are written to.
-    fn product(
+    pub(crate) fn product(
         &self,
         condition: &Condition,
         states: Option<&[DimInterval]>,
@@ -223,12 +235,12 @@ impl KeyPlan {
 }
 
 /// States of the transport header of sound packets, and of the others.
-const SOUND: (u32, u32) = (0, 1);
-const BROKEN: (u32, u32) = (2, 6);
+pub(crate) const SOUND: (u32, u32) = (0, 1);
+pub(crate) const BROKEN: (u32, u32) = (2, 6);
 
 /// The states of a condition within a range of them. `None`: none of them. Packets outside of
 /// the range never come to its forest, so what covers the range is widened to all values.
-fn narrowed(condition: &Condition, within: Option<(u32, u32)>) -> Option<Option<DimBox>> {
+pub(crate) fn narrowed(condition: &Condition, within: Option<(u32, u32)>) -> Option<Option<DimBox>> {
     let (Some((lo, hi)), Some(set)) = (within, condition.set(Dim::L4)) else { return Some(None) };
     let inside = set.iter().map(|&(_, from, to)| (from.max(lo), to.min(hi))).filter(|r| r.0 <= r.1);
     let widen =

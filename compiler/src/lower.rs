@@ -42,7 +42,7 @@ const ALWAYS_UNFOLD: usize = 4;
 const UNFOLD_DEPTH_MAX: u32 = 16;
 
 /// Matches of one rule, at most: a program names the one it asks for by a byte.
-const MATCHES_MAX: usize = 256;
+pub(crate) const MATCHES_MAX: usize = 256;
 
 /// A flat rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +194,7 @@ enum Home {
 
 /// A list in the making: skips and calls refer to labels until it is complete.
 #[derive(Default)]
-struct Draft {
+pub(crate) struct Draft {
     rules: Vec<FlatRule>,
     /// Position of each label.
     labels: Vec<u32>,
@@ -228,20 +228,37 @@ impl Draft {
     }
 }
 
+/// What becomes of packets whose transport header is too short for a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Malformed {
+    /// A flat rule of its own drops them.
+    HasRules,
+    /// They do not come to this list.
+    Elsewhere,
+    /// The rule's program drops them: all that stands behind is in the program, too.
+    InProgram,
+}
+
 /// A rule's matches, as far as they have been looked at.
-struct Matched {
+pub(crate) struct Matched {
     /// What the index decides: everything before the first stateful residual match.
-    condition: Condition,
+    pub(crate) condition: Condition,
     /// Residual matches whose evaluation changes nothing, in order: it can wait.
-    pure: Vec<Op>,
+    pub(crate) pure: Vec<Op>,
     /// What is evaluated one by one.
-    ops: Vec<Op>,
+    pub(crate) ops: Vec<Op>,
     /// No stateful residual match so far.
     is_indexed: bool,
+    malformed: Malformed,
 }
 
 impl Matched {
-    fn and_match(
+    /// What holds before the first match is looked at.
+    pub(crate) fn new(condition: Condition, malformed: Malformed) -> Matched {
+        Matched { condition, pure: vec![], ops: vec![], is_indexed: true, malformed }
+    }
+
+    pub(crate) fn and_match(
         &mut self,
         meaning: &MatchMeaning,
         number: u8,
@@ -287,11 +304,19 @@ impl Matched {
             self.ops.push(Op::Need { drops, passes });
             return;
         }
+        if self.malformed == Malformed::InProgram {
+            self.ops.append(&mut self.pure);
+            self.ops.push(Op::Need { drops, passes });
+            self.is_indexed = false;
+            return;
+        }
         let states = |bits: u8| IntervalSet::of_small(Dim::L4.max(), |x| bits >> x & 1 != 0);
-        let mut condition = self.condition.clone();
-        condition.and_set(Dim::L4, &states(drops));
-        if !condition.is_empty() {
-            draft.rules.push(FlatRule { condition, ops: self.pure.clone(), end: Op::Malformed, origin });
+        if self.malformed == Malformed::HasRules {
+            let mut condition = self.condition.clone();
+            condition.and_set(Dim::L4, &states(drops));
+            if !condition.is_empty() {
+                draft.rules.push(FlatRule { condition, ops: self.pure.clone(), end: Op::Malformed, origin });
+            }
         }
         self.condition.and_set(Dim::L4, &states(passes));
     }
@@ -409,7 +434,7 @@ impl<'a> Lowering<'a> {
         if rule.matches.len() > MATCHES_MAX {
             return Err(LowerError::TooManyMatches { line: rule.line, count: rule.matches.len() });
         }
-        let mut matched = Matched { condition: path.clone(), pure: vec![], ops: vec![], is_indexed: true };
+        let mut matched = Matched::new(path.clone(), Malformed::HasRules);
         matched.condition.and_ip_part(&rule.ip, self.space);
         for (number, extension) in rule.matches.iter().enumerate() {
             if matched.condition.is_empty() {
@@ -484,12 +509,17 @@ impl<'a> Lowering<'a> {
     /// A rule that only goes on is kept when someone counts, or when evaluating it does
     /// something.
     fn keeps_continue(&self, ops: &[Op]) -> bool {
-        self.counting == Counting::Exact
-            || ops.iter().any(|op| !matches!(op, Op::Residual { kind: ResidualKind::Pure, .. }))
+        keeps_continue(self.counting, ops)
     }
 }
 
-fn verdict_id(verdicts: &mut Vec<&'static str>, name: &'static str, line: u32) -> Result<u8, LowerError> {
+/// See [`Lowering::keeps_continue`].
+pub(crate) fn keeps_continue(counting: Counting, ops: &[Op]) -> bool {
+    counting == Counting::Exact
+        || ops.iter().any(|op| !matches!(op, Op::Residual { kind: ResidualKind::Pure, .. }))
+}
+
+pub(crate) fn verdict_id(verdicts: &mut Vec<&'static str>, name: &'static str, line: u32) -> Result<u8, LowerError> {
     let id = verdicts.iter().position(|v| *v == name).unwrap_or_else(|| {
         verdicts.push(name);
         verdicts.len() - 1
@@ -497,7 +527,7 @@ fn verdict_id(verdicts: &mut Vec<&'static str>, name: &'static str, line: u32) -
     u8::try_from(id).map_err(|_| LowerError::TooManyVerdicts { line, target: name })
 }
 
-fn change_of(effect: Effect) -> Option<Change> {
+pub(crate) fn change_of(effect: Effect) -> Option<Change> {
     Some(match effect {
         Effect::None => return None,
         Effect::Mark { clear, flip } => Change::Mark { clear, flip },

@@ -48,6 +48,15 @@ impl Recode {
         Some(Recode { table, max: class.into() })
     }
 
+    /// Each class has all or none of its values in the set.
+    pub fn keeps_apart(&self, dim: Dim, set: &IntervalSet) -> bool {
+        let mut seen = [None; 256];
+        self.table.iter().zip(0..=dim.max()).all(|(&class, raw)| {
+            let inside = set.contains(raw);
+            *seen[usize::from(class)].get_or_insert(inside) == inside
+        })
+    }
+
     /// A set of raw values, each all or none of a class, as a set of classes.
     pub fn classes(&self, set: &IntervalSet) -> IntervalSet {
         let raw = set.intervals().iter().flat_map(|&(lo, hi)| lo..=hi.min(255));

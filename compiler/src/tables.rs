@@ -80,6 +80,13 @@ impl Names {
     }
 }
 
+/// The words of a flat rule's program, which ends in `end`.
+pub(crate) fn program(rule: &FlatRule, end: &Op, words: &mut Vec<u32>) {
+    rule.condition.checks().iter().for_each(|check| encode(&Op::Clause(check.clone()), words));
+    rule.ops.iter().for_each(|op| encode(op, words));
+    encode(end, words);
+}
+
 /// Program words; equal programs are stored once.
 #[derive(Default)]
 struct Programs {
@@ -100,14 +107,12 @@ impl Programs {
         }
         let words = &mut self.scratch;
         words.clear();
-        rule.condition.checks().iter().for_each(|check| encode(&Op::Clause(check.clone()), words));
-        rule.ops.iter().for_each(|op| encode(op, words));
         let end = match rule.end.clone() {
             Op::Skip(to) => Op::Skip(first + to),
             Op::Call { entry, back } => Op::Call { entry, back: first + back },
             end => end,
         };
-        encode(&end, words);
+        program(rule, &end, words);
         if let Some(&at) = self.index.get(&**words) {
             return Ok(Flat::Program(at));
         }

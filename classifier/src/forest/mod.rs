@@ -28,6 +28,7 @@ pub mod leaf;
 pub mod lookup;
 pub mod node;
 pub mod root;
+pub mod switch;
 
 /// Bytes of an address unit.
 pub const UNIT: usize = 16;
@@ -50,7 +51,7 @@ pub const ARENA_SLACK: usize = 128;
 /// What a reference leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A node, or (with the lines of two) a root.
+    /// A node, or (with the lines of two) a root, or (of three) a switch.
     Node,
     /// A lean leaf of one vector.
     Lean,
@@ -77,7 +78,12 @@ impl Ref {
     /// Units that an arena may have: 2^28 − 1 of 16 bytes, 4 GiB.
     pub const UNITS_MAX: usize = (1 << 28) - 1;
 
+    /// The root of malformed packets of an entry that has none for them: they are looked for in the
+    /// other one. In live entries only, never in an image.
+    pub const SAME: Ref = Ref(3 << 28);
+
     const ROOT: u32 = 1 << 28;
+    const SWITCH: u32 = 2 << 28;
 
     fn unit_of(offset: usize) -> u32 {
         debug_assert!(offset.is_multiple_of(UNIT) && offset / UNIT < Ref::UNITS_MAX);
@@ -92,6 +98,11 @@ impl Ref {
     /// A root at a byte offset.
     pub fn root(offset: usize) -> Ref {
         Ref(Ref::unit_of(offset) | Ref::ROOT)
+    }
+
+    /// A [switch](crate::live) at a byte offset: in live forests only, never in an image.
+    pub fn switch(offset: usize) -> Ref {
+        Ref(Ref::unit_of(offset) | Ref::SWITCH)
     }
 
     /// A leaf of `bytes` bytes at a byte offset.
@@ -126,6 +137,12 @@ impl Ref {
     #[inline(always)]
     pub fn is_root(self) -> bool {
         self.0 >> 28 == Ref::ROOT >> 28
+    }
+
+    /// Leads to a switch.
+    #[inline(always)]
+    pub fn is_switch(self) -> bool {
+        self.0 >> 28 == Ref::SWITCH >> 28
     }
 
     /// Leads nowhere.

@@ -124,6 +124,7 @@ impl<'a> ForestAudit<'a> {
         }
         ensure!(depth <= DEPTH_MAX, "the forest is deeper than {DEPTH_MAX} nodes");
         ensure!(!here.is_root(), "a root lies below another, at {offset}");
+        ensure!(!here.is_switch(), "a switch, which only live forests have, lies at {offset}");
         let shape = match here.kind() {
             Kind::Node => self.node(offset, depth)?,
             Kind::Lean | Kind::Lean2 => self.lean(here)?,

@@ -87,6 +87,13 @@ impl Boxes {
         self.hides_until.push(hides_until);
     }
 
+    /// Takes all boxes out.
+    pub fn clear(&mut self) {
+        self.bounds.clear();
+        self.positions.clear();
+        self.hides_until.clear();
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.positions.len()

@@ -33,7 +33,7 @@ impl Shape {
 impl Shape {
     /// The same shape in a forest where memory has another price: see [`memory_price`]. What is
     /// shaped to be small stays small.
-    pub(super) fn at_price(&self, price: f64) -> Shape {
+    pub(crate) fn at_price(&self, price: f64) -> Shape {
         if self.copies_max <= Shape::LADDER[1].copies_max {
             return *self;
         }
@@ -53,7 +53,7 @@ const MEMORY_PRICE: f64 = 0.5;
 /// What a doubling of the bytes must save, in visits, when there are so many boxes: what larger
 /// means for the caches. Next to nothing in the first level (32 KiB), half a visit from about the
 /// end of the second one on (1 MiB).
-pub(super) fn memory_price(boxes: usize) -> f64 {
+pub(crate) fn memory_price(boxes: usize) -> f64 {
     let bytes = 25.0 * boxes.max(1) as f64;
     let levels = (bytes / f64::from(1 << 15)).log2() / 5.0;
     MEMORY_PRICE * levels.clamp(0.1, 1.0)
@@ -137,9 +137,9 @@ pub struct Node {
     pub deferred: Option<(Tree, u32)>,
 }
 
-pub(super) struct Builder<'a> {
-    pub(super) boxes: &'a Boxes,
-    pub(super) shape: Shape,
+pub(crate) struct Builder<'a> {
+    pub(crate) boxes: &'a Boxes,
+    pub(crate) shape: Shape,
 }
 
 /// Lists up to this long are searched for boxes hidden by a single earlier one.
@@ -148,7 +148,7 @@ const SHADOW_LIST_MAX: usize = 64;
 impl Builder<'_> {
     /// `list`: boxes that meet `region`, by rising index. `pending`: deferred parts that may
     /// wait when a lookup comes here.
-    pub(super) fn tree(&self, mut list: Vec<u32>, region: &Bounds, depth: u32, pending: usize) -> Tree {
+    pub(crate) fn tree(&self, mut list: Vec<u32>, region: &Bounds, depth: u32, pending: usize) -> Tree {
         self.prune(&mut list, region);
         if list.is_empty() {
             return Tree::Empty;
@@ -189,7 +189,7 @@ impl Builder<'_> {
     }
 
     /// Drops boxes that no packet of the region can reach first.
-    pub(super) fn prune(&self, list: &mut Vec<u32>, region: &Bounds) {
+    pub(crate) fn prune(&self, list: &mut Vec<u32>, region: &Bounds) {
         let boxes = self.boxes;
         // Behind the first box that covers the region and ends the search.
         if let Some(at) = list.iter().position(|&i| boxes.hides(i) && boxes.covers(i, region)) {
@@ -222,7 +222,7 @@ impl Builder<'_> {
     }
 
     /// Hands the boxes out to intervals; `None` when that is no progress.
-    fn partition(&self, list: &[u32], region: &Bounds, cut: &Cut) -> Option<Parts> {
+    pub(crate) fn partition(&self, list: &[u32], region: &Bounds, cut: &Cut) -> Option<Parts> {
         let mut lists = vec![Vec::new(); cut.cuts.fan()];
         let mut deferred = Vec::new();
         for &i in list {
@@ -256,19 +256,19 @@ impl Builder<'_> {
 }
 
 /// A list handed out.
-struct Parts {
-    cuts: Cuts,
-    children: Vec<Vec<u32>>,
-    deferred: Vec<u32>,
+pub(crate) struct Parts {
+    pub(crate) cuts: Cuts,
+    pub(crate) children: Vec<Vec<u32>>,
+    pub(crate) deferred: Vec<u32>,
 }
 
 /// Expected visits of a leaf of `count` rules that is not cut.
-fn fat_visits(count: usize, shape: &Shape) -> f64 {
+pub(crate) fn fat_visits(count: usize, shape: &Shape) -> f64 {
     1.0 + (count - shape.leaf_rules) as f64 / 24.0
 }
 
 /// The values of interval `slot` within `range`.
-fn interval_of(cuts: &Cuts, slot: usize, window: Window, range: (u32, u32)) -> (u32, u32) {
+pub(crate) fn interval_of(cuts: &Cuts, slot: usize, window: Window, range: (u32, u32)) -> (u32, u32) {
     let bounds = cuts.as_slice();
     let lo = if slot == 0 { range.0 } else { window.first_value(bounds[slot - 1] + 1) };
     let hi = bounds.get(slot).map_or(range.1, |&b| window.last_value(b));

@@ -10,7 +10,7 @@ use hipac_classifier::forest::node::FAN_MAX;
 
 /// A way to cut a region.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     /// The axis.
     pub axis: usize,
     /// Its window in this region.
@@ -42,7 +42,7 @@ fn visits(count: f64, shape: &Shape) -> f64 {
 }
 
 /// All cuts worth a try for these boxes, the best first.
-pub(super) fn candidates(
+pub(crate) fn candidates(
     boxes: &Boxes,
     list: &[u32],
     region: &Bounds,
@@ -81,7 +81,7 @@ pub(super) fn candidates(
 
 /// The intervals that a box meets: first and last.
 #[inline]
-pub(super) fn span(interval: (u32, u32), region: (u32, u32), window: Window, cuts: &Cuts) -> (usize, usize) {
+pub(crate) fn span(interval: (u32, u32), region: (u32, u32), window: Window, cuts: &Cuts) -> (usize, usize) {
     let lo = window.of_value(interval.0.max(region.0));
     let hi = window.of_value(interval.1.min(region.1));
     (cuts.slot(lo), cuts.slot(hi))

@@ -46,7 +46,7 @@ impl Half {
 
 /// The filter of a tree: five bits of a key, from one or two fields.
 #[derive(Debug, Clone)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     halves: [Half; 2],
     bits: [Bits; 2],
 }
@@ -63,12 +63,12 @@ impl Filter {
     }
 
     /// The bits in a key.
-    pub(super) fn bits(&self) -> [Bits; 2] {
+    pub(crate) fn bits(&self) -> [Bits; 2] {
         self.bits
     }
 
     /// The filter bits under which a box may hold a key.
-    pub(super) fn bits_of_box(&self, boxes: &Boxes, i: u32) -> u32 {
+    pub(crate) fn bits_of_box(&self, boxes: &Boxes, i: u32) -> u32 {
         let [a, b] = self.halves.map(|h| h.values(boxes.interval(i, h.axis)));
         let mut bits = 0;
         for x in (0..1 << self.halves[0].count).filter(|x| a >> x & 1 != 0) {
@@ -80,7 +80,7 @@ impl Filter {
     }
 
     /// The filter that turns away most keys that match nothing in their cell.
-    pub(super) fn choose<'c>(boxes: &Boxes, list: &[u32], cell_of: impl Fn(&Key) -> &'c [u32]) -> Filter {
+    pub(crate) fn choose<'c>(boxes: &Boxes, list: &[u32], cell_of: impl Fn(&Key) -> &'c [u32]) -> Filter {
         // Keys that find rules in their cell, none of which holds them.
         let misses: Vec<(Key, &[u32])> = sample_keys(boxes, list)
             .filter_map(|(point, key)| {

@@ -7,7 +7,7 @@ use super::boxes::{Axis, Bounds, Boxes};
 use super::build::Tree;
 
 /// The leaf of a list: lean when it fits, else fat leaves, chained when the list is long.
-pub(super) fn encode(boxes: &Boxes, list: &[u32], region: &Bounds) -> Tree {
+pub(crate) fn encode(boxes: &Boxes, list: &[u32], region: &Bounds) -> Tree {
     if list.len() <= RULES_MAX
         && let Some(bytes) = leaf::encode(&positions(boxes, list), &columns(boxes, list, region))
     {

@@ -28,12 +28,12 @@
 
 pub mod boxes;
 pub mod budget;
-mod build;
-mod cut;
+pub(crate) mod build;
+pub(crate) mod cut;
 mod emit;
-mod filter;
-mod index;
-mod leaf;
+pub(crate) mod filter;
+pub(crate) mod index;
+pub(crate) mod leaf;
 mod root;
 
 pub use boxes::{Axis, Boxes};

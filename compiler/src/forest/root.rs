@@ -24,17 +24,17 @@ pub enum Forest {
 /// A root before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootPlan {
-    pub(super) scale: Scale,
-    pub(super) trees: Vec<RootTree>,
+    pub(crate) scale: Scale,
+    pub(crate) trees: Vec<RootTree>,
 }
 
 /// A tree of a root before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RootTree {
+pub(crate) struct RootTree {
     /// Its record but for the place of the cells.
-    pub(super) record: TreeRecord,
+    pub(crate) record: TreeRecord,
     /// What each cell leads to, and its gate.
-    pub(super) cells: Vec<(Tree, u32)>,
+    pub(crate) cells: Vec<(Tree, u32)>,
 }
 
 /// Fewer boxes than this have no root.

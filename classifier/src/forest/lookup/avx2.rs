@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use super::batch::{self, BLOCK, KeyBlock, Kinds};
 use super::gates::Trees;
 use super::lanes::PATTERNS;
-use super::{Cells, Kernel, Start, lookup};
+use super::{Arena, Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
 use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, VECTOR_LANES, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
@@ -504,7 +504,7 @@ fn wide_columns_hold(leaf: &FatLeaf<'_>, key: &Key, rule: usize) -> bool {
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 pub(super) fn first_match<const SHORT: bool>(
-    arena: &[u8],
+    arena: Arena<'_>,
     start: Start<'_, Avx2<SHORT>>,
     key: &Key,
     from: u32,
@@ -515,7 +515,7 @@ pub(super) fn first_match<const SHORT: bool>(
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 pub(super) fn block<const SHORT: bool>(
-    arena: &[u8],
+    arena: Arena<'_>,
     start: Start<'_, Avx2<SHORT>>,
     keys: &Keys,
     first: usize,

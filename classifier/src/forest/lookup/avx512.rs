@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 use super::batch::{self, BLOCK, KeyBlock, Kinds};
 use super::gates::Trees;
 use super::lanes::PATTERNS;
-use super::{Cells, Kernel, Start, lookup};
+use super::{Arena, Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
 use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, VECTOR_LANES};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
@@ -364,7 +364,7 @@ unsafe fn outside<const PART: usize, const SHORT: bool>(leaf: &Lean<'_>, key: &K
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
 pub(super) fn first_match<const SHORT: bool>(
-    arena: &[u8],
+    arena: Arena<'_>,
     start: Start<'_, Avx512<SHORT>>,
     key: &Key,
     from: u32,
@@ -375,7 +375,7 @@ pub(super) fn first_match<const SHORT: bool>(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
 pub(super) fn block<const SHORT: bool>(
-    arena: &[u8],
+    arena: Arena<'_>,
     start: Start<'_, Avx512<SHORT>>,
     keys: &Keys,
     first: usize,

@@ -10,7 +10,7 @@
 //! Who is at work is a set of keys, one bit each, in a register: lists in memory would make each
 //! key wait for the one before.
 
-use super::{Kernel, NO_MATCH, Start, deferred, fat_leaf, lean_leaf, node_at, walk};
+use super::{Arena, Kernel, NO_MATCH, Start, deferred, fat_leaf, lean_leaf, node_at, walk};
 use crate::forest::node;
 use crate::forest::{DEPTH_MAX, Kind, LINE, Ref};
 use crate::key::{KEY_BYTES, Key, Keys};
@@ -87,7 +87,7 @@ struct Block<'a> {
     best: [u32; BLOCK],
     /// Where each key goes on.
     here: [u32; BLOCK],
-    arena: &'a [u8],
+    arena: Arena<'a>,
     keys: KeyBlock<'a>,
 }
 
@@ -97,7 +97,7 @@ struct Block<'a> {
 /// `K` must be a kernel of the machine that runs, and the gates those of a root of `arena`.
 #[inline(always)]
 pub(super) unsafe fn block<K: Kernel>(
-    arena: &[u8],
+    arena: Arena<'_>,
     start: Start<'_, K>,
     keys: &Keys,
     first: usize,
@@ -110,7 +110,7 @@ pub(super) unsafe fn block<K: Kernel>(
             for tree in 0..trees {
                 // SAFETY: passed on from the caller.
                 unsafe {
-                    K::enter(gates, tree, arena, keys, &block.best, &mut block.here);
+                    K::enter(gates, tree, &arena, keys, &block.best, &mut block.here);
                     block.run::<K>();
                 }
             }
@@ -168,14 +168,14 @@ impl Block<'_> {
             for key in Set(kinds[kind as usize]) {
                 // SAFETY: passed on from the caller.
                 let found =
-                    unsafe { lean_leaf::<K>(self.arena, Ref(self.here[key]), self.keys.get(key), 0, wide) };
+                    unsafe { lean_leaf::<K>(&self.arena, Ref(self.here[key]), self.keys.get(key), 0, wide) };
                 self.best[key] = found.min(self.best[key]);
             }
         }
         for key in Set(kinds[Kind::Fat as usize]) {
             // SAFETY: passed on from the caller.
             let found =
-                unsafe { fat_leaf::<K>(self.arena, Ref(self.here[key]), self.keys.get(key), 0, &mut ()) };
+                unsafe { fat_leaf::<K>(&self.arena, Ref(self.here[key]), self.keys.get(key), 0, &mut ()) };
             self.best[key] = found.min(self.best[key]);
         }
     }
@@ -189,11 +189,15 @@ impl Block<'_> {
     unsafe fn step<K: Kernel>(&mut self, key: usize) {
         // SAFETY: passed on from the caller.
         let (arena, packet) = (self.arena, unsafe { self.keys.get(key) });
-        let Some(bytes) = node_at(arena, Ref(self.here[key])) else {
+        if Ref(self.here[key]).is_switch() {
+            self.here[key] = arena.resolve(Ref(self.here[key])).0;
+            return;
+        }
+        let Some(bytes) = node_at(arena.bytes, Ref(self.here[key])) else {
             self.here[key] = Ref::EMPTY.0;
             return;
         };
-        if let Some(part) = deferred(arena, bytes)
+        if let Some(part) = deferred(&arena, bytes)
             && part.smallest < self.best[key]
         {
             let best = self.best[key];

@@ -28,7 +28,7 @@ use super::fat::FatLeaf;
 use super::leaf::{Leaf, Lean};
 use super::node::{self, NODE_BYTES, NodeBytes};
 use super::root::{Cell, Root, Scale, TREES_MAX};
-use super::{DEPTH_MAX, Kind, PENDING_MAX, Ref, UNIT, u32_at};
+use super::{DEPTH_MAX, Kind, PENDING_MAX, Ref, UNIT, switch, u32_at};
 use crate::key::{Key, Keys};
 use batch::{BLOCK, KeyBlock, Kinds};
 use gates::Trees;
@@ -245,11 +245,46 @@ enum Start<'g, K: Kernel> {
     Below(Ref),
 }
 
+/// The bytes that a forest lies in, and what a live one is read as of.
+#[derive(Debug, Clone, Copy)]
+struct Arena<'a> {
+    bytes: &'a [u8],
+    /// Switches show what they lead to since this version, or did before it. Images have none.
+    version: u32,
+}
+
+impl std::ops::Deref for Arena<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl Arena<'_> {
+    /// Where a reference to a switch leads as of this version. A chain of switches has a step for
+    /// each change since the version.
+    #[cold]
+    #[inline(never)]
+    fn resolve(&self, mut here: Ref) -> Ref {
+        for _ in 0..VISITS_MAX {
+            let Some(unit) = self.bytes.get(here.offset()..here.offset() + UNIT) else { break };
+            let is_new = switch::shows(u32_at(unit, switch::SINCE), self.version);
+            here = Ref(u32_at(unit, if is_new { switch::NEW } else { switch::OLD }));
+            if !here.is_switch() {
+                return here;
+            }
+        }
+        Ref::EMPTY
+    }
+}
+
 /// One entry's forest, ready to be looked up in: what its root says is read once, not for each
 /// key. Costs some hundred instructions to make, half a kilobyte to keep.
 #[derive(Clone, Copy)]
 pub struct Forest<'a> {
-    arena: &'a [u8],
+    arena: Arena<'a>,
     reference: Ref,
     trees: Trees,
     gates: Gates,
@@ -310,7 +345,18 @@ impl<'a> Forest<'a> {
             // SAFETY: as above.
             Which::Neon => Gates::Neon(unsafe { neon::Neon::gates(trees) }),
         };
-        Forest { arena, reference, trees, gates }
+        Forest { arena: Arena { bytes: arena, version: 0 }, reference, trees, gates }
+    }
+
+    /// The same forest in the same bytes, read as of a version. What its root says must not have
+    /// changed since it was made ready.
+    pub(crate) fn at<'b>(&self, bytes: &'b [u8], version: u32) -> Forest<'b> {
+        Forest { arena: Arena { bytes, version }, ..*self }
+    }
+
+    /// Where it begins.
+    pub(crate) fn reference(&self) -> Ref {
+        self.reference
     }
 
     /// The smallest position at or after `from` whose rule holds the key, or [`NO_MATCH`].
@@ -412,7 +458,7 @@ impl<'a> Forest<'a> {
 /// `K` must be a kernel of the machine that runs, and the gates those of a root of `arena`.
 #[inline(always)]
 unsafe fn lookup<K: Kernel>(
-    arena: &[u8],
+    arena: Arena<'_>,
     start: Start<'_, K>,
     key: &Key,
     from: u32,
@@ -429,7 +475,7 @@ unsafe fn lookup<K: Kernel>(
     // is, nearly always one, costs no branch.
     let mut cells = Cells([0; TREES_MAX]);
     // SAFETY: passed on from the caller.
-    let mut open = unsafe { K::cells(gates, arena, key, &mut cells) };
+    let mut open = unsafe { K::cells(gates, &arena, key, &mut cells) };
     let mut best = NO_MATCH;
     while open != 0 {
         let cell = Cell::from_word(cells.0[open.trailing_zeros() as usize % TREES_MAX]);
@@ -456,7 +502,7 @@ struct Pending {
 /// `K` must be a kernel of the machine that runs.
 #[inline(always)]
 unsafe fn walk<K: Kernel>(
-    arena: &[u8],
+    arena: Arena<'_>,
     mut here: Ref,
     key: &Key,
     from: u32,
@@ -466,9 +512,13 @@ unsafe fn walk<K: Kernel>(
     for _ in 0..DEPTH_MAX {
         if here.is_leaf() {
             // SAFETY: passed on from the caller.
-            return best.min(unsafe { leaf::<K>(arena, here, key, from, tally) });
+            return best.min(unsafe { leaf::<K>(&arena, here, key, from, tally) });
         }
-        let Some(bytes) = node_at(arena, here) else { return best };
+        if here.is_switch() {
+            here = arena.resolve(here);
+            continue;
+        }
+        let Some(bytes) = node_at(arena.bytes, here) else { return best };
         if node::has_deferred(bytes) {
             // SAFETY: passed on from the caller.
             return unsafe { walk_deferring::<K>(arena, here, key, from, best, tally) };
@@ -487,7 +537,7 @@ unsafe fn walk<K: Kernel>(
 #[cold]
 #[inline(never)]
 unsafe fn walk_deferring<K: Kernel>(
-    arena: &[u8],
+    arena: Arena<'_>,
     mut here: Ref,
     key: &Key,
     from: u32,
@@ -502,12 +552,16 @@ unsafe fn walk_deferring<K: Kernel>(
         while !here.is_leaf() {
             tally.node();
             left = left.saturating_sub(1);
-            let bytes = node_at(arena, here).filter(|_| left > 0);
+            if here.is_switch() && left > 0 {
+                here = arena.resolve(here);
+                continue;
+            }
+            let bytes = node_at(arena.bytes, here).filter(|_| left > 0);
             let Some(bytes) = bytes else {
                 here = Ref::EMPTY;
                 break;
             };
-            if let Some(part) = deferred(arena, bytes)
+            if let Some(part) = deferred(&arena, bytes)
                 && part.smallest < best
                 && waiting < PENDING_MAX
             {
@@ -518,7 +572,7 @@ unsafe fn walk_deferring<K: Kernel>(
             here = node::child(bytes, unsafe { K::slot(bytes, key.window(node::window(bytes))) });
         }
         // SAFETY: passed on from the caller.
-        best = best.min(unsafe { leaf::<K>(arena, here, key, from, tally) });
+        best = best.min(unsafe { leaf::<K>(&arena, here, key, from, tally) });
         // On to a deferred part that may hold an earlier rule.
         loop {
             if waiting == 0 || left == 0 {

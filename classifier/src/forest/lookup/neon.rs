@@ -11,7 +11,7 @@ use std::arch::asm;
 use super::batch::{self, BLOCK, KeyBlock, Kinds};
 use super::gates::Trees;
 use super::scalar::Scalar;
-use super::{Cells, Kernel, Start, lookup};
+use super::{Arena, Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
 use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, RULES_MAX, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, FAN_MAX, NODE_BYTES, NodeBytes};
@@ -267,13 +267,13 @@ unsafe fn chunk(leaf: &FatLeaf<'_>, key: &Key, first: usize) -> u64 {
 }
 
 #[target_feature(enable = "neon")]
-pub(super) fn first_match(arena: &[u8], start: Start<'_, Neon>, key: &Key, from: u32) -> u32 {
+pub(super) fn first_match(arena: Arena<'_>, start: Start<'_, Neon>, key: &Key, from: u32) -> u32 {
     // SAFETY: this function runs only where its features are.
     unsafe { lookup(arena, start, key, from, &mut ()) }
 }
 
 #[target_feature(enable = "neon")]
-pub(super) fn block(arena: &[u8], start: Start<'_, Neon>, keys: &Keys, first: usize, out: &mut [u32]) {
+pub(super) fn block(arena: Arena<'_>, start: Start<'_, Neon>, keys: &Keys, first: usize, out: &mut [u32]) {
     // SAFETY: this function runs only where its features are.
     unsafe { batch::block(arena, start, keys, first, out) }
 }

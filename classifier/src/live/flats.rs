@@ -1,0 +1,142 @@
+//! Flat rules by label: a hash table in the generation's memory.
+//!
+//! ```text
+//!  bucket: one cache line of four    key u64             value u64
+//!                                    label │ list ≪ 32   what it does │ rule ≪ 32
+//! ```
+//!
+//! A key's bucket is found by a multiplication; when it is full the next ones take it, up to
+//! [`REACH`] further. A free place has key 0: no list has number 0.
+
+use super::memory::Memory;
+use crate::forest::LINE;
+use crate::image::Flat;
+
+/// Bytes of a place.
+const PLACE: usize = 16;
+
+/// Places of a bucket.
+const PLACES: usize = LINE / PLACE;
+
+/// Buckets that a search looks at.
+const REACH: usize = 16;
+
+/// The key of a flat rule: its label in a list.
+#[inline]
+pub fn flat_key(list: u32, label: u32) -> u64 {
+    u64::from(list + 1) << 32 | u64::from(label)
+}
+
+/// Where the table lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlatTable {
+    /// Cache line at which it begins.
+    line: u32,
+    /// Buckets.
+    buckets: u32,
+}
+
+impl FlatTable {
+    /// The table of so many buckets at byte `at`, a multiple of a cache line.
+    pub fn new(at: usize, buckets: u32) -> FlatTable {
+        FlatTable { line: (at / LINE) as u32, buckets }
+    }
+
+    /// Byte offset.
+    pub fn at(self) -> usize {
+        self.line as usize * LINE
+    }
+
+    /// Bytes.
+    pub fn bytes(self) -> usize {
+        self.buckets as usize * LINE
+    }
+
+    /// Keys that have room at best.
+    pub fn places(self) -> usize {
+        self.buckets as usize * PLACES
+    }
+
+    /// As one word.
+    pub fn word(self) -> u64 {
+        u64::from(self.line) | u64::from(self.buckets) << 32
+    }
+
+    /// From a word.
+    pub fn from_word(word: u64) -> FlatTable {
+        FlatTable { line: word as u32, buckets: (word >> 32) as u32 }
+    }
+
+    /// The places in which a key may be, nearest first.
+    fn places_of(self, key: u64) -> impl Iterator<Item = usize> {
+        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let buckets = self.buckets as usize;
+        let first = ((hash >> 32) * u64::from(self.buckets) >> 32) as usize;
+        let wrapped = move |b: usize| if b >= buckets { b - buckets } else { b };
+        let places = (0..REACH.min(buckets)).map(move |i| wrapped(first + i));
+        places.flat_map(move |b| (0..PLACES).map(move |p| self.at() + LINE * b + PLACE * p))
+    }
+
+    /// What a key's flat rule does, and its rule.
+    #[inline]
+    pub fn get(self, memory: &Memory, key: u64) -> Option<(Flat, u32)> {
+        let at = self.places_of(key).find(|&at| memory.load(at) == key)?;
+        let value = memory.load(at + 8);
+        Some((Flat::decode(value as u32)?, (value >> 32) as u32))
+    }
+
+    /// Puts a key in; `false` when there is no room near its bucket. For the writer.
+    pub fn insert(self, memory: &Memory, key: u64, flat: Flat, rule: u32) -> bool {
+        self.insert_word(memory, key, u64::from(flat.encode()) | u64::from(rule) << 32)
+    }
+
+    /// The same with a value as [`FlatTable::entries`] gives it.
+    pub fn insert_word(self, memory: &Memory, key: u64, value: u64) -> bool {
+        let Some(at) = self.places_of(key).find(|&at| memory.load(at) == 0) else { return false };
+        memory.store(at + 8, value);
+        memory.store(at, key);
+        true
+    }
+
+    /// Takes a key out that no reader can ask for any more. For the writer.
+    pub fn remove(self, memory: &Memory, key: u64) -> bool {
+        let at = self.places_of(key).find(|&at| memory.load(at) == key);
+        at.inspect(|&at| memory.store(at, 0)).is_some()
+    }
+
+    /// All keys with their values, as words.
+    pub fn entries(self, memory: &Memory) -> impl Iterator<Item = (u64, u64)> {
+        let places = (0..self.places()).map(move |i| self.at() + PLACE * i);
+        places.map(|at| (memory.load(at), memory.load(at + 8))).filter(|(key, _)| *key != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_gives_back_what_was_put_in() {
+        let memory = Memory::new(64 * 60 + 128);
+        let table = FlatTable::from_word(FlatTable::new(128, 60).word());
+        let keys: Vec<u64> = (0..150).map(|i| flat_key(i % 3, i * 77)).collect();
+        for (i, &key) in keys.iter().enumerate() {
+            assert!(table.insert(&memory, key, Flat::Verdict(i as u8), i as u32), "{i}");
+        }
+        for (i, &key) in keys.iter().enumerate() {
+            assert_eq!(table.get(&memory, key), Some((Flat::Verdict(i as u8), i as u32)));
+        }
+        assert_eq!(table.get(&memory, flat_key(0, 1)), None);
+        assert!(table.remove(&memory, keys[7]) && !table.remove(&memory, keys[7]));
+        assert_eq!(table.get(&memory, keys[7]), None);
+        assert_eq!(table.entries(&memory).count(), 149);
+    }
+
+    #[test]
+    fn a_full_table_refuses() {
+        let memory = Memory::new(128);
+        let table = FlatTable::new(0, 2);
+        let taken = (0..100).filter(|&i| table.insert(&memory, flat_key(0, i), Flat::Return, i)).count();
+        assert_eq!(taken, 8);
+    }
+}

@@ -1,0 +1,191 @@
+//! A generation: what readers see of a live table as long as its key layout and memory last.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::flats::FlatTable;
+use super::memory::Memory;
+use crate::dim::Ranks;
+use crate::forest::lookup::Machine;
+use crate::forest::{Ref, switch};
+use crate::image::EntryId;
+use crate::key::{KeyMaker, SLOT_BYTES, Slot};
+
+/// How packets become keys: the sections of an image that say so.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    slots: Vec<u8>,
+    recodes: Vec<u8>,
+    ranks: Vec<u8>,
+}
+
+impl Layout {
+    /// From what an image would be made of: where dimensions lie, classes of small ones, bounds of
+    /// interface names.
+    pub fn new(slots: &[Slot], recodes: &[[u8; 256]], ranks: &[u128]) -> Layout {
+        let record = |s: &Slot| -> [u8; SLOT_BYTES] { [s.dim.number(), s.offset, s.recode.unwrap_or(255), 0] };
+        Layout {
+            slots: slots.iter().flat_map(record).collect(),
+            recodes: recodes.concat(),
+            ranks: ranks.iter().flat_map(|r| r.to_be_bytes()).collect(),
+        }
+    }
+
+    /// Makes keys of packets.
+    pub fn key_maker(&self) -> KeyMaker<'_> {
+        KeyMaker::new(&self.slots, &self.recodes, Ranks::new(&self.ranks))
+    }
+}
+
+/// A chain as readers come to it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Slot of the root for packets whose transport header is sound: a reference in the lower half.
+    pub root: AtomicU64,
+    /// Slot of the root for the others; [`Ref::SAME`] when they share one.
+    pub broken_root: AtomicU64,
+    /// Verdict at the end: new │ old ≪ 8 │ version since which it is the new one ≪ 32.
+    default: AtomicU64,
+}
+
+impl Entry {
+    /// No rules.
+    fn empty() -> Entry {
+        Entry {
+            root: AtomicU64::new(Ref::EMPTY.0.into()),
+            broken_root: AtomicU64::new(Ref::SAME.0.into()),
+            default: AtomicU64::new(0),
+        }
+    }
+
+    /// The verdict at its end as of a version.
+    #[inline]
+    pub fn default_verdict(&self, version: u32) -> u8 {
+        let word = self.default.load(Ordering::Acquire);
+        let shift = if switch::shows((word >> 32) as u32, version) { 0 } else { 8 };
+        (word >> shift) as u8
+    }
+
+    /// Makes the verdict another one from a version on. For the writer; the change before this one
+    /// must be seen by all readers.
+    pub fn set_default(&self, old: u8, new: u8, since: u32) {
+        self.default
+            .store(u64::from(new) | u64::from(old) << 8 | u64::from(since) << 32, Ordering::Release);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Generation {
+    /// Counts generations of a live table.
+    pub number: u64,
+    layout: Layout,
+    key_bytes: usize,
+    machine: Machine,
+    memory: Memory,
+    entries: Box<[Entry]>,
+    /// Names of entries that packets begin at.
+    named: Vec<(String, EntryId)>,
+    /// Names of verdicts: set before the first rule that gives one is to be seen.
+    verdicts: Box<[OnceLock<String>]>,
+    flats: AtomicU64,
+    /// On a line of its own: the writer stores, all readers load.
+    version: Line<AtomicU32>,
+}
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+impl Generation {
+    /// A generation of `entries` chains without rules, in `memory`.
+    pub fn new(
+        number: u64,
+        layout: Layout,
+        memory: Memory,
+        entries: usize,
+        named: Vec<(String, EntryId)>,
+    ) -> Generation {
+        let key_bytes = layout.key_maker().key_bytes();
+        Generation {
+            number,
+            layout,
+            key_bytes,
+            machine: Machine::detect().for_keys(key_bytes),
+            memory,
+            entries: (0..entries).map(|_| Entry::empty()).collect(),
+            named,
+            verdicts: (0..256).map(|_| OnceLock::new()).collect(),
+            flats: AtomicU64::new(FlatTable::default().word()),
+            version: Line(AtomicU32::new(0)),
+        }
+    }
+
+    /// Looks up by another machine: for tests and comparisons, before it is shared.
+    pub fn set_machine(&mut self, machine: Machine) {
+        self.machine = machine.for_keys(self.key_bytes);
+    }
+
+    /// The machine that looks up.
+    pub fn machine(&self) -> Machine {
+        self.machine
+    }
+
+    /// Makes keys of packets.
+    pub fn key_maker(&self) -> KeyMaker<'_> {
+        self.layout.key_maker()
+    }
+
+    /// Bytes of its keys.
+    pub fn key_bytes(&self) -> usize {
+        self.key_bytes
+    }
+
+    /// Nodes, leaves, tables, programs.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Its entries; those that no chain has are empty.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Names of the entries that packets begin at: `filter/FORWARD`.
+    pub fn named(&self) -> &[(String, EntryId)] {
+        &self.named
+    }
+
+    /// The name of a verdict.
+    pub fn verdict_name(&self, id: u8) -> &str {
+        self.verdicts[usize::from(id)].get().map_or("", |name| name)
+    }
+
+    /// Gives a verdict its name, once. For the writer.
+    pub fn name_verdict(&self, id: u8, name: &str) {
+        self.verdicts[usize::from(id)].get_or_init(|| name.to_owned());
+    }
+
+    /// Where flat rules are found by label.
+    #[inline]
+    pub fn flats(&self) -> FlatTable {
+        FlatTable::from_word(self.flats.load(Ordering::Acquire))
+    }
+
+    /// Another table for them, which holds everything that a reader may still ask for. For the
+    /// writer.
+    pub fn set_flats(&self, table: FlatTable) {
+        self.flats.store(table.word(), Ordering::Release);
+    }
+
+    /// The last transaction that is to be seen.
+    #[inline]
+    pub fn version(&self) -> u32 {
+        self.version.0.load(Ordering::SeqCst)
+    }
+
+    /// Publishes a transaction. For the writer.
+    pub fn publish(&self, version: u32) {
+        self.version.0.store(version, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,209 @@
+//! The ground a live forest stands on: memory, the version in the making, and slots.
+//!
+//! A *slot* is a word that changes in place: a cell of a table, or the root of an entry. A change of a
+//! transaction never overwrites what readers of earlier versions still need: the slot is made to
+//! lead to a switch, with a gate that lets in whatever either side may hold. Any mixture of the
+//! halves of a slot's words, before and after, leads every reader to what its version shows:
+//!
+//! ```text
+//!   (old, gate)          before
+//!   (switch, both)       while a reader of an earlier version may be left
+//!   (new, gate)          settled
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_epoch::Guard;
+use hipac_classifier::forest::root::{Cell, FILTER_ALL};
+use hipac_classifier::forest::{Ref, UNIT, switch};
+use hipac_classifier::live::{Generation, RuleId};
+
+use super::space::{Align, Block, Full, Space};
+
+/// A place that changes under readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Slot {
+    /// A cell of a table, at a byte offset.
+    Cell(u32),
+    /// The root of an entry.
+    Root(u32),
+    /// The root of an entry for malformed packets.
+    BrokenRoot(u32),
+}
+
+/// What is done once the readers of earlier versions have gone.
+#[derive(Debug)]
+pub(super) enum Later {
+    /// A slot leads to what is new.
+    Settle {
+        slot: Slot,
+        switch: Block,
+        new: Cell,
+    },
+    /// A label means nothing any more.
+    Forget(u64),
+    /// The number of a rule may be given to another.
+    FreeRule(RuleId),
+    /// An entry may be another chain's.
+    FreeEntry(u32),
+    /// A program is used by one flat rule less.
+    FreeProgram(u32),
+}
+
+/// A slot that the transaction in the making changes.
+#[derive(Debug, Clone, Copy)]
+struct Touched {
+    slot: Slot,
+    old: Cell,
+    new: Cell,
+    switch: Block,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) generation: Arc<Generation>,
+    pub(super) space: Space<Later>,
+    touched: Vec<Touched>,
+    /// Nobody reads yet: slots are simply set.
+    is_private: bool,
+    /// The last transaction that was published.
+    version: u32,
+}
+
+impl Ground {
+    /// The ground of a generation that nobody reads yet.
+    pub(super) fn new(generation: Arc<Generation>, limit: usize) -> Ground {
+        Ground { generation, space: Space::new(limit), touched: vec![], is_private: true, version: 0 }
+    }
+
+    /// From here on there are readers.
+    pub(super) fn open(&mut self) {
+        self.is_private = false;
+    }
+
+    /// The version in the making.
+    pub(super) fn next_version(&self) -> u32 {
+        self.version.wrapping_add(1)
+    }
+
+    /// Nobody reads yet.
+    pub(super) fn is_private(&self) -> bool {
+        self.is_private
+    }
+
+    /// Writes a block.
+    pub(super) fn write(&mut self, bytes: &[u8], align: Align) -> Result<Block, Full> {
+        let block = self.space.take(bytes.len(), align)?;
+        self.generation.memory().write(block.offset(), bytes);
+        Ok(block)
+    }
+
+    /// Gives a block back, when nobody can be on it.
+    pub(super) fn drop_block(&mut self, block: Block) {
+        if self.is_private { self.space.give(block) } else { self.space.retire(block) }
+    }
+
+    /// The bytes of the memory from an offset on.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.generation.memory().bytes()
+    }
+
+    fn load(&self, slot: Slot) -> Cell {
+        let entry = |entry: u32| &self.generation.entries()[entry as usize];
+        Cell::from_word(match slot {
+            Slot::Cell(at) => self.generation.memory().load(at as usize),
+            Slot::Root(e) => entry(e).root.load(Ordering::Acquire),
+            Slot::BrokenRoot(e) => entry(e).broken_root.load(Ordering::Acquire),
+        })
+    }
+
+    fn store(&self, slot: Slot, cell: Cell) {
+        let entry = |entry: u32| &self.generation.entries()[entry as usize];
+        match slot {
+            Slot::Cell(at) => self.generation.memory().store(at as usize, cell.word()),
+            Slot::Root(e) => entry(e).root.store(cell.word(), Ordering::Release),
+            Slot::BrokenRoot(e) => entry(e).broken_root.store(cell.word(), Ordering::Release),
+        }
+    }
+
+    /// What a slot leads to in the version in the making.
+    pub(super) fn get(&self, slot: Slot) -> Cell {
+        let cell = self.load(slot);
+        if !cell.reference.is_switch() {
+            return cell;
+        }
+        // The newest switch, whether published or not: what comes after it.
+        match self.touched_by(cell.reference) {
+            Some(i) => self.touched[i].new,
+            None => Cell { reference: self.switch_new(cell.reference), gate: cell.gate },
+        }
+    }
+
+    fn switch_new(&self, reference: Ref) -> Ref {
+        Ref((self.generation.memory().load(reference.offset()) >> 32) as u32)
+    }
+
+    /// Which of the transaction's slots a switch belongs to.
+    fn touched_by(&self, reference: Ref) -> Option<usize> {
+        let word = self.generation.memory().load(reference.offset() + switch::SINCE);
+        (word as u32 == self.next_version()).then_some((word >> 32) as usize)
+    }
+
+    /// Makes a slot lead to something else from the next version on.
+    pub(super) fn set(&mut self, slot: Slot, new: Cell) -> Result<(), Full> {
+        if self.is_private {
+            self.store(slot, new);
+            return Ok(());
+        }
+        let now = self.load(slot);
+        let mine = if now.reference.is_switch() { self.touched_by(now.reference) } else { None };
+        let at = match mine {
+            Some(i) => {
+                let Touched { old, switch, .. } = self.touched[i];
+                let word = u64::from(old.reference.0) | u64::from(new.reference.0) << 32;
+                self.generation.memory().store(switch.offset(), word);
+                self.touched[i].new = new;
+                i
+            }
+            None => {
+                let mut bytes = switch::encode(now.reference.0, new.reference.0, self.next_version());
+                bytes[UNIT - 4..].copy_from_slice(&(self.touched.len() as u32).to_le_bytes());
+                let switch = self.write(&bytes, Align::Unit)?;
+                self.touched.push(Touched { slot, old: now, new, switch });
+                self.touched.len() - 1
+            }
+        };
+        let Touched { old, switch, .. } = self.touched[at];
+        let smallest = (old.gate >> 24).min(new.gate >> 24);
+        let gate = smallest << 24 | (old.gate | new.gate) & FILTER_ALL;
+        self.store(slot, Cell { reference: Ref::switch(switch.offset()), gate });
+        Ok(())
+    }
+
+    /// Publishes the transaction: one store, and all of it is to be seen.
+    pub(super) fn commit(&mut self, guard: &Guard) {
+        self.version = self.next_version();
+        self.generation.publish(self.version);
+        for t in std::mem::take(&mut self.touched) {
+            self.space.retire_other(Later::Settle { slot: t.slot, switch: t.switch, new: t.new });
+        }
+        self.space.end_era(guard);
+    }
+
+    /// A slot whose switch no reader of an earlier version needs any more.
+    pub(super) fn settle(&mut self, slot: Slot, switch: Block, new: Cell) {
+        if self.load(slot).reference == Ref::switch(switch.offset()) {
+            self.store(slot, new);
+        }
+        // Whoever read the slot before may be on the switch. (And where a later switch stands in the
+        // slot, whoever comes through that one: it is settled before this block is given back.)
+        self.space.retire(switch);
+    }
+
+    /// Changes of the transaction in the making.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.touched.is_empty()
+    }
+}

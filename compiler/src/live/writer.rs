@@ -1,0 +1,703 @@
+//! The writer's side of one generation: rules in, flat rules, boxes and forests changed, versions
+//! published.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossbeam_epoch::Guard;
+use foldhash::fast::RandomState;
+use hipac_classifier::EntryId;
+use hipac_classifier::image::Flat;
+use hipac_classifier::live::{FlatTable, Generation, Layout, Memory, RuleId, flat_key};
+use hipac_classifier::program::Op;
+use hipac_rules::{Family, Policy, Rule};
+
+use super::ground::{Ground, Later, Slot};
+use super::labels::{END, FIRST};
+use super::list::{List, Tools};
+use super::lower::{Lowering, changes_packet, needs_header};
+use super::space::{Align, Block, Full};
+use super::store::{BoxId, Store};
+use crate::compile::{BOXES_MAX, CompileError, each_interface_bound, ranks_of};
+use crate::condition::Space;
+use crate::expand::{BROKEN, KeyPlan, SOUND, narrowed};
+use crate::forest::{Boxes, Shape};
+use crate::lower::{FlatList, FlatRule, Lowered, Malformed, verdict_id};
+use crate::options::Counting;
+use crate::tables::program;
+
+/// Why a generation cannot take a change.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It does not fit into its memory.
+    Full(Full),
+    /// A new generation can: its key, its entries or what its lists hide are another matter.
+    Replan,
+    /// No generation can.
+    Compile(CompileError),
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Refusal {
+        Refusal::Full(full)
+    }
+}
+
+impl From<CompileError> for Refusal {
+    fn from(error: CompileError) -> Refusal {
+        Refusal::Compile(error)
+    }
+}
+
+/// A chain as a generation is built from it.
+pub(super) struct ChainSource<'a> {
+    /// Its entry.
+    pub(super) entry: u32,
+    /// `filter/FORWARD`, when packets begin there.
+    pub(super) name: Option<String>,
+    pub(super) policy: Option<Policy>,
+    /// Its rules in their order.
+    pub(super) rules: Vec<RuleId>,
+}
+
+/// What a generation is built from.
+pub(super) struct Source<'a> {
+    pub(super) family: Family,
+    pub(super) counting: Counting,
+    pub(super) chains: Vec<ChainSource<'a>>,
+    /// The rule of a number.
+    pub(super) rule: &'a (dyn Fn(RuleId) -> &'a Rule + Sync),
+    /// The entry of the chain that a rule leads to.
+    pub(super) target: &'a dyn Fn(u32, &Rule) -> Option<u32>,
+}
+
+/// A rule of the generation.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    /// 0: no such rule.
+    label: u32,
+    /// Its box for sound packets, and for malformed ones: [`NONE`], a box, or [`MANY`] and an index.
+    boxes: [u32; 2],
+}
+
+const NONE: u32 = u32::MAX;
+const MANY: u32 = 1 << 31;
+
+const NOWHERE: Placed = Placed { label: 0, boxes: [NONE; 2] };
+
+/// The lists of an entry.
+#[derive(Debug)]
+struct Lists {
+    /// For sound packets, and for malformed ones when these have one of their own.
+    lists: [Option<List>; 2],
+    /// Rules hide later ones: none behind them ever sees a changed packet.
+    hides: bool,
+}
+
+#[derive(Debug)]
+struct Program {
+    block: Block,
+    uses: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) ground: Ground,
+    family: Family,
+    counting: Counting,
+    plan: KeyPlan,
+    ranks: Vec<u128>,
+    store: Store,
+    entries: Vec<Option<Lists>>,
+    rules: Vec<Placed>,
+    /// Boxes of rules that have several.
+    many: Vec<Vec<BoxId>>,
+    many_free: Vec<u32>,
+    verdicts: Vec<&'static str>,
+    programs: HashMap<Box<[u32]>, u32, RandomState>,
+    /// By first word.
+    program_uses: HashMap<u32, Program, RandomState>,
+    table: FlatTable,
+    /// Keys in the table, those that wait included.
+    keys: usize,
+    boxes: Boxes,
+    words: Vec<u32>,
+    /// Defaults of entries that this transaction changed.
+    defaults: Vec<(u32, u8)>,
+    /// Boxes put in or taken out since it was built.
+    pub(super) drift: usize,
+    /// Boxes when it was built.
+    pub(super) built: usize,
+}
+
+/// Room for entries besides those that there are.
+const ENTRIES_SPARE: usize = 64;
+
+/// A rule lowered, ready to be given a place.
+struct Lowering2 {
+    flats: [Option<FlatRule>; 2],
+}
+
+impl Writer {
+    /// A generation of a source, within `limit` bytes. `number` counts generations.
+    pub(super) fn build(
+        source: &Source<'_>,
+        number: u64,
+        limit: usize,
+        shape: &Shape,
+        cells_per_box: f64,
+    ) -> Result<Writer, Refusal> {
+        let family = source.family;
+        let all = || source.chains.iter().flat_map(|c| &c.rules).map(|&id| (source.rule)(id));
+        let ranks = ranks_of(all(), family)?;
+        let mut verdicts = Vec::new();
+        let entry_count = source.chains.iter().map(|c| c.entry as usize + 1).max().unwrap_or(0);
+        let changes = changing_chains(source, entry_count);
+
+        // Flat rules of all chains, the sound ones first: list 2e, 2e + 1 of entry e.
+        let mut lowered = Lowered::default();
+        let empty = || FlatList {
+            name: String::new(),
+            called: true,
+            default_verdict: 0,
+            chain_rules: 0,
+            rules: vec![],
+            changes_packet: false,
+        };
+        lowered.lists = (0..2 * entry_count).map(|_| empty()).collect();
+        let mut has_broken = vec![false; entry_count];
+        for chain in &source.chains {
+            let entry = chain.entry as usize;
+            has_broken[entry] = chain.rules.iter().any(|&id| needs_header((source.rule)(id), family));
+            let kinds: &[(usize, Malformed)] = if has_broken[entry] {
+                &[(0, Malformed::Elsewhere), (1, Malformed::InProgram)]
+            } else {
+                &[(0, Malformed::Elsewhere)]
+            };
+            for &id in &chain.rules {
+                let rule = (source.rule)(id);
+                let space = Space { family, ranks: &ranks };
+                let entry_of = (source.target)(chain.entry, rule);
+                let lowering = Lowering { space, counting: source.counting, entry: entry_of };
+                for &(kind, malformed) in kinds {
+                    let flat = lowering.rule(rule, malformed, &mut verdicts);
+                    if let Some(flat) = flat.map_err(CompileError::from)? {
+                        lowered.lists[2 * entry + kind].rules.push(FlatRule { origin: id, ..flat });
+                    }
+                }
+            }
+        }
+        let plan = KeyPlan::of(&lowered)?;
+        for rule in lowered.lists.iter_mut().flat_map(|list| &mut list.rules) {
+            rule.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.width(dim, set));
+        }
+        let (slots, recodes) = plan.slots();
+        let named = source.chains.iter().filter_map(|c| Some((c.name.clone()?, EntryId(c.entry)))).collect();
+        let generation = Arc::new(Generation::new(
+            number,
+            Layout::new(&slots, &recodes, &ranks),
+            Memory::new(limit),
+            entry_count.next_power_of_two() + ENTRIES_SPARE,
+            named,
+        ));
+        let rule_count = all().count();
+        let mut ground = Ground::new(generation, limit);
+        let flat_count: usize = lowered.lists.iter().map(|l| l.rules.len()).sum();
+        let table = new_table(&mut ground, flat_count + flat_count / 3)?;
+        ground.generation.set_flats(table);
+        let axes = plan.axes();
+        let mut writer = Writer {
+            ground,
+            family,
+            counting: source.counting,
+            store: Store::new(axes.clone()),
+            plan,
+            ranks,
+            entries: Vec::new(),
+            rules: Vec::new(),
+            many: vec![],
+            many_free: vec![],
+            verdicts,
+            programs: HashMap::default(),
+            program_uses: HashMap::default(),
+            table,
+            keys: 0,
+            boxes: Boxes::new(axes),
+            words: vec![],
+            defaults: vec![],
+            drift: 0,
+            built: 0,
+        };
+        writer.entries.resize_with(writer.ground.generation.entries().len(), || None);
+        writer.rules.reserve(rule_count);
+        for chain in &source.chains {
+            let labels: HashMap<RuleId, u32, RandomState> =
+                chain.rules.iter().copied().zip(super::labels::spread(chain.rules.len())).collect();
+            for (&id, &label) in &labels {
+                writer.place(id).label = label;
+            }
+            let entry = chain.entry;
+            let lists = Lists { lists: [None, None], hides: !changes[entry as usize] };
+            writer.entries[entry as usize] = Some(lists);
+            for kind in 0..2 {
+                if kind == 1 && !has_broken[entry as usize] {
+                    continue;
+                }
+                let flats = std::mem::take(&mut lowered.lists[2 * entry as usize + kind].rules);
+                let mut ids = Vec::with_capacity(flats.len());
+                for flat in &flats {
+                    ids.extend(writer.add_flat(entry, kind, flat.origin, flat)?);
+                }
+                drop(flats);
+                let slot = if kind == 0 { Slot::Root(entry) } else { Slot::BrokenRoot(entry) };
+                let mut tools = Tools {
+                    ground: &mut writer.ground,
+                    store: &mut writer.store,
+                    boxes: &mut writer.boxes,
+                };
+                let list = List::build(slot, &ids, shape, cells_per_box, &mut tools)?;
+                if let Some(lists) = &mut writer.entries[entry as usize] {
+                    lists.lists[kind] = Some(list);
+                }
+            }
+            if let Some(policy) = chain.policy {
+                let verdict = writer.verdict(policy.name())?;
+                writer.ground.generation.entries()[entry as usize].set_default(verdict, verdict, 0);
+            }
+        }
+        for (id, name) in writer.verdicts.iter().enumerate() {
+            writer.ground.generation.name_verdict(id as u8, name);
+        }
+        writer.built = writer.store.len();
+        Ok(writer)
+    }
+
+    fn place(&mut self, id: RuleId) -> &mut Placed {
+        let index = id as usize;
+        if self.rules.len() <= index {
+            self.rules.resize(index + 1, NOWHERE);
+        }
+        &mut self.rules[index]
+    }
+
+    /// The label of a rule.
+    pub(super) fn label(&self, id: RuleId) -> u32 {
+        self.rules[id as usize].label
+    }
+
+    fn verdict(&mut self, name: &'static str) -> Result<u8, Refusal> {
+        let id = verdict_id(&mut self.verdicts, name, 0).map_err(CompileError::from)?;
+        self.ground.generation.name_verdict(id, name);
+        Ok(id)
+    }
+
+    /// Memory that a change must find free before it begins: more than any takes.
+    fn headroom(&self) -> Result<(), Full> {
+        self.ground.space.check()
+    }
+
+    /// Puts a rule into a chain. Its label is between those of its neighbours.
+    pub(super) fn insert(
+        &mut self,
+        id: RuleId,
+        entry: u32,
+        rule: &Rule,
+        target: Option<u32>,
+        label: u32,
+    ) -> Result<(), Refusal> {
+        debug_assert!(FIRST < label && label < END);
+        self.headroom()?;
+        let lowered = self.lower(rule, entry, target)?;
+        *self.place(id) = Placed { label, ..NOWHERE };
+        for (kind, flat) in lowered.flats.into_iter().enumerate() {
+            let Some(flat) = flat else { continue };
+            let boxes = self.add_flat(entry, kind, id, &flat)?;
+            self.with_list(entry, kind, |list, tools| {
+                boxes.iter().try_for_each(|&b| list.insert(b, tools))
+            })?;
+            self.drift += boxes.len();
+        }
+        Ok(())
+    }
+
+    /// Flat rules of a rule for the lists of an entry, if this generation can take them.
+    fn lower(&mut self, rule: &Rule, entry: u32, target: Option<u32>) -> Result<Lowering2, Refusal> {
+        let mut is_known = true;
+        each_interface_bound(rule, self.family, &mut |bound| {
+            is_known &= self.ranks.binary_search(&bound).is_ok();
+        });
+        let Some(lists) = self.entries.get(entry as usize).and_then(Option::as_ref) else {
+            return Err(Refusal::Replan);
+        };
+        let has_broken = lists.lists[1].is_some();
+        let changes = changes_packet(rule, self.family)
+            || target.is_some_and(|t| {
+                self.entries.get(t as usize).and_then(Option::as_ref).is_some_and(|lists| !lists.hides)
+            });
+        if !is_known || (changes && lists.hides) || (needs_header(rule, self.family) && !has_broken) {
+            return Err(Refusal::Replan);
+        }
+        let space = Space { family: self.family, ranks: &self.ranks };
+        let lowering = Lowering { space, counting: self.counting, entry: target };
+        let mut flats = [None, None];
+        let kinds = [Malformed::Elsewhere, Malformed::InProgram];
+        for (kind, malformed) in kinds.into_iter().enumerate().take(1 + usize::from(has_broken)) {
+            let flat = lowering.rule(rule, malformed, &mut self.verdicts).map_err(CompileError::from)?;
+            let Some(mut flat) = flat else { continue };
+            if !self.plan.suffices_for(&flat.condition) {
+                return Err(Refusal::Replan);
+            }
+            let plan = &self.plan;
+            flat.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.width(dim, set));
+            if let Op::Verdict(id) = flat.end {
+                self.ground.generation.name_verdict(id, self.verdicts[usize::from(id)]);
+            }
+            flats[kind] = Some(flat);
+        }
+        Ok(Lowering2 { flats })
+    }
+
+    /// What a flat rule does, and its boxes, which are in no forest yet.
+    fn add_flat(&mut self, entry: u32, kind: usize, id: RuleId, flat: &FlatRule) -> Result<Vec<BoxId>, Refusal> {
+        let label = self.label(id);
+        let lists = self.entries[entry as usize].as_ref().ok_or(Refusal::Replan)?;
+        let is_end = matches!(flat.end, Op::Verdict(_) | Op::Return | Op::Malformed);
+        let hides = lists.hides && is_end && flat.is_plain();
+        let within = match (kind, lists.lists[1].is_some() || kind == 1) {
+            (1, _) => Some(BROKEN),
+            (_, true) => Some(SOUND),
+            // While it is built a list for malformed packets comes after this one.
+            _ if self.ground.is_private() => None,
+            _ => None,
+        };
+        let mut found = Vec::new();
+        if let Some(states) = narrowed(&flat.condition, within) {
+            let full: Vec<(u32, u32)> = self.store.axes().iter().map(|a| (0, a.max)).collect();
+            let mut bounds = full;
+            let store = &mut self.store;
+            self.plan.product(&flat.condition, states.as_deref(), &mut bounds, &mut |bounds| {
+                found.push(store.add(bounds, label, id, hides));
+            });
+        }
+        if found.is_empty() {
+            return Ok(found);
+        }
+        let does = self.does(flat)?;
+        self.put_key(flat_key(2 * entry + kind as u32, label), does, id)?;
+        let boxes = match *found {
+            [only] => only,
+            _ => {
+                let list = found.clone();
+                match self.many_free.pop() {
+                    Some(at) => {
+                        self.many[at as usize] = list;
+                        MANY | at
+                    }
+                    None => {
+                        self.many.push(list);
+                        MANY | (self.many.len() as u32 - 1)
+                    }
+                }
+            }
+        };
+        self.place(id).boxes[kind] = boxes;
+        Ok(found)
+    }
+
+    /// The word of a flat rule; its program is stored, or used once more.
+    fn does(&mut self, flat: &FlatRule) -> Result<Flat, Refusal> {
+        match flat.end {
+            Op::Verdict(id) if flat.is_plain() => return Ok(Flat::Verdict(id)),
+            Op::Return if flat.is_plain() => return Ok(Flat::Return),
+            Op::Continue if flat.is_plain() => return Ok(Flat::Continue),
+            _ => {}
+        }
+        self.words.clear();
+        program(flat, &flat.end, &mut self.words);
+        if let Some(&at) = self.programs.get(self.words.as_slice()) {
+            if let Some(program) = self.program_uses.get_mut(&at) {
+                program.uses += 1;
+            }
+            return Ok(Flat::Program(at));
+        }
+        let bytes: Vec<u8> = self.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let block = self.ground.write(&bytes, Align::Unit)?;
+        let at = (block.offset() / 4) as u32;
+        if at as usize > Flat::PROGRAM_WORDS_MAX {
+            let limit = Flat::PROGRAM_WORDS_MAX;
+            return Err(CompileError::TooLarge { what: "program words", count: at as usize, limit }.into());
+        }
+        self.programs.insert(self.words.as_slice().into(), at);
+        self.program_uses.insert(at, Program { block, uses: 1 });
+        Ok(Flat::Program(at))
+    }
+
+    /// A flat rule under a key; the table grows when it is full.
+    fn put_key(&mut self, key: u64, does: Flat, id: RuleId) -> Result<(), Refusal> {
+        let is_full = self.keys + 1 > self.table.places() / 8 * 7;
+        if is_full || !self.table.insert(self.ground.generation.memory(), key, does, id) {
+            self.grow_table()?;
+            if !self.table.insert(self.ground.generation.memory(), key, does, id) {
+                return Err(Refusal::Replan);
+            }
+        }
+        self.keys += 1;
+        Ok(())
+    }
+
+    /// A larger table with all that is in this one.
+    fn grow_table(&mut self) -> Result<(), Refusal> {
+        let mut keys = self.keys + self.keys / 4 + 64;
+        loop {
+            let table = new_table(&mut self.ground, keys)?;
+            let memory = self.ground.generation.memory();
+            let fits = self.table.entries(memory).all(|(key, value)| table.insert_word(memory, key, value));
+            let old = if fits { std::mem::replace(&mut self.table, table) } else { table };
+            if fits {
+                self.ground.generation.set_flats(self.table);
+            }
+            self.ground.drop_block(Block::of(old.at(), old.bytes(), Align::Line));
+            if fits {
+                return Ok(());
+            }
+            keys += keys / 4;
+        }
+    }
+
+    fn with_list(
+        &mut self,
+        entry: u32,
+        kind: usize,
+        f: impl FnOnce(&mut List, &mut Tools<'_>) -> Result<(), Full>,
+    ) -> Result<(), Refusal> {
+        let lists = self.entries[entry as usize].as_mut();
+        let Some(list) = lists.and_then(|lists| lists.lists[kind].as_mut()) else {
+            return Err(Refusal::Replan);
+        };
+        let mut tools =
+            Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        Ok(f(list, &mut tools)?)
+    }
+
+    fn boxes_of(&self, id: RuleId, kind: usize) -> smallvec::SmallVec<[BoxId; 2]> {
+        match self.rules[id as usize].boxes[kind] {
+            NONE => smallvec::SmallVec::new(),
+            many if many & MANY != 0 => self.many[(many & !MANY) as usize].as_slice().into(),
+            only => smallvec::smallvec![only],
+        }
+    }
+
+    /// Takes a rule out of its chain. Its number may be given away when readers have gone.
+    pub(super) fn remove(&mut self, id: RuleId, entry: u32) -> Result<(), Refusal> {
+        let label = self.label(id);
+        for kind in 0..2 {
+            let boxes = self.boxes_of(id, kind);
+            if boxes.is_empty() {
+                continue;
+            }
+            self.with_list(entry, kind, |list, tools| {
+                boxes.iter().try_for_each(|&b| list.remove(b, tools))
+            })?;
+            boxes.iter().for_each(|&b| self.store.remove(b));
+            self.drift += boxes.len();
+            let many = self.rules[id as usize].boxes[kind];
+            if many & MANY != 0 && many != NONE {
+                self.many[(many & !MANY) as usize] = Vec::new();
+                self.many_free.push(many & !MANY);
+            }
+            self.retire_key(flat_key(2 * entry + kind as u32, label), true);
+        }
+        self.rules[id as usize] = NOWHERE;
+        Ok(())
+    }
+
+    fn retire_key(&mut self, key: u64, with_program: bool) {
+        let found = self.table.get(self.ground.generation.memory(), key);
+        if self.ground.is_private() {
+            if self.table.remove(self.ground.generation.memory(), key) {
+                self.keys -= 1;
+            }
+        } else {
+            self.ground.space.retire_other(Later::Forget(key));
+        }
+        if with_program && let Some((Flat::Program(at), _)) = found {
+            if self.ground.is_private() {
+                self.free_program(at);
+            } else {
+                self.ground.space.retire_other(Later::FreeProgram(at));
+            }
+        }
+    }
+
+    fn free_program(&mut self, at: u32) {
+        let Some(program) = self.program_uses.get_mut(&at) else { return };
+        program.uses -= 1;
+        if program.uses == 0 {
+            let block = program.block;
+            self.program_uses.remove(&at);
+            self.programs.retain(|_, a| *a != at);
+            self.ground.space.give(block);
+        }
+    }
+
+    /// Gives a rule another label, which is on the same side of all others.
+    pub(super) fn relabel(&mut self, id: RuleId, entry: u32, label: u32) -> Result<(), Refusal> {
+        self.headroom()?;
+        let old = self.label(id);
+        for kind in 0..2 {
+            let boxes = self.boxes_of(id, kind);
+            if boxes.is_empty() {
+                continue;
+            }
+            let key = flat_key(2 * entry + kind as u32, old);
+            let Some((does, _)) = self.table.get(self.ground.generation.memory(), key) else {
+                return Err(Refusal::Replan);
+            };
+            self.put_key(flat_key(2 * entry + kind as u32, label), does, id)?;
+            for &b in &boxes {
+                self.store.set_label(b, label);
+            }
+            self.with_list(entry, kind, |list, tools| {
+                boxes.iter().try_for_each(|&b| list.relabel(b, tools))
+            })?;
+            self.retire_key(key, false);
+        }
+        self.rules[id as usize].label = label;
+        Ok(())
+    }
+
+    /// Makes the policy of a chain another one.
+    pub(super) fn set_policy(&mut self, entry: u32, policy: Policy) -> Result<(), Refusal> {
+        let verdict = self.verdict(policy.name())?;
+        self.defaults.retain(|(e, _)| *e != entry);
+        self.defaults.push((entry, verdict));
+        Ok(())
+    }
+
+    /// A chain without rules gets an entry; `Err`: there is no room for one.
+    pub(super) fn add_entry(&mut self, entry: u32) -> Result<(), Refusal> {
+        let Some(place) = self.entries.get_mut(entry as usize) else { return Err(Refusal::Replan) };
+        let slot = Slot::Root(entry);
+        let mut tools =
+            Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        let list = List::build(slot, &[], &Shape::LADDER[0], 4.0, &mut tools)?;
+        *place = Some(Lists { lists: [Some(list), None], hides: true });
+        Ok(())
+    }
+
+    /// A chain is gone: no rule leads to it, and it has none.
+    pub(super) fn remove_entry(&mut self, entry: u32) {
+        self.entries[entry as usize] = None;
+    }
+
+    /// Publishes what was changed since the last time, all at once.
+    pub(super) fn commit(&mut self, guard: &Guard) {
+        let since = self.ground.next_version();
+        let version = self.ground.generation.version();
+        for (entry, verdict) in std::mem::take(&mut self.defaults) {
+            let place = &self.ground.generation.entries()[entry as usize];
+            let old = place.default_verdict(version);
+            place.set_default(old, verdict, since);
+        }
+        self.ground.commit(guard);
+    }
+
+    /// Undoes what a failed transaction has put down for its commit, once its changes are undone.
+    pub(super) fn forget_defaults(&mut self) {
+        self.defaults.clear();
+    }
+
+    /// Does what readers no longer stand in the way of. Gives out the numbers of rules and entries
+    /// that are free now.
+    pub(super) fn tidy(&mut self, freed: &mut Vec<Freed>) {
+        while let Some(later) = self.ground.space.next_safe() {
+            match later {
+                Later::Settle { slot, switch, new } => self.ground.settle(slot, switch, new),
+                Later::Forget(key) => {
+                    if self.table.remove(self.ground.generation.memory(), key) {
+                        self.keys -= 1;
+                    }
+                }
+                Later::FreeRule(id) => freed.push(Freed::Rule(id)),
+                Later::FreeEntry(entry) => freed.push(Freed::Entry(entry)),
+                Later::FreeProgram(at) => self.free_program(at),
+            }
+        }
+    }
+
+    /// Another version of a policy must not be made before readers of the one before have gone.
+    pub(super) fn must_wait_for_policies(&self) -> bool {
+        !self.defaults.is_empty() && !self.ground.space.is_quiet()
+    }
+
+    /// Bytes of structure in use: forests, tables, programs, and what waits for readers.
+    pub(super) fn structure_bytes(&self) -> usize {
+        self.ground.space.used()
+    }
+
+    /// Bytes that the writer keeps besides: boxes, mirrors, where rules are.
+    pub(super) fn bookkeeping_bytes(&self) -> usize {
+        let lists = self.entries.iter().flatten().flat_map(|lists| lists.lists.iter().flatten());
+        let mirrors: usize = lists.map(List::bytes).sum();
+        let rules = self.rules.capacity() * size_of::<Placed>();
+        let many: usize = self.many.iter().map(|m| 4 * m.capacity() + size_of::<Vec<BoxId>>()).sum();
+        self.store.bytes() + mirrors + rules + many
+    }
+
+    /// Boxes of all lists.
+    pub(super) fn box_count(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Which verdict has a name, for a frozen image.
+    pub(super) fn verdicts(&self) -> &[&'static str] {
+        &self.verdicts
+    }
+
+    /// The key plan, the bounds of interface names, for a frozen image.
+    pub(super) fn plan(&self) -> (&KeyPlan, &[u128]) {
+        (&self.plan, &self.ranks)
+    }
+}
+
+/// A number that may be given away again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freed {
+    Rule(RuleId),
+    Entry(u32),
+}
+
+fn new_table(ground: &mut Ground, keys: usize) -> Result<FlatTable, Refusal> {
+    let buckets = (keys.max(16) as f64 / 0.8 / 4.0).ceil() as u32;
+    let block = ground.space.take(FlatTable::new(0, buckets).bytes(), Align::Line)?;
+    ground.generation.memory().write(block.offset(), &vec![0; block.bytes()]);
+    Ok(FlatTable::new(block.offset(), buckets))
+}
+
+/// Chains in which, or in what they lead to, something changes packets.
+fn changing_chains(source: &Source<'_>, entry_count: usize) -> Vec<bool> {
+    let mut changes = vec![false; entry_count];
+    let mut callers: Vec<Vec<u32>> = vec![Vec::new(); entry_count];
+    let mut open = Vec::new();
+    for chain in &source.chains {
+        for &id in &chain.rules {
+            let rule = (source.rule)(id);
+            if changes_packet(rule, source.family) && !changes[chain.entry as usize] {
+                changes[chain.entry as usize] = true;
+                open.push(chain.entry);
+            }
+            if let Some(target) = (source.target)(chain.entry, rule) {
+                callers[target as usize].push(chain.entry);
+            }
+        }
+    }
+    while let Some(entry) = open.pop() {
+        for &caller in &callers[entry as usize] {
+            if !std::mem::replace(&mut changes[caller as usize], true) {
+                open.push(caller);
+            }
+        }
+    }
+    changes
+}
