@@ -119,6 +119,22 @@ impl Faults {
     }
 }
 
+/// A span of a text, kept within it, with the column that it begins in, from 1, and how many
+/// characters it is wide.
+pub(crate) fn place_in(text: &[u8], span: &Range<usize>) -> (Range<usize>, u32, u32) {
+    let start = span.start.min(text.len());
+    let end = span.end.clamp(start, text.len());
+    let line_start = text[..start].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
+    let column = 1 + characters(&text[line_start..start]);
+    (start..end, column, characters(&text[start..end]).max(1))
+}
+
+/// How many characters bytes are.
+pub(crate) fn characters(bytes: &[u8]) -> u32 {
+    let starts = bytes.iter().filter(|b| **b & 0xc0 != 0x80).count();
+    u32::try_from(starts).unwrap_or(u32::MAX)
+}
+
 /// The longest piece of a line that [`render`] shows.
 const SHOWN_BYTES_MAX: usize = 400;
 

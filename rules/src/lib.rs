@@ -9,6 +9,7 @@
 //! Nothing here knows how rules are searched. The compiler and the verifier both start from
 //! a [`Ruleset`] and share no code beyond it.
 
+pub mod edit;
 pub mod fault;
 pub mod meaning;
 pub mod model;
@@ -18,6 +19,7 @@ pub mod print;
 pub mod registry;
 pub mod value;
 
+pub use edit::{Change, Edit, EditError, ParsedEdits, apply, apply_all, parse_edits};
 pub use fault::{Fault, Severity, render, render_all};
 pub use meaning::{Clause, Effect, Field, L4Need, MatchMeaning, Residual, TargetMeaning, Test, ValueSet};
 pub use model::{

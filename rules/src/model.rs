@@ -253,6 +253,14 @@ pub struct Rule {
     pub line: u32,
 }
 
+impl Rule {
+    /// Whether it says what the other one says: their counters and lines do not matter, nor does
+    /// `-i +`, which says nothing.
+    pub fn is_same(&self, other: &Rule) -> bool {
+        self.ip.is_same(&other.ip) && self.target == other.target && self.matches == other.matches
+    }
+}
+
 /// The part of a rule that is tested before its matches.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IpPart {
@@ -268,6 +276,17 @@ pub struct IpPart {
     pub protocol: ProtocolTest,
     /// `-f` (IPv4).
     pub fragment: FragmentTest,
+}
+
+impl IpPart {
+    fn is_same(&self, other: &IpPart) -> bool {
+        self.source == other.source
+            && self.destination == other.destination
+            && self.in_interface.is_same(&other.in_interface)
+            && self.out_interface.is_same(&other.out_interface)
+            && self.protocol == other.protocol
+            && self.fragment == other.fragment
+    }
 }
 
 /// An address and a mask, which need not be contiguous.
@@ -291,6 +310,17 @@ pub struct InterfaceTest {
     pub prefix: bool,
     /// `!`
     pub negated: bool,
+}
+
+impl InterfaceTest {
+    /// Whether it tests something: `+` alone does not, unless it is negated.
+    fn says_something(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| !name.is_empty() || !self.prefix || self.negated)
+    }
+
+    fn is_same(&self, other: &InterfaceTest) -> bool {
+        self == other || !self.says_something() && !other.says_something()
+    }
 }
 
 /// A protocol.

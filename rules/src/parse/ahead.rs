@@ -20,11 +20,12 @@ use rayon::prelude::*;
 
 use crate::model::{Hook, Rule, TableKind, Target};
 
-use super::Parser;
+use super::Tables;
 use super::build::leads_to;
 use super::commands::{forbids_interface, may_stand};
 use super::line::{Line, whole};
 use super::reader::{Chains, Reader};
+use super::scan::Parser;
 use super::words::{self, Word};
 
 /// Bytes of the text that one thread reads at a time: what it makes of them stays in its cache.
@@ -140,7 +141,7 @@ impl<'t> Ahead<'t> {
     }
 }
 
-impl<'t> Parser<'t> {
+impl<'t> Parser<'t, Tables> {
     /// Reads a text of sound characters: ahead, batch by batch, and each batch then in order.
     pub(super) fn read_ahead(&mut self, text: &'t str, stretch_bytes: usize) {
         let threads = if text.len() <= stretch_bytes { 1 } else { rayon::current_num_threads() };
@@ -186,8 +187,8 @@ impl<'t> Parser<'t> {
 
     /// The chain of that name, when it takes these rules and none of them is at fault.
     fn takes(&self, chain: &str, rules: &[Rule]) -> Option<u32> {
-        let room = self.reader.options.rule_count_max.saturating_sub(self.counts.rules);
-        let table = self.current.as_ref()?;
+        let room = self.reader.options.rule_count_max.saturating_sub(self.to.counts.rules);
+        let table = self.to.current.as_ref()?;
         let index = table.index(chain)?;
         let (kind, hook) = (table.kind, table.chains[index as usize].hook);
         let leads_well = |rule| {
@@ -201,12 +202,12 @@ impl<'t> Parser<'t> {
     /// Puts a run's rules at the end of a chain, and makes room for more of them when it seems that
     /// the rest of the text is the same.
     fn append(&mut self, chain: u32, rules: impl ExactSizeIterator<Item = Rule>, span: Range<usize>) {
-        let Some(table) = self.current.as_mut() else { return };
+        let Some(table) = self.to.current.as_mut() else { return };
         let (bytes, count) = (span.len(), rules.len());
         let left = self.reader.text.len() - span.end;
         let more = if bytes < STRETCH_BYTES / 2 { 0 } else { left / (bytes / count.max(1)).max(1) };
         if table.append(chain, rules, more) {
-            self.counts.rules += count;
+            self.to.counts.rules += count;
         }
     }
 }

@@ -9,11 +9,13 @@ use crate::fault::Severity;
 use crate::model::{Chain, Counters, Hook, Name, Policy, Rule, Table, TableKind, Target};
 use crate::registry::{self, Kind};
 
+use super::loops::Graph;
 use super::rule_list::RuleList;
-use super::{Parser, built_in};
+use super::scan::Parser;
+use super::{Tables, built_in};
 
 /// The longest name of a chain.
-const CHAIN_NAME_BYTES_MAX: usize = 28;
+pub(crate) const CHAIN_NAME_BYTES_MAX: usize = 28;
 
 /// A chain while its table is read.
 #[derive(Debug)]
@@ -143,7 +145,7 @@ pub(crate) fn leads_to(rule: &Rule) -> Option<&str> {
     }
 }
 
-impl Parser<'_> {
+impl Parser<'_, Tables> {
     /// `:CHAIN POLICY [counters]`
     pub(crate) fn declare_chain(
         &mut self,
@@ -153,7 +155,7 @@ impl Parser<'_> {
         counters: Counters,
     ) {
         let line = self.reader.line;
-        let Some(table) = &mut self.current else { return };
+        let Some(table) = &mut self.to.current else { return };
         if built_in(table.kind, name).is_some() {
             if let Some(chain) = table.chain_mut(name) {
                 chain.policy = policy.or(chain.policy);
@@ -180,24 +182,24 @@ impl Parser<'_> {
             self.warn(span.clone(), format!("chain name `{name}` begins as an option does"), None);
         }
         let max = self.reader.options.chain_count_max;
-        if self.counts.chains >= max {
+        if self.to.counts.chains >= max {
             let message = format!("chain {name} is above the limit of {max} chains");
             self.error(span, message, Some("raise chain_count_max".into()));
             return;
         }
-        let Some(table) = &mut self.current else { return };
+        let Some(table) = &mut self.to.current else { return };
         if let Some(earlier) = table.chain(name) {
             let line = earlier.line;
             self.error(span, format!("chain {name} is declared again, after line {line}"), None);
             return;
         }
         table.add(name.into(), None, line);
-        self.counts.chains += 1;
+        self.to.counts.chains += 1;
     }
 
     /// The chain that a command names; when there is none, that is a fault and it is made.
     pub(crate) fn chain_of_command(&mut self, name: &str, span: &Range<usize>) -> Option<u32> {
-        let table = self.current.as_ref()?;
+        let table = self.to.current.as_ref()?;
         if let Some(index) = table.index(name) {
             return Some(index);
         }
@@ -212,7 +214,7 @@ impl Parser<'_> {
             Some(format!("put a line `:{name} - [0:0]` after *{}", kind.name())),
         );
         self.new_chain(name, span.clone());
-        self.current.as_ref()?.index(name)
+        self.to.current.as_ref()?.index(name)
     }
 
     /// Puts a rule at a position (from 0) of a chain, or at its end, and says its number there.
@@ -224,15 +226,15 @@ impl Parser<'_> {
         span: &Range<usize>,
     ) -> Option<u32> {
         let max = self.reader.options.rule_count_max;
-        if self.counts.rules >= max {
+        if self.to.counts.rules >= max {
             let message = format!("the rule is above the limit of {max} rules");
             self.error(span.clone(), message, Some("raise rule_count_max".into()));
             return None;
         }
-        let table = self.current.as_mut()?;
+        let table = self.to.current.as_mut()?;
         let rules = &mut table.chains[chain as usize].rules;
         if let Some(at) = at
-            && !self.counts.spend(moved(at, rules.len()), self.reader.options.edit_steps_max)
+            && !self.to.counts.spend(moved(at, rules.len()), self.reader.options.edit_steps_max)
         {
             self.too_many_edits(span);
             return None;
@@ -241,7 +243,7 @@ impl Parser<'_> {
         if number == 0 {
             table.used.push(chain);
         }
-        self.counts.rules += 1;
+        self.to.counts.rules += 1;
         Some(number)
     }
 
@@ -253,29 +255,28 @@ impl Parser<'_> {
 
     /// Takes the rule at a position (from 0) out of a chain.
     pub(crate) fn remove_at(&mut self, chain: u32, at: usize, span: &Range<usize>) {
-        let Some(table) = self.current.as_mut() else { return };
+        let Some(table) = self.to.current.as_mut() else { return };
         let rules = &mut table.chains[chain as usize].rules;
-        if !self.counts.spend(moved(at, rules.len()), self.reader.options.edit_steps_max) {
+        if !self.to.counts.spend(moved(at, rules.len()), self.reader.options.edit_steps_max) {
             self.too_many_edits(span);
             return;
         }
         if rules.remove(at) {
-            self.counts.rules -= 1;
+            self.to.counts.rules -= 1;
         }
     }
 
     /// The position of the first rule of a chain that equals `rule`, counters and line aside.
     pub(crate) fn find_equal(&mut self, chain: u32, rule: &Rule, span: &Range<usize>) -> Option<usize> {
         let max = self.reader.options.edit_steps_max;
-        if self.counts.edit_steps > max {
+        if self.to.counts.edit_steps > max {
             self.too_many_edits(span);
             return None;
         }
-        let rules = &self.current.as_ref()?.chains[chain as usize].rules;
-        let same = |r: &Rule| r.ip == rule.ip && r.target == rule.target && r.matches == rule.matches;
-        let found = rules.iter().position(same);
+        let rules = &self.to.current.as_ref()?.chains[chain as usize].rules;
+        let found = rules.iter().position(|r| r.is_same(rule));
         let looked_at = found.unwrap_or(rules.len()) as u64;
-        if !self.counts.spend(looked_at, max) {
+        if !self.to.counts.spend(looked_at, max) {
             self.too_many_edits(span);
             return None;
         }
@@ -287,13 +288,13 @@ impl Parser<'_> {
 
     /// `-F`: takes all rules out of a chain.
     pub(crate) fn flush(&mut self, chain: u32) {
-        let Some(table) = self.current.as_mut() else { return };
-        self.counts.rules -= table.chains[chain as usize].rules.clear();
+        let Some(table) = self.to.current.as_mut() else { return };
+        self.to.counts.rules -= table.chains[chain as usize].rules.clear();
     }
 
     /// `-X NAME`
     pub(crate) fn delete_chain(&mut self, name: &str, span: Range<usize>) {
-        let Some(table) = self.current.as_mut() else { return };
+        let Some(table) = self.to.current.as_mut() else { return };
         let Some(index) = table.index(name) else {
             self.error(span, format!("chain {name} is not declared"), None);
             return;
@@ -308,20 +309,20 @@ impl Parser<'_> {
                 format!("chain {name} still has rules"),
                 Some(format!("put `-F {name}` before")),
             );
-        } else if !self.counts.spend(all, self.reader.options.edit_steps_max) {
+        } else if !self.to.counts.spend(all, self.reader.options.edit_steps_max) {
             self.too_many_edits(&span);
-        } else if self.current.as_ref().is_some_and(|t| t.led_to().any(|n| n == name)) {
+        } else if self.to.current.as_ref().is_some_and(|t| t.led_to().any(|n| n == name)) {
             self.error(span, format!("rules still lead to chain {name}"), None);
-        } else if let Some(table) = self.current.as_mut() {
+        } else if let Some(table) = self.to.current.as_mut() {
             table.chains[index as usize].gone = true;
             table.by_name.remove(name);
-            self.counts.chains -= 1;
+            self.to.counts.chains -= 1;
         }
     }
 
     /// `-X` without a name: every user chain that no rule uses.
     pub(crate) fn delete_all_chains(&mut self, span: Range<usize>) {
-        let Some(table) = self.current.as_ref() else { return };
+        let Some(table) = self.to.current.as_ref() else { return };
         let user = table.chains.iter().filter(|c| c.hook.is_none() && !c.gone);
         let (empty, full): (Vec<_>, Vec<_>) = user.partition(|c| c.rules.is_empty());
         if let Some(chain) = full.first() {
@@ -336,18 +337,18 @@ impl Parser<'_> {
             self.error(span, message, None);
             return;
         }
-        let Some(table) = self.current.as_mut() else { return };
+        let Some(table) = self.to.current.as_mut() else { return };
         for name in names {
             if let Some(index) = table.by_name.remove(&name) {
                 table.chains[index as usize].gone = true;
-                self.counts.chains -= 1;
+                self.to.counts.chains -= 1;
             }
         }
     }
 
     /// `-E OLD NEW`
     pub(crate) fn rename_chain(&mut self, old: &str, new: &str, span: Range<usize>) {
-        let Some(table) = self.current.as_mut() else { return };
+        let Some(table) = self.to.current.as_mut() else { return };
         let Some(index) = table.index(old) else {
             self.error(span, format!("chain {old} is not declared"), None);
             return;
@@ -369,17 +370,25 @@ impl Parser<'_> {
     }
 
     /// `-P CHAIN POLICY`
-    pub(crate) fn set_policy(&mut self, name: &str, policy: Policy, span: Range<usize>) {
-        let Some(table) = self.current.as_mut() else { return };
+    pub(crate) fn set_policy(
+        &mut self,
+        name: &str,
+        policy: Policy,
+        counters: Option<Counters>,
+        span: Range<usize>,
+    ) {
+        let Some(table) = self.to.current.as_mut() else { return };
         match table.chain_mut(name) {
-            Some(chain) if chain.hook.is_some() => chain.policy = Some(policy),
+            Some(chain) if chain.hook.is_some() => {
+                (chain.policy, chain.counters) = (Some(policy), counters.unwrap_or_default());
+            }
             _ => self.error(span, format!("`{name}` is no built-in chain and has no policy"), None),
         }
     }
 
     /// `-Z`: takes the counters of a chain, or of one rule (from 0) of it, back to zero.
     pub(crate) fn zero(&mut self, chain: u32, at: Option<usize>) {
-        let Some(table) = self.current.as_mut() else { return };
+        let Some(table) = self.to.current.as_mut() else { return };
         let draft = &mut table.chains[chain as usize];
         match at {
             Some(at) => {
@@ -462,7 +471,7 @@ impl Parser<'_> {
                     Some(help),
                 );
                 builder.add(name.clone(), None, 0);
-                self.counts.chains += 1;
+                self.to.counts.chains += 1;
                 Target::Goto(name)
             }
             None => {
@@ -474,6 +483,28 @@ impl Parser<'_> {
         if let Some(rule) = builder.chains[of as usize].rules.numbered(number) {
             rule.target = target;
         }
+    }
+}
+
+impl Graph for TableBuilder {
+    fn chain_count(&self) -> usize {
+        self.chains.len()
+    }
+
+    fn built_in_count(&self) -> usize {
+        self.kind.hooks().len()
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        TableBuilder::index(self, name).map(|index| index as usize)
+    }
+
+    fn name(&self, chain: usize) -> &Name {
+        &self.chains[chain].name
+    }
+
+    fn rule(&self, chain: usize, at: usize) -> Option<&Rule> {
+        self.chains[chain].rules.get(at)
     }
 }
 

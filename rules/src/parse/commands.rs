@@ -1,130 +1,132 @@
-//! Commands carried out: chains edited, rules finished and checked against their place.
+//! What a line asks for: its rules finished and checked against their place; and commands carried
+//! out on a table being read.
 
 use std::ops::Range;
 
+use crate::edit::{Change, Place};
 use crate::model::{
-    AddressTest, Extension, ExtensionRef, Hook, Policy, ProtocolTest, Rule, TableKind, Target,
+    AddressTest, Extension, ExtensionRef, Hook, Name, Policy, ProtocolTest, Rule, TableKind, Target,
 };
 use crate::registry::{ExtensionSpec, Kind};
 
-use super::Parser;
+use super::Tables;
 use super::build::{Pending, UnknownTarget};
+use super::built_in;
 use super::core_options::Letter;
 use super::draft::{Active, Draft, DraftTarget};
 use super::line::Command;
 use super::reader::Reader;
+use super::scan::Parser;
 
-impl Parser<'_> {
-    /// Does what the command says.
-    pub(super) fn carry_out(&mut self, command: Command<'_>, draft: Draft, whole: Range<usize>) {
-        let Command { letter, ref chain, ref span, ref argument } = command;
-        let argument_text = argument.as_ref().map(|(text, _)| *text);
-        match (letter, chain) {
-            ('N', Some(name)) => {
-                let taken =
-                    self.current.as_ref().is_some_and(|t| t.chain(name).is_some_and(|c| c.hook.is_some()));
-                if taken {
-                    self.error(span.clone(), format!("{name} is a built-in chain"), None);
+/// What a line asks for, its rules finished, and where it stands.
+pub(crate) struct Order {
+    pub(crate) change: Change,
+    pub(crate) place: Place,
+    /// The target of its rules is a name that is, so far, neither a target nor a chain.
+    pub(crate) unknown: Option<UnknownTarget>,
+}
+
+impl Parser<'_, Tables> {
+    /// Does what a line says to the table being read.
+    pub(super) fn carry_out(&mut self, Order { change, place, unknown }: Order) {
+        let span = place.chain;
+        match change {
+            Change::NewChain { chain } => {
+                let table = self.to.current.as_ref();
+                if table.is_some_and(|t| t.chain(&chain).is_some_and(|c| c.hook.is_some())) {
+                    self.error(span, format!("{chain} is a built-in chain"), None);
                 } else {
-                    self.new_chain(name, span.clone());
+                    self.new_chain(&chain, span);
                 }
             }
-            ('X', Some(name)) => self.delete_chain(name, span.clone()),
-            ('X', None) => self.delete_all_chains(span.clone()),
-            ('E', Some(old)) => match argument_text {
-                Some(new) => self.rename_chain(old, new, span.clone()),
-                None => self.error(span.clone(), "-E needs the old and the new name", None),
-            },
-            ('P', Some(name)) => match argument_text {
-                Some("ACCEPT") => self.set_policy(name, Policy::Accept, span.clone()),
-                Some("DROP") => self.set_policy(name, Policy::Drop, span.clone()),
-                _ => self.error(span.clone(), "-P needs a policy", Some("one of ACCEPT, DROP".into())),
-            },
-            ('F' | 'Z', None) => {
-                let count = self.current.as_ref().map_or(0, |t| t.chains.len());
-                for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
-                    if letter == 'F' { self.flush(index) } else { self.zero(index, None) }
+            Change::DeleteChain { chain: Some(chain) } => self.delete_chain(&chain, span),
+            Change::DeleteChain { chain: None } => self.delete_all_chains(span),
+            Change::RenameChain { chain, to } => self.rename_chain(&chain, &to, span),
+            Change::SetPolicy { chain, policy, counters } => {
+                self.set_policy(&chain, policy, counters, span);
+            }
+            Change::Declare { chain, policy, counters } => self.declare_chain(&chain, span, policy, counters),
+            Change::Flush { chain } => {
+                for index in self.chains_of_command(chain.as_deref(), &span) {
+                    self.flush(index);
                 }
             }
-            ('F' | 'Z', Some(name)) => {
-                if let Some(index) = self.chain_of_command(name, span) {
-                    let at =
-                        argument_text.and_then(|t| t.parse::<usize>().ok()).and_then(|n| n.checked_sub(1));
-                    if letter == 'F' { self.flush(index) } else { self.zero(index, at) }
-                }
-            }
-            ('L' | 'S', _) => self.warn(span.clone(), "the command changes nothing and is left out", None),
-            (_, Some(name)) => {
-                self.edit(&command, name, draft, whole);
-            }
-            _ => self.error(span.clone(), "the command needs a chain", None),
-        }
-    }
-
-    /// `-A`, `-I`, `-D`, `-R`.
-    fn edit(&mut self, command: &Command<'_>, chain_name: &str, mut draft: Draft, span: Range<usize>) {
-        let Some(chain) = self.chain_of_command(chain_name, &command.span) else { return };
-        let number = match &command.argument {
-            None => None,
-            Some((text, span)) => match text.parse::<usize>().ok().and_then(|n| n.checked_sub(1)) {
-                Some(number) => Some(number),
-                None => {
-                    let message = format!("`{text}` is no number of a rule, which count from 1");
-                    self.error(span.clone(), message, None);
-                    return;
-                }
-            },
-        };
-        let length = self.current.as_ref().map_or(0, |t| t.chains[chain as usize].rules.len());
-        let beyond = match (command.letter, number) {
-            ('I', Some(n)) => n > length,
-            ('D' | 'R', Some(n)) => n >= length,
-            _ => false,
-        };
-        if beyond {
-            let place = command.argument.as_ref().map_or(span.clone(), |(_, span)| span.clone());
-            self.error(place, format!("chain {chain_name} has {length} rules"), None);
-            return;
-        }
-        if command.letter == 'D'
-            && let Some(number) = number
-        {
-            self.remove_at(chain, number, &span);
-            return;
-        }
-        if let Some(table) = &self.current {
-            self.reader.check_place(&draft, table.kind, table.chains[chain as usize].hook);
-        }
-        let mut rules = Vec::new();
-        let unknown = self.reader.finish_rules(&mut draft, span.clone(), &mut rules);
-        match command.letter {
-            'D' | 'C' => {
-                for rule in &rules {
-                    if let Some(at) = self.find_equal(chain, rule, &span)
-                        && command.letter == 'D'
-                    {
-                        self.remove_at(chain, at, &span);
+            Change::Zero { chain, at } => {
+                for index in self.chains_of_command(chain.as_deref(), &span) {
+                    if self.has_position(index, at, &place.argument) {
+                        self.zero(index, at);
                     }
                 }
             }
-            'R' => match (number, <[Rule; 1]>::try_from(rules)) {
-                (Some(number), Ok([rule])) => {
-                    self.remove_at(chain, number, &span);
-                    self.put_all(chain, Some(number), [rule].into_iter(), unknown, &span);
+            Change::Append { chain, rules } => {
+                let Some(index) = self.chain_of_command(&chain, &span) else { return };
+                self.put_all(index, None, rules, unknown, &place.whole);
+            }
+            Change::Insert { chain, at, rules } => {
+                let Some(index) = self.chain_of_command(&chain, &span) else { return };
+                if at == 0 || self.has_position(index, Some(at - 1), &place.argument) {
+                    self.put_all(index, Some(at), rules, unknown, &place.whole);
                 }
-                (None, _) => self.error(span, "-R needs the number of a rule", None),
-                (_, Err(_)) => self.error(span, "-R takes one address each", None),
-            },
-            'I' => self.put_all(chain, Some(number.unwrap_or(0)), rules.into_iter(), unknown, &span),
-            _ => self.put_all(chain, None, rules.into_iter(), unknown, &span),
+            }
+            Change::Replace { chain, at, rule } => {
+                let Some(index) = self.chain_of_command(&chain, &span) else { return };
+                if self.has_position(index, Some(at), &place.argument) {
+                    self.remove_at(index, at, &place.whole);
+                    self.put_all(index, Some(at), vec![*rule], unknown, &place.whole);
+                }
+            }
+            Change::Delete { chain, at } => {
+                let Some(index) = self.chain_of_command(&chain, &span) else { return };
+                if self.has_position(index, Some(at), &place.argument) {
+                    self.remove_at(index, at, &place.whole);
+                }
+            }
+            Change::DeleteRules { chain, rules } => {
+                let Some(index) = self.chain_of_command(&chain, &span) else { return };
+                for rule in &rules {
+                    if let Some(at) = self.find_equal(index, rule, &place.whole) {
+                        self.remove_at(index, at, &place.whole);
+                    }
+                }
+            }
+            Change::Check { chain, rules } => {
+                let Some(index) = self.chain_of_command(&chain, &span) else { return };
+                for rule in &rules {
+                    self.find_equal(index, rule, &place.whole);
+                }
+            }
         }
+    }
+
+    /// The chain that a command names, or all.
+    fn chains_of_command(&mut self, name: Option<&str>, span: &Range<usize>) -> Range<u32> {
+        match name {
+            Some(name) => self.chain_of_command(name, span).map_or(0..0, |index| index..index + 1),
+            None => {
+                let count = self.to.current.as_ref().map_or(0, |t| t.chains.len());
+                0..u32::try_from(count).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// Whether a chain has a rule at a position, if one is asked for; it is a fault when not.
+    fn has_position(&mut self, chain: u32, at: Option<usize>, argument: &Range<usize>) -> bool {
+        let Some(table) = &self.to.current else { return false };
+        let draft = &table.chains[chain as usize];
+        let length = draft.rules.len();
+        let has = at.is_none_or(|at| at < length);
+        if !has {
+            let message = format!("chain {} has {}", draft.name, counted_rules(length));
+            self.error(argument.clone(), message, None);
+        }
+        has
     }
 
     fn put_all(
         &mut self,
         chain: u32,
         at: Option<usize>,
-        rules: impl Iterator<Item = Rule>,
+        rules: Vec<Rule>,
         unknown: Option<UnknownTarget>,
         span: &Range<usize>,
     ) {
@@ -132,7 +134,7 @@ impl Parser<'_> {
         for rule in rules {
             let Some(rule) = self.put(chain, at, rule, span) else { return };
             if let Some(target) = &unknown
-                && let Some(table) = self.current.as_mut()
+                && let Some(table) = self.to.current.as_mut()
             {
                 table.pending.push(Pending { chain, rule, target: target.clone(), place });
             }
@@ -140,7 +142,108 @@ impl Parser<'_> {
     }
 }
 
+/// `1 rule`, `2 rules`
+pub(crate) fn counted_rules(count: usize) -> String {
+    if count == 1 { "1 rule".to_owned() } else { format!("{count} rules") }
+}
+
 impl Reader<'_> {
+    /// What a line asks for in a table: everything that can be said of it without its chains.
+    /// `None`: nothing, or it has a fault. `whole` is all of the line.
+    pub(crate) fn order(
+        &mut self,
+        kind: TableKind,
+        command: Command<'_>,
+        mut draft: Draft,
+        whole: Range<usize>,
+    ) -> Option<Order> {
+        let Command { letter, chain, span, argument } = command;
+        let place = Place {
+            line: self.line,
+            whole: whole.clone(),
+            chain: span.clone(),
+            argument: argument.as_ref().map_or_else(|| span.clone(), |(_, span)| span.clone()),
+            target: draft.place_of_target().unwrap_or_else(|| span.clone()),
+        };
+        let is_of_rule = matches!(letter, 'A' | 'I' | 'R' | 'C') || letter == 'D' && argument.is_none();
+        if !is_of_rule && draft.says_something() {
+            self.error(whole, format!("-{letter} here takes no rule"), None);
+            return None;
+        }
+        let number = match (letter, &argument) {
+            ('I' | 'D' | 'R' | 'Z', Some((text, span))) => Some(self.position(text, span)?),
+            _ => None,
+        };
+        let chain: Option<Name> = chain.map(|name| self.name(name));
+        let change = match (letter, chain) {
+            ('L' | 'S', _) => {
+                self.warn(span, "the command changes nothing and is left out", None);
+                return None;
+            }
+            ('X', chain) => Change::DeleteChain { chain },
+            ('F', chain) => Change::Flush { chain },
+            ('Z', chain) => Change::Zero { chain, at: number },
+            (_, None) => {
+                self.error(span, "the command needs a chain", None);
+                return None;
+            }
+            ('N', Some(chain)) => Change::NewChain { chain },
+            ('E', Some(chain)) => match argument {
+                Some((to, _)) => Change::RenameChain { chain, to: self.name(to) },
+                None => {
+                    self.error(span, "-E needs the old and the new name", None);
+                    return None;
+                }
+            },
+            ('P', Some(chain)) => {
+                let policy = match argument.map(|(text, _)| text) {
+                    Some("ACCEPT") => Policy::Accept,
+                    Some("DROP") => Policy::Drop,
+                    _ => {
+                        self.error(span, "-P needs a policy", Some("one of ACCEPT, DROP".into()));
+                        return None;
+                    }
+                };
+                Change::SetPolicy { chain, policy, counters: draft.counters }
+            }
+            ('D', Some(chain)) if number.is_some() => Change::Delete { chain, at: number? },
+            (_, Some(chain)) => {
+                self.check_place(&draft, kind, built_in(kind, &chain));
+                let mut rules = Vec::new();
+                let unknown = self.finish_rules(&mut draft, whole.clone(), &mut rules);
+                let change = match (letter, number) {
+                    ('D', _) => Change::DeleteRules { chain, rules },
+                    ('C', _) => Change::Check { chain, rules },
+                    ('I', number) => Change::Insert { chain, at: number.unwrap_or(0), rules },
+                    ('R', Some(at)) => match <[Rule; 1]>::try_from(rules) {
+                        Ok([rule]) => Change::Replace { chain, at, rule: Box::new(rule) },
+                        Err(_) => {
+                            self.error(whole, "-R takes one address each", None);
+                            return None;
+                        }
+                    },
+                    ('R', None) => {
+                        self.error(whole, "-R needs the number of a rule", None);
+                        return None;
+                    }
+                    _ => Change::Append { chain, rules },
+                };
+                return Some(Order { change, place, unknown });
+            }
+        };
+        Some(Order { change, place, unknown: None })
+    }
+
+    /// A rule's number as a position from 0.
+    fn position(&mut self, text: &str, span: &Range<usize>) -> Option<usize> {
+        let position = text.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+        if position.is_none() {
+            let message = format!("`{text}` is no number of a rule, which count from 1");
+            self.error(span.clone(), message, None);
+        }
+        position
+    }
+
     /// Adds the rules that a line makes to `rules`: one for each pair of its addresses. Their
     /// target may be a name that is, so far, neither a target nor a chain. `span` is all of the
     /// line.
@@ -159,8 +262,8 @@ impl Reader<'_> {
         let mut unknown = None;
         let target = match draft.target.take() {
             None => Target::None,
-            Some(DraftTarget::Chain { name, goto: false }) => Target::Jump(name),
-            Some(DraftTarget::Chain { name, goto: true }) => Target::Goto(name),
+            Some(DraftTarget::Chain { name, goto: false, .. }) => Target::Jump(name),
+            Some(DraftTarget::Chain { name, goto: true, .. }) => Target::Goto(name),
             Some(DraftTarget::Extension(active)) => {
                 Target::Extension(self.finish_active(active, protocol, &matches))
             }
@@ -174,7 +277,8 @@ impl Reader<'_> {
         let mut ip = std::mem::take(&mut draft.ip);
         ip.source = draft.sources.first().copied().unwrap_or_default();
         ip.destination = draft.destinations.first().copied().unwrap_or_default();
-        let rule = Rule { counters: draft.counters, ip, matches, target, line: self.line };
+        let rule =
+            Rule { counters: draft.counters.unwrap_or_default(), ip, matches, target, line: self.line };
         if draft.sources.len() <= 1 && draft.destinations.len() <= 1 {
             rules.push(rule);
         } else {

@@ -209,7 +209,7 @@ pub(crate) type Addresses = SmallVec<[AddressTest; 1]>;
 /// A rule while its words are read.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
-    pub(crate) counters: Counters,
+    pub(crate) counters: Option<Counters>,
     pub(crate) sources: Addresses,
     pub(crate) destinations: Addresses,
     pub(crate) ip: IpPart,
@@ -221,7 +221,7 @@ pub(crate) struct Draft {
 impl Draft {
     /// Notes the place of an option which may stand once; `false`: it stood before.
     pub(crate) fn note(&mut self, letter: Letter, span: Range<usize>) -> bool {
-        let bit = 1 << (u32::from(letter) & 63);
+        let bit = bit_of_letter(letter);
         let first = self.seen.letters & bit == 0;
         self.seen.letters |= bit;
         match letter {
@@ -232,6 +232,19 @@ impl Draft {
         first
     }
 
+    /// The place of a target that is a chain.
+    pub(crate) fn place_of_target(&self) -> Option<Range<usize>> {
+        match &self.target {
+            Some(DraftTarget::Chain { span, .. }) => Some(span.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether the line says something about a rule, counters aside.
+    pub(crate) fn says_something(&self) -> bool {
+        self.seen.letters & !bit_of_letter('c') != 0 || !self.matches.is_empty() || self.target.is_some()
+    }
+
     /// The place of `-i` or `-o`.
     pub(crate) fn place_of_interface(&self, letter: Letter) -> Option<Range<usize>> {
         let place = if letter == 'i' { &self.seen.in_interface } else { &self.seen.out_interface };
@@ -239,10 +252,15 @@ impl Draft {
     }
 }
 
+/// The letters of rules differ in their low six bits.
+fn bit_of_letter(letter: Letter) -> u64 {
+    1 << (u32::from(letter) & 63)
+}
+
 /// What may stand once and does.
 #[derive(Debug, Default)]
 struct Seen {
-    /// A bit for each letter: those of rules differ in their low six bits.
+    /// A bit for each letter.
     letters: u64,
     in_interface: Range<usize>,
     out_interface: Range<usize>,
@@ -254,7 +272,7 @@ pub(crate) enum DraftTarget {
     /// A target of the registry, or an unknown one.
     Extension(Active),
     /// A chain.
-    Chain { name: crate::model::Name, goto: bool },
+    Chain { name: crate::model::Name, goto: bool, span: Range<usize> },
     /// A name that is no target and not yet a chain; its options are kept.
     Unknown { active: Active, goto: bool },
 }

@@ -13,24 +13,24 @@ use super::words::Word;
 
 /// What a line asks for.
 #[derive(Debug, Clone)]
-pub(super) struct Command<'l> {
-    pub(super) letter: Letter,
-    pub(super) chain: Option<&'l str>,
+pub(crate) struct Command<'l> {
+    pub(crate) letter: Letter,
+    pub(crate) chain: Option<&'l str>,
     /// Place of the chain's name, or of the command.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// The second word: a rule's number, a policy, a new name.
-    pub(super) argument: Option<(&'l str, Range<usize>)>,
+    pub(crate) argument: Option<(&'l str, Range<usize>)>,
 }
 
 /// Whose option it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     Match(usize),
     Target,
 }
 
 /// What a long name is.
-pub(super) enum Found {
+pub(crate) enum Found {
     Core(Letter),
     Option(Owner, &'static OptionSpec),
     Ambiguous(String),
@@ -38,26 +38,31 @@ pub(super) enum Found {
 }
 
 /// A line while its words are read.
-pub(super) struct Line<'l, 'c> {
-    pub(super) words: &'l [Word<'l>],
+pub(crate) struct Line<'l, 'c> {
+    pub(crate) words: &'l [Word<'l>],
     /// Where a target that the registry does not have may lead.
-    pub(super) chains: Chains<'c>,
-    pub(super) next: usize,
-    pub(super) draft: Draft,
-    pub(super) command: Option<Command<'l>>,
+    pub(crate) chains: Chains<'c>,
+    pub(crate) next: usize,
+    pub(crate) draft: Draft,
+    pub(crate) command: Option<Command<'l>>,
     /// Owners of options, the newest last.
-    pub(super) owners: SmallVec<[Owner; 4]>,
+    pub(crate) owners: SmallVec<[Owner; 4]>,
     /// The unknown extension that takes words which are nobody else's.
-    pub(super) open: Option<Owner>,
+    pub(crate) open: Option<Owner>,
     /// An unfinished `!`.
-    pub(super) bang: Option<Range<usize>>,
+    pub(crate) bang: Option<Range<usize>>,
     /// The other family's `-4` or `-6` stood in it.
-    pub(super) skipped: bool,
-    pub(super) protocol_match_added: bool,
+    pub(crate) skipped: bool,
+    pub(crate) protocol_match_added: bool,
+    /// The place of `-t`, and what follows it; `None`: it cannot stand here, in a file.
+    pub(crate) table: Option<TableOption<'l>>,
 }
 
+/// What `-t` said, if it stood in the line.
+pub(crate) type TableOption<'l> = Option<(&'l str, Range<usize>)>;
+
 impl<'l, 'c> Line<'l, 'c> {
-    pub(super) fn new(words: &'l [Word<'l>], chains: Chains<'c>) -> Line<'l, 'c> {
+    pub(crate) fn new(words: &'l [Word<'l>], chains: Chains<'c>) -> Line<'l, 'c> {
         Line {
             words,
             chains,
@@ -69,15 +74,21 @@ impl<'l, 'c> Line<'l, 'c> {
             bang: None,
             skipped: false,
             protocol_match_added: false,
+            table: None,
         }
     }
 
-    pub(super) fn push_match(&mut self, active: Active) {
+    /// A line of a shell, which names its table itself.
+    pub(crate) fn of_shell(words: &'l [Word<'l>], chains: Chains<'c>) -> Line<'l, 'c> {
+        Line { table: Some(None), ..Line::new(words, chains) }
+    }
+
+    pub(crate) fn push_match(&mut self, active: Active) {
         self.owners.push(Owner::Match(self.draft.matches.len()));
         self.draft.matches.push(active);
     }
 
-    pub(super) fn active(&self, owner: Owner) -> Option<&Active> {
+    pub(crate) fn active(&self, owner: Owner) -> Option<&Active> {
         match (owner, &self.draft.target) {
             (Owner::Match(i), _) => self.draft.matches.get(i),
             (Owner::Target, Some(DraftTarget::Extension(active) | DraftTarget::Unknown { active, .. })) => {
@@ -87,7 +98,7 @@ impl<'l, 'c> Line<'l, 'c> {
         }
     }
 
-    pub(super) fn active_mut(&mut self, owner: Owner) -> Option<&mut Active> {
+    pub(crate) fn active_mut(&mut self, owner: Owner) -> Option<&mut Active> {
         match (owner, &mut self.draft.target) {
             (Owner::Match(i), _) => self.draft.matches.get_mut(i),
             (Owner::Target, Some(DraftTarget::Extension(active) | DraftTarget::Unknown { active, .. })) => {
@@ -97,14 +108,14 @@ impl<'l, 'c> Line<'l, 'c> {
         }
     }
 
-    pub(super) fn push_opaque(&mut self, owner: Owner, text: &str) {
+    pub(crate) fn push_opaque(&mut self, owner: Owner, text: &str) {
         if let Some(active) = self.active_mut(owner) {
             active.words.push(text.into());
         }
     }
 
     /// The option of that name: written out by anybody, else the one that begins with it.
-    pub(super) fn find(&self, name: &str) -> Found {
+    pub(crate) fn find(&self, name: &str) -> Found {
         if let Some(letter) = core_options::letter_of(name) {
             return Found::Core(letter);
         }
@@ -142,7 +153,7 @@ impl<'l, 'c> Line<'l, 'c> {
     }
 
     /// A word after an option that may have one.
-    pub(super) fn maybe_value(&mut self, attached: Option<&'l str>) -> Option<(&'l str, Range<usize>)> {
+    pub(crate) fn maybe_value(&mut self, attached: Option<&'l str>) -> Option<(&'l str, Range<usize>)> {
         let words = self.words;
         if let Some(text) = attached {
             return Some((text, words[self.next - 1].span.clone()));
@@ -153,7 +164,7 @@ impl<'l, 'c> Line<'l, 'c> {
     }
 
     /// Passes over words that belong to an option which nobody has.
-    pub(super) fn skip_values(&mut self) {
+    pub(crate) fn skip_values(&mut self) {
         while self.words.get(self.next).is_some_and(|w| !w.text.starts_with('-') && w.text != "!") {
             self.next += 1;
         }
@@ -162,7 +173,7 @@ impl<'l, 'c> Line<'l, 'c> {
 
 /// Whether a word (or the one after a `!`) begins an option of the tool, so that it ends the
 /// words of an unknown extension.
-pub(super) fn begins_core(line: &Line<'_, '_>, word: &Word<'_>) -> bool {
+pub(crate) fn begins_core(line: &Line<'_, '_>, word: &Word<'_>) -> bool {
     let text = if word.text == "!" {
         match line.words.get(line.next) {
             Some(next) => &*next.text,
@@ -182,7 +193,7 @@ pub(super) fn begins_core(line: &Line<'_, '_>, word: &Word<'_>) -> bool {
     }
 }
 
-pub(super) fn whole(words: &[Word<'_>]) -> Range<usize> {
+pub(crate) fn whole(words: &[Word<'_>]) -> Range<usize> {
     match (words.first(), words.last()) {
         (Some(first), Some(last)) => first.span.start..last.span.end,
         _ => 0..0,

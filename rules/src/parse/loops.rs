@@ -5,10 +5,11 @@
 //! each chain is walked once.
 
 use crate::fault::Severity;
-use crate::model::{IpPart, Name, Rule, Target};
+use crate::model::{IpPart, Name, Rule, Table, Target};
 
-use super::Parser;
+use super::Tables;
 use super::build::{TableBuilder, leads_to};
+use super::scan::Parser;
 
 /// Loops named one by one; more are rarely read.
 const LOOPS_REPORTED_MAX: usize = 20;
@@ -20,14 +21,50 @@ enum Mark {
     Done,
 }
 
-/// A rule that closes a loop: its line, and the chains from where it leads to where it stands.
-struct Closing {
+/// A rule that closes a loop.
+pub(crate) struct Closing {
+    /// Its chain and position.
+    pub(crate) chain: usize,
+    pub(crate) at: usize,
     line: u32,
-    chains: Vec<Name>,
-    reachable: bool,
+    /// The chains from where it leads to where it stands, at most nine.
+    pub(crate) chains: Vec<Name>,
+    /// Packets can get there.
+    pub(crate) reachable: bool,
 }
 
-impl Parser<'_> {
+/// Chains by number, built-in ones first, and rules that lead from one to another.
+pub(crate) trait Graph {
+    fn chain_count(&self) -> usize;
+    fn built_in_count(&self) -> usize;
+    fn index(&self, name: &str) -> Option<usize>;
+    fn name(&self, chain: usize) -> &Name;
+    fn rule(&self, chain: usize, at: usize) -> Option<&Rule>;
+}
+
+impl Graph for Table {
+    fn chain_count(&self) -> usize {
+        self.chains.len()
+    }
+
+    fn built_in_count(&self) -> usize {
+        self.chains.iter().take_while(|c| c.hook.is_some()).count()
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        self.chain_index(name)
+    }
+
+    fn name(&self, chain: usize) -> &Name {
+        &self.chains[chain].name
+    }
+
+    fn rule(&self, chain: usize, at: usize) -> Option<&Rule> {
+        self.chains[chain].rules.get(at)
+    }
+}
+
+impl Parser<'_, Tables> {
     /// Reports loops: those that packets can reach as errors, others as warnings.
     pub(crate) fn report_loops(&mut self, table: &TableBuilder) {
         let found = find(table);
@@ -57,11 +94,12 @@ fn line_starts(text: &[u8]) -> Vec<usize> {
     std::iter::once(0).chain(after).collect()
 }
 
-fn find(table: &TableBuilder) -> Vec<Closing> {
-    let mut marks = vec![Mark::Unseen; table.chains.len()];
+/// Rules that close loops. Costs a pass over the rules.
+pub(crate) fn find(table: &impl Graph) -> Vec<Closing> {
+    let mut marks = vec![Mark::Unseen; table.chain_count()];
     let mut found = Vec::new();
-    let built_in = table.kind.hooks().len();
-    for start in 0..table.chains.len() {
+    let built_in = table.built_in_count();
+    for start in 0..table.chain_count() {
         walk(table, start, start < built_in, &mut marks, &mut found);
     }
     found
@@ -79,25 +117,24 @@ fn ends_chain(rule: &Rule) -> bool {
 }
 
 /// Walks from a chain; the stack holds chains and how many of their rules are done.
-fn walk(table: &TableBuilder, start: usize, reachable: bool, marks: &mut [Mark], found: &mut Vec<Closing>) {
+fn walk(table: &impl Graph, start: usize, reachable: bool, marks: &mut [Mark], found: &mut Vec<Closing>) {
     if marks[start] != Mark::Unseen {
         return;
     }
     marks[start] = Mark::Open;
     let mut stack = vec![(start, 0usize)];
     while let Some((chain, done)) = stack.last_mut() {
-        let draft = &table.chains[*chain];
-        let Some(rule) = draft.rules.get(*done) else {
+        let (from, at) = (*chain, *done);
+        let Some(rule) = table.rule(from, at) else {
             marks[*chain] = Mark::Done;
             stack.pop();
             continue;
         };
         *done += 1;
         if ends_chain(rule) {
-            *done = draft.rules.len();
+            *done = usize::MAX;
         }
         let Some(next) = leads_to(rule).and_then(|name| table.index(name)) else { continue };
-        let next = next as usize;
         match marks[next] {
             Mark::Done => {}
             Mark::Unseen => {
@@ -105,10 +142,10 @@ fn walk(table: &TableBuilder, start: usize, reachable: bool, marks: &mut [Mark],
                 stack.push((next, 0));
             }
             Mark::Open if found.len() < LOOPS_REPORTED_MAX => {
-                let from = stack.iter().position(|(c, _)| *c == next).unwrap_or(0);
-                let chains =
-                    stack[from..].iter().take(9).map(|(c, _)| table.chains[*c].name.clone()).collect();
-                found.push(Closing { line: rule.line, chains, reachable });
+                let line = rule.line;
+                let first = stack.iter().position(|(c, _)| *c == next).unwrap_or(0);
+                let chains = stack[first..].iter().take(9).map(|(c, _)| table.name(*c).clone()).collect();
+                found.push(Closing { chain: from, at, line, chains, reachable });
             }
             Mark::Open => {}
         }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use foldhash::fast::RandomState;
 
-use crate::fault::{Fault, Faults, Severity};
+use crate::fault::{Fault, Faults, Severity, characters};
 use crate::model::{Family, Hook, Name};
 
 use super::ParseOptions;
@@ -77,12 +77,6 @@ impl<'t> Reader<'t> {
         self.names.insert(name.clone());
         name
     }
-}
-
-/// How many characters bytes are.
-fn characters(bytes: &[u8]) -> u32 {
-    let starts = bytes.iter().filter(|b| **b & 0xc0 != 0x80).count();
-    u32::try_from(starts).unwrap_or(u32::MAX)
 }
 
 /// The chains that a `-j` or `-g` may lead to.

@@ -21,7 +21,7 @@ use super::words::Word;
 impl Reader<'_> {
     /// Reads a line that is a rule or another command. `None`: it asks for nothing, or for the
     /// other family.
-    pub(super) fn command_line<'l>(&mut self, line: &mut Line<'l, '_>) -> Option<Command<'l>> {
+    pub(crate) fn command_line<'l>(&mut self, line: &mut Line<'l, '_>) -> Option<Command<'l>> {
         self.counters_prefix(line);
         while let Some(word) = line.words.get(line.next)
             && !line.skipped
@@ -47,7 +47,7 @@ impl Reader<'_> {
         let Some(word) = line.words.first().filter(|w| w.text.starts_with('[')) else { return };
         line.next = 1;
         match super::parse_counters(&word.text) {
-            Some(counters) => line.draft.counters = counters,
+            Some(counters) => line.draft.counters = Some(counters),
             None => {
                 let message = format!("`{}` are no counters", word.text);
                 self.error(word.span.clone(), message, Some("write [packets:bytes]".into()));
@@ -354,6 +354,7 @@ impl Reader<'_> {
             ('g', Some((name, span))) => self.set_target(line, name, span, true),
             ('c', Some((packets, span))) => self.set_counters(line, packets, span),
             ('f', _) => self.fragment(line, word, negated),
+            ('t', value) if line.table.is_some() => line.table = Some(value),
             ('t', _) => {
                 let help = "the line *TABLE above says it";
                 self.error(word.span.clone(), "-t cannot stand in a file", Some(help.into()));
@@ -443,9 +444,9 @@ impl Reader<'_> {
         }
         if let Some((name, hook)) = line.chains.find(name, self) {
             if hook.is_some() {
-                self.error(span, format!("rules cannot lead to the built-in chain {name}"), None);
+                self.error(span.clone(), format!("rules cannot lead to the built-in chain {name}"), None);
             }
-            line.draft.target = Some(DraftTarget::Chain { name, goto });
+            line.draft.target = Some(DraftTarget::Chain { name, goto, span });
             return;
         }
         let active = Active::opaque(name, span);

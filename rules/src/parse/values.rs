@@ -99,7 +99,7 @@ impl Reader<'_> {
             }
         };
         match counters {
-            (Some(packets), Some(bytes)) => line.draft.counters = Counters { packets, bytes },
+            (Some(packets), Some(bytes)) => line.draft.counters = Some(Counters { packets, bytes }),
             _ => self.error(span, "-c needs packets and bytes", Some("write -c PACKETS BYTES".into())),
         }
     }

@@ -49,6 +49,63 @@ pub(crate) fn split<'a>(line: &'a str, offset: usize, words: &mut Vec<Word<'a>>)
     None
 }
 
+/// Splits a line as a shell does, as far as it says words: single quotes take everything, double
+/// quotes all but what a backslash protects, and a backslash outside the next character. `Err`:
+/// the place of something else that a shell would do, and what it is.
+pub(crate) fn split_shell<'a>(
+    line: &'a str,
+    offset: usize,
+    words: &mut Vec<Word<'a>>,
+) -> Result<(), (Range<usize>, String)> {
+    words.clear();
+    let mut word: Option<(usize, String, bool)> = None;
+    let mut quote: Option<(usize, char)> = None;
+    let mut chars = line.char_indices().peekable();
+    let place = |at: usize, c: char| offset + at..offset + at + c.len_utf8();
+    while let Some((at, c)) = chars.next() {
+        let open = quote.map(|(_, quote)| quote);
+        if open.is_none() && matches!(c, ' ' | '\t') {
+            if let Some((start, text, quoted)) = word.take() {
+                words.push(Word { text: text.into(), span: offset + start..offset + at, quoted });
+            }
+            continue;
+        }
+        if open.is_none() && c == '#' && word.is_none() {
+            break;
+        }
+        let (_, text, quoted) = word.get_or_insert((at, String::new(), false));
+        match (open, c) {
+            (Some('\''), '\'') | (Some('"'), '"') => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some((at, c));
+                *quoted = true;
+            }
+            (Some('"'), '\\') => match chars.next_if(|(_, next)| matches!(next, '"' | '\\' | '$' | '`')) {
+                Some((_, next)) => text.push(next),
+                None => text.push('\\'),
+            },
+            (None, '\\') => match chars.next() {
+                Some((_, next)) => text.push(next),
+                None => return Err((place(at, c), "the line goes on in the next one".to_owned())),
+            },
+            (None | Some('"'), '$' | '`') => {
+                return Err((place(at, c), format!("`{c}` stands for what only a shell knows")));
+            }
+            (None, '|' | '&' | ';' | '<' | '>' | '(' | ')' | '*' | '?' | '~') => {
+                return Err((place(at, c), format!("`{c}` is for a shell: put the word into quotes")));
+            }
+            _ => text.push(c),
+        }
+    }
+    if let Some((at, c)) = quote {
+        return Err((place(at, c), "a quote that nothing closes".to_owned()));
+    }
+    if let Some((start, text, quoted)) = word {
+        words.push(Word { text: text.into(), span: offset + start..offset + line.len(), quoted });
+    }
+    Ok(())
+}
+
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
