@@ -519,7 +519,11 @@ pub(crate) fn keeps_continue(counting: Counting, ops: &[Op]) -> bool {
         || ops.iter().any(|op| !matches!(op, Op::Residual { kind: ResidualKind::Pure, .. }))
 }
 
-pub(crate) fn verdict_id(verdicts: &mut Vec<&'static str>, name: &'static str, line: u32) -> Result<u8, LowerError> {
+pub(crate) fn verdict_id(
+    verdicts: &mut Vec<&'static str>,
+    name: &'static str,
+    line: u32,
+) -> Result<u8, LowerError> {
     let id = verdicts.iter().position(|v| *v == name).unwrap_or_else(|| {
         verdicts.push(name);
         verdicts.len() - 1

@@ -23,7 +23,8 @@ impl Layout {
     /// From what an image would be made of: where dimensions lie, classes of small ones, bounds of
     /// interface names.
     pub fn new(slots: &[Slot], recodes: &[[u8; 256]], ranks: &[u128]) -> Layout {
-        let record = |s: &Slot| -> [u8; SLOT_BYTES] { [s.dim.number(), s.offset, s.recode.unwrap_or(255), 0] };
+        let record =
+            |s: &Slot| -> [u8; SLOT_BYTES] { [s.dim.number(), s.offset, s.recode.unwrap_or(255), 0] };
         Layout {
             slots: slots.iter().flat_map(record).collect(),
             recodes: recodes.concat(),
@@ -69,8 +70,7 @@ impl Entry {
     /// Makes the verdict another one from a version on. For the writer; the change before this one
     /// must be seen by all readers.
     pub fn set_default(&self, old: u8, new: u8, since: u32) {
-        self.default
-            .store(u64::from(new) | u64::from(old) << 8 | u64::from(since) << 32, Ordering::Release);
+        self.default.store(u64::from(new) | u64::from(old) << 8 | u64::from(since) << 32, Ordering::Release);
     }
 }
 

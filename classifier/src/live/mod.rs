@@ -36,7 +36,7 @@ pub use counters::{Counted, Counters};
 pub use flats::{FlatTable, flat_key};
 pub use generation::{Entry, Generation, Layout};
 pub use memory::Memory;
-pub use reader::{CountWhat, Live, Pinned, Reader};
+pub use reader::{CountWhat, Live, Pinned, Reader, WriterHandle};
 
 /// Identifies a source rule of a live table, whatever chain it stands in: the number that
 /// [`Host`](crate::Host) and counters are told as [`OriginId`](crate::OriginId).

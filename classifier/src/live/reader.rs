@@ -21,14 +21,14 @@ use crate::program::ResidualKind;
 #[derive(Debug)]
 pub struct Live {
     collector: Collector,
-    generation: Atomic<Generation>,
+    generation: Atomic<Arc<Generation>>,
     /// Counters of all readers that there ever were: those of rules, and those of policies.
     counters: Mutex<Vec<Arc<[Counters; 2]>>>,
 }
 
 impl Live {
     /// A table that begins with a generation.
-    pub fn new(first: Generation) -> Arc<Live> {
+    pub fn new(first: Arc<Generation>) -> Arc<Live> {
         Arc::new(Live {
             collector: Collector::new(),
             generation: Atomic::new(first),
@@ -46,12 +46,12 @@ impl Live {
     }
 
     /// Takes part in the epochs: for the writer, who retires memory.
-    pub fn register(&self) -> LocalHandle {
-        self.collector.register()
+    pub fn writer(&self) -> WriterHandle {
+        WriterHandle(self.collector.register())
     }
 
     /// Exchanges the generation, and drops the old one when its last reader has gone. For the writer.
-    pub fn replace(&self, next: Generation, guard: &Guard) {
+    pub fn replace(&self, next: Arc<Generation>, guard: &Guard) {
         let old = self.generation.swap(Owned::new(next), Ordering::SeqCst, guard);
         // SAFETY: nobody who pins from now on finds the old generation, and it is destroyed once.
         #[allow(unsafe_code)]
@@ -66,7 +66,7 @@ impl Live {
         // SAFETY: it is never null, and the guard keeps whoever was loaded under it alive.
         #[allow(unsafe_code)]
         unsafe {
-            shared.deref()
+            &**shared.deref()
         }
     }
 
@@ -259,8 +259,7 @@ impl Pinned<'_> {
     /// What the rule with a label does in an entry, and which rule it is.
     pub fn flat(&self, entry: EntryId, is_sound: bool, label: u32) -> Option<(Flat, OriginId)> {
         let list = 2 * entry.0 + u32::from(!is_sound && self.has_broken(entry));
-        let (flat, rule) =
-            self.generation.flats().get(self.generation.memory(), flat_key(list, label))?;
+        let (flat, rule) = self.generation.flats().get(self.generation.memory(), flat_key(list, label))?;
         Some((flat, OriginId(rule)))
     }
 
@@ -355,5 +354,24 @@ impl Rules for Pinned<'_> {
 
     fn programs(&self) -> &[u8] {
         self.generation.memory().bytes()
+    }
+}
+
+/// The writer's part in the epochs. It may be handed from thread to thread, which a lock around the
+/// writer does.
+#[derive(Debug)]
+pub struct WriterHandle(LocalHandle);
+
+// SAFETY: a `LocalHandle` is not `Send` because its counts are plain cells. They are touched by the
+// handle and by guards made from it alone; guards borrow nothing here, but `with` drops its guard
+// before it returns, so that whoever owns the handle is the only one who touches them.
+#[allow(unsafe_code)]
+unsafe impl Send for WriterHandle {}
+
+impl WriterHandle {
+    /// Calls `f` pinned.
+    pub fn with<T>(&mut self, f: impl FnOnce(&Guard) -> T) -> T {
+        let guard = self.0.pin();
+        f(&guard)
     }
 }

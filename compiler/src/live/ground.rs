@@ -36,11 +36,7 @@ pub(super) enum Slot {
 #[derive(Debug)]
 pub(super) enum Later {
     /// A slot leads to what is new.
-    Settle {
-        slot: Slot,
-        switch: Block,
-        new: Cell,
-    },
+    Settle { slot: Slot, switch: Block, new: Cell },
     /// A label means nothing any more.
     Forget(u64),
     /// The number of a rule may be given to another.

@@ -10,7 +10,7 @@ use hipac_classifier::forest::root::{
 use hipac_classifier::forest::{Ref, UNIT};
 
 use super::ground::{Ground, Slot};
-use super::space::{Align, Full};
+use super::space::{Align, Block, Full};
 use super::store::{BoxId, Store};
 use super::tree::{Deed, Hand, Sub};
 use crate::forest::build::memory_price;
@@ -117,8 +117,10 @@ impl List {
     /// Which boxes go to which tree, with its index: the last one has a single cell.
     fn hand_out(&self, all: &Boxes, cells_max: usize) -> Vec<(Index, Vec<u32>)> {
         let everyone = (0..all.len() as u32).collect();
-        let mut trees: Vec<(Index, Vec<u32>)> =
-            split(all, everyone, cells_max, memory_price(all.len())).into_iter().map(|(l, i)| (i, l)).collect();
+        let mut trees: Vec<(Index, Vec<u32>)> = split(all, everyone, cells_max, memory_price(all.len()))
+            .into_iter()
+            .map(|(l, i)| (i, l))
+            .collect();
         trees.truncate(TREES_MAX - 1);
         if trees.last().is_none_or(|(index, _)| *index != [Half::NONE; 2]) {
             trees.push(([Half::NONE; 2], Vec::new()));
@@ -175,8 +177,7 @@ impl List {
         let table = tools.ground.write(&vec![0; CELL_BYTES * cells], Align::Line)?;
         record.cells = (table.offset() / UNIT) as u32;
         let at = table.offset() as u32;
-        let mut tree =
-            Tree { index, table: Some(Table { at, filter }), cells: Vec::with_capacity(cells) };
+        let mut tree = Tree { index, table: Some(Table { at, filter }), cells: Vec::with_capacity(cells) };
         for (cell, list) in lists.iter().enumerate() {
             let mut region = tree.region(tools.store, cell);
             let (sub, reference) = tools.hand(self.shape).grow_alone(list, &mut region)?;
@@ -218,7 +219,13 @@ impl List {
     }
 
     /// Does something in each cell of a box.
-    fn each_cell(&mut self, id: BoxId, single: &Boxes, deed: Deed, tools: &mut Tools<'_>) -> Result<(), Full> {
+    fn each_cell(
+        &mut self,
+        id: BoxId,
+        single: &Boxes,
+        deed: Deed,
+        tools: &mut Tools<'_>,
+    ) -> Result<(), Full> {
         let number = tools.store.tree(id);
         let tree = &mut self.trees[number];
         let mut cells: smallvec::SmallVec<[usize; CELLS_MAX]> = smallvec::SmallVec::new();
@@ -245,6 +252,18 @@ impl List {
                 }
             };
             tools.ground.set(slot, Cell { reference, gate })?;
+        }
+        Ok(())
+    }
+
+    /// The end of a list without boxes. Who comes for it finds `nothing`.
+    pub(super) fn dismiss(self, nothing: Ref, tools: &mut Tools<'_>) -> Result<(), Full> {
+        tools.ground.set(self.slot, Cell { reference: nothing, gate: 0 })?;
+        for tree in self.trees {
+            if let Some(table) = tree.table {
+                let bytes = CELL_BYTES * tree.cells.len();
+                tools.ground.drop_block(Block::of(table.at as usize, bytes, Align::Line));
+            }
         }
         Ok(())
     }

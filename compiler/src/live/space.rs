@@ -169,6 +169,11 @@ impl<T> Space<T> {
         }
     }
 
+    /// Another limit, within the memory that there is.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit / LINE * LINE;
+    }
+
     /// Bytes in use, those that wait included.
     pub(super) fn used(&self) -> usize {
         self.top - self.free_bytes
@@ -203,7 +208,11 @@ impl<T> Space<T> {
         let end = start + units * UNIT;
         if end <= self.limit {
             if start > self.top {
-                let gap = Block { at: (self.top / UNIT) as u32, units: ((start - self.top) / UNIT) as u32, align: Align::Unit };
+                let gap = Block {
+                    at: (self.top / UNIT) as u32,
+                    units: ((start - self.top) / UNIT) as u32,
+                    align: Align::Unit,
+                };
                 self.top = end;
                 self.give(gap);
             }

@@ -197,7 +197,11 @@ impl Hand<'_> {
     }
 
     /// A subtree of a list, in order, and where it begins.
-    pub(super) fn grow_alone(&mut self, list: &[BoxId], region: &mut [(u32, u32)]) -> Result<(Sub, Ref), Full> {
+    pub(super) fn grow_alone(
+        &mut self,
+        list: &[BoxId],
+        region: &mut [(u32, u32)],
+    ) -> Result<(Sub, Ref), Full> {
         let (sub, head) = self.grow(list, region, Place { depth: 0, pending: 0, leaves: 0 })?;
         let at = self.put_alone(head, Ref::EMPTY)?.unwrap_or(Ref::EMPTY);
         Ok((sub, at))
@@ -363,12 +367,7 @@ impl Hand<'_> {
     }
 
     /// A subtree of a list.
-    fn grow(
-        &mut self,
-        list: &[BoxId],
-        region: &mut [(u32, u32)],
-        place: Place,
-    ) -> Result<(Sub, Head), Full> {
+    fn grow(&mut self, list: &[BoxId], region: &mut [(u32, u32)], place: Place) -> Result<(Sub, Head), Full> {
         let mut sub = Sub::of(list);
         let head = self.leaf(&mut sub, list, None, region, place)?;
         Ok((sub, head))
@@ -567,11 +566,7 @@ impl Hand<'_> {
     }
 
     /// A node with few boxes as a leaf.
-    fn collapse(
-        &mut self,
-        sub: &mut Sub,
-        region: &mut [(u32, u32)],
-    ) -> Result<Head, Full> {
+    fn collapse(&mut self, sub: &mut Sub, region: &mut [(u32, u32)]) -> Result<Head, Full> {
         let mut list = Vec::new();
         sub.each(&mut |id| list.push(id));
         list.sort_unstable_by_key(|&id| (self.store.label(id), id));

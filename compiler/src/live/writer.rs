@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam_epoch::Guard;
 use foldhash::fast::RandomState;
 use hipac_classifier::EntryId;
+use hipac_classifier::forest::Ref;
 use hipac_classifier::image::Flat;
 use hipac_classifier::live::{FlatTable, Generation, Layout, Memory, RuleId, flat_key};
 use hipac_classifier::program::Op;
@@ -50,7 +51,7 @@ impl From<CompileError> for Refusal {
 }
 
 /// A chain as a generation is built from it.
-pub(super) struct ChainSource<'a> {
+pub(super) struct ChainSource {
     /// Its entry.
     pub(super) entry: u32,
     /// `filter/FORWARD`, when packets begin there.
@@ -64,7 +65,7 @@ pub(super) struct ChainSource<'a> {
 pub(super) struct Source<'a> {
     pub(super) family: Family,
     pub(super) counting: Counting,
-    pub(super) chains: Vec<ChainSource<'a>>,
+    pub(super) chains: Vec<ChainSource>,
     /// The rule of a number.
     pub(super) rule: &'a (dyn Fn(RuleId) -> &'a Rule + Sync),
     /// The entry of the chain that a rule leads to.
@@ -90,12 +91,15 @@ const NOWHERE: Placed = Placed { label: 0, boxes: [NONE; 2] };
 struct Lists {
     /// For sound packets, and for malformed ones when these have one of their own.
     lists: [Option<List>; 2],
+    /// Malformed packets have a list of their own.
+    has_broken: bool,
     /// Rules hide later ones: none behind them ever sees a changed packet.
     hides: bool,
 }
 
 #[derive(Debug)]
 struct Program {
+    words: Box<[u32]>,
     block: Block,
     uses: u32,
 }
@@ -134,16 +138,12 @@ pub(super) struct Writer {
 /// Room for entries besides those that there are.
 const ENTRIES_SPARE: usize = 64;
 
-/// A rule lowered, ready to be given a place.
-struct Lowering2 {
-    flats: [Option<FlatRule>; 2],
-}
-
 impl Writer {
     /// A generation of a source, within `limit` bytes. `number` counts generations.
     pub(super) fn build(
         source: &Source<'_>,
         number: u64,
+        memory: usize,
         limit: usize,
         shape: &Shape,
         cells_per_box: f64,
@@ -197,7 +197,7 @@ impl Writer {
         let generation = Arc::new(Generation::new(
             number,
             Layout::new(&slots, &recodes, &ranks),
-            Memory::new(limit),
+            Memory::new(memory),
             entry_count.next_power_of_two() + ENTRIES_SPARE,
             named,
         ));
@@ -238,7 +238,11 @@ impl Writer {
                 writer.place(id).label = label;
             }
             let entry = chain.entry;
-            let lists = Lists { lists: [None, None], hides: !changes[entry as usize] };
+            let lists = Lists {
+                lists: [None, None],
+                has_broken: has_broken[entry as usize],
+                hides: !changes[entry as usize],
+            };
             writer.entries[entry as usize] = Some(lists);
             for kind in 0..2 {
                 if kind == 1 && !has_broken[entry as usize] {
@@ -251,11 +255,8 @@ impl Writer {
                 }
                 drop(flats);
                 let slot = if kind == 0 { Slot::Root(entry) } else { Slot::BrokenRoot(entry) };
-                let mut tools = Tools {
-                    ground: &mut writer.ground,
-                    store: &mut writer.store,
-                    boxes: &mut writer.boxes,
-                };
+                let mut tools =
+                    Tools { ground: &mut writer.ground, store: &mut writer.store, boxes: &mut writer.boxes };
                 let list = List::build(slot, &ids, shape, cells_per_box, &mut tools)?;
                 if let Some(lists) = &mut writer.entries[entry as usize] {
                     lists.lists[kind] = Some(list);
@@ -281,6 +282,16 @@ impl Writer {
         &mut self.rules[index]
     }
 
+    /// A rule is in one of its chains.
+    pub(super) fn has(&self, id: RuleId) -> bool {
+        self.rules.get(id as usize).is_some_and(|placed| placed.label > 0)
+    }
+
+    /// A chain has an entry.
+    pub(super) fn has_entry(&self, entry: u32) -> bool {
+        self.entries.get(entry as usize).is_some_and(Option::is_some)
+    }
+
     /// The label of a rule.
     pub(super) fn label(&self, id: RuleId) -> u32 {
         self.rules[id as usize].label
@@ -297,6 +308,12 @@ impl Writer {
         self.ground.space.check()
     }
 
+    /// A label means nothing in an entry, not even to a reader of an earlier version.
+    pub(super) fn is_unused(&self, entry: u32, label: u32) -> bool {
+        let memory = self.ground.generation.memory();
+        (0..2).all(|kind| self.table.get(memory, flat_key(2 * entry + kind, label)).is_none())
+    }
+
     /// Puts a rule into a chain. Its label is between those of its neighbours.
     pub(super) fn insert(
         &mut self,
@@ -308,21 +325,24 @@ impl Writer {
     ) -> Result<(), Refusal> {
         debug_assert!(FIRST < label && label < END);
         self.headroom()?;
-        let lowered = self.lower(rule, entry, target)?;
+        let flats = self.lower(rule, entry, target)?;
         *self.place(id) = Placed { label, ..NOWHERE };
-        for (kind, flat) in lowered.flats.into_iter().enumerate() {
+        for (kind, flat) in flats.into_iter().enumerate() {
             let Some(flat) = flat else { continue };
             let boxes = self.add_flat(entry, kind, id, &flat)?;
-            self.with_list(entry, kind, |list, tools| {
-                boxes.iter().try_for_each(|&b| list.insert(b, tools))
-            })?;
+            self.with_list(entry, kind, |list, tools| boxes.iter().try_for_each(|&b| list.insert(b, tools)))?;
             self.drift += boxes.len();
         }
         Ok(())
     }
 
     /// Flat rules of a rule for the lists of an entry, if this generation can take them.
-    fn lower(&mut self, rule: &Rule, entry: u32, target: Option<u32>) -> Result<Lowering2, Refusal> {
+    fn lower(
+        &mut self,
+        rule: &Rule,
+        entry: u32,
+        target: Option<u32>,
+    ) -> Result<[Option<FlatRule>; 2], Refusal> {
         let mut is_known = true;
         each_interface_bound(rule, self.family, &mut |bound| {
             is_known &= self.ranks.binary_search(&bound).is_ok();
@@ -330,7 +350,7 @@ impl Writer {
         let Some(lists) = self.entries.get(entry as usize).and_then(Option::as_ref) else {
             return Err(Refusal::Replan);
         };
-        let has_broken = lists.lists[1].is_some();
+        let has_broken = lists.has_broken;
         let changes = changes_packet(rule, self.family)
             || target.is_some_and(|t| {
                 self.entries.get(t as usize).and_then(Option::as_ref).is_some_and(|lists| !lists.hides)
@@ -355,20 +375,24 @@ impl Writer {
             }
             flats[kind] = Some(flat);
         }
-        Ok(Lowering2 { flats })
+        Ok(flats)
     }
 
     /// What a flat rule does, and its boxes, which are in no forest yet.
-    fn add_flat(&mut self, entry: u32, kind: usize, id: RuleId, flat: &FlatRule) -> Result<Vec<BoxId>, Refusal> {
+    fn add_flat(
+        &mut self,
+        entry: u32,
+        kind: usize,
+        id: RuleId,
+        flat: &FlatRule,
+    ) -> Result<Vec<BoxId>, Refusal> {
         let label = self.label(id);
         let lists = self.entries[entry as usize].as_ref().ok_or(Refusal::Replan)?;
         let is_end = matches!(flat.end, Op::Verdict(_) | Op::Return | Op::Malformed);
         let hides = lists.hides && is_end && flat.is_plain();
-        let within = match (kind, lists.lists[1].is_some() || kind == 1) {
+        let within = match (kind, lists.has_broken) {
             (1, _) => Some(BROKEN),
             (_, true) => Some(SOUND),
-            // While it is built a list for malformed packets comes after this one.
-            _ if self.ground.is_private() => None,
             _ => None,
         };
         let mut found = Vec::new();
@@ -428,8 +452,9 @@ impl Writer {
             let limit = Flat::PROGRAM_WORDS_MAX;
             return Err(CompileError::TooLarge { what: "program words", count: at as usize, limit }.into());
         }
-        self.programs.insert(self.words.as_slice().into(), at);
-        self.program_uses.insert(at, Program { block, uses: 1 });
+        let words: Box<[u32]> = self.words.as_slice().into();
+        self.programs.insert(words.clone(), at);
+        self.program_uses.insert(at, Program { words, block, uses: 1 });
         Ok(Flat::Program(at))
     }
 
@@ -475,8 +500,7 @@ impl Writer {
         let Some(list) = lists.and_then(|lists| lists.lists[kind].as_mut()) else {
             return Err(Refusal::Replan);
         };
-        let mut tools =
-            Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        let mut tools = Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
         Ok(f(list, &mut tools)?)
     }
 
@@ -496,9 +520,7 @@ impl Writer {
             if boxes.is_empty() {
                 continue;
             }
-            self.with_list(entry, kind, |list, tools| {
-                boxes.iter().try_for_each(|&b| list.remove(b, tools))
-            })?;
+            self.with_list(entry, kind, |list, tools| boxes.iter().try_for_each(|&b| list.remove(b, tools)))?;
             boxes.iter().for_each(|&b| self.store.remove(b));
             self.drift += boxes.len();
             let many = self.rules[id as usize].boxes[kind];
@@ -533,11 +555,11 @@ impl Writer {
     fn free_program(&mut self, at: u32) {
         let Some(program) = self.program_uses.get_mut(&at) else { return };
         program.uses -= 1;
-        if program.uses == 0 {
-            let block = program.block;
-            self.program_uses.remove(&at);
-            self.programs.retain(|_, a| *a != at);
-            self.ground.space.give(block);
+        if program.uses == 0
+            && let Some(program) = self.program_uses.remove(&at)
+        {
+            self.programs.remove(&program.words);
+            self.ground.space.give(program.block);
         }
     }
 
@@ -579,16 +601,22 @@ impl Writer {
     pub(super) fn add_entry(&mut self, entry: u32) -> Result<(), Refusal> {
         let Some(place) = self.entries.get_mut(entry as usize) else { return Err(Refusal::Replan) };
         let slot = Slot::Root(entry);
-        let mut tools =
-            Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        let mut tools = Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
         let list = List::build(slot, &[], &Shape::LADDER[0], 4.0, &mut tools)?;
-        *place = Some(Lists { lists: [Some(list), None], hides: true });
+        *place = Some(Lists { lists: [Some(list), None], has_broken: false, hides: true });
         Ok(())
     }
 
     /// A chain is gone: no rule leads to it, and it has none.
-    pub(super) fn remove_entry(&mut self, entry: u32) {
-        self.entries[entry as usize] = None;
+    pub(super) fn remove_entry(&mut self, entry: u32) -> Result<(), Refusal> {
+        let Some(lists) = self.entries[entry as usize].take() else { return Ok(()) };
+        let mut tools = Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        for (list, nothing) in lists.lists.into_iter().zip([Ref::EMPTY, Ref::SAME]) {
+            if let Some(list) = list {
+                list.dismiss(nothing, &mut tools)?;
+            }
+        }
+        Ok(())
     }
 
     /// Publishes what was changed since the last time, all at once.

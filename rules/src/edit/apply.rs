@@ -109,37 +109,46 @@ impl<'o> Transaction<'o> {
         self.check_loops(edits, commit)
     }
 
-    /// A loop that packets can reach is an error of the edit that closes it, else of the end.
     fn check_loops(&self, edits: &[&Edit], commit: Option<(TableKind, &Place)>) -> Result<(), EditError> {
-        for table in &self.ruleset.tables {
-            if !edits.iter().any(|edit| edit.table == table.kind && may_close_loop(&edit.change)) {
-                continue;
-            }
-            let found = loops::find(table);
-            let Some(closing) = found.into_iter().find(|closing| closing.reachable) else { continue };
-            let chain = &table.chains[closing.chain];
-            let rule = &chain.rules[closing.at];
-            let brings = |edit: &&&Edit| {
-                edit.table == table.kind
-                    && edit.change.chain() == Some(&chain.name)
-                    && edit.change.rules().iter().any(|new| new.is_same(rule))
-            };
-            let kind = ErrorKind::Loop { chains: closing.chains, at: closing.at };
-            return Err(match (edits.iter().rev().find(brings), commit) {
-                (Some(edit), _) => error(edit, kind, At::Target),
-                (None, Some((table, place))) => {
-                    EditError { table, kind, line: place.line, span: place.whole.clone() }
-                }
-                (None, None) => EditError {
-                    table: table.kind,
-                    kind,
-                    line: edits.last().map_or(0, |e| e.place.line),
-                    span: edits.last().map_or(0..0, |e| e.place.whole.clone()),
-                },
-            });
-        }
-        Ok(())
+        self.ruleset.tables.iter().try_for_each(|table| check_loops(table, edits, commit))
     }
+}
+
+/// A loop of a table that packets can reach is an error of the edit that closes it, else of the end,
+/// where `commit` stands.
+///
+/// # Errors
+/// There is such a loop.
+pub fn check_loops(
+    table: &Table,
+    edits: &[&Edit],
+    commit: Option<(TableKind, &Place)>,
+) -> Result<(), EditError> {
+    if !edits.iter().any(|edit| edit.table == table.kind && may_close_loop(&edit.change)) {
+        return Ok(());
+    }
+    let found = loops::find(table);
+    let Some(closing) = found.into_iter().find(|closing| closing.reachable) else { return Ok(()) };
+    let chain = &table.chains[closing.chain];
+    let rule = &chain.rules[closing.at];
+    let brings = |edit: &&&Edit| {
+        edit.table == table.kind
+            && edit.change.chain() == Some(&chain.name)
+            && edit.change.rules().iter().any(|new| new.is_same(rule))
+    };
+    let kind = ErrorKind::Loop { chains: closing.chains, at: closing.at };
+    Err(match (edits.iter().rev().find(brings), commit) {
+        (Some(edit), _) => error(edit, kind, At::Target),
+        (None, Some((table, place))) => {
+            EditError { table, kind, line: place.line, span: place.whole.clone() }
+        }
+        (None, None) => EditError {
+            table: table.kind,
+            kind,
+            line: edits.last().map_or(0, |e| e.place.line),
+            span: edits.last().map_or(0..0, |e| e.place.whole.clone()),
+        },
+    })
 }
 
 /// Whether rules may lead in a loop that did not before: a rule that is taken away may have kept
@@ -171,15 +180,27 @@ impl Work {
 }
 
 /// What of an edit's text an error is about.
-#[derive(Clone, Copy)]
-enum At {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// All of it.
     Whole,
+    /// The chain's name.
     Chain,
+    /// What follows it: a number, a policy, a new name.
     Argument,
+    /// The chain that the rule leads to.
     Target,
 }
 
-type Failed = (ErrorKind, At);
+impl Edit {
+    /// The error that this edit cannot be made.
+    pub fn error(&self, kind: ErrorKind, at: At) -> EditError {
+        error(self, kind, at)
+    }
+}
+
+/// What is wrong with an edit, and what of its text that is about.
+pub type Failed = (ErrorKind, At);
 
 fn error(edit: &Edit, kind: ErrorKind, at: At) -> EditError {
     let span = match at {
@@ -470,7 +491,11 @@ fn rename(table: &mut Table, family: Family, old: &Name, new: &Name, work: &mut 
     Ok(())
 }
 
-fn check_length(name: &Name) -> Result<(), Failed> {
+/// Whether `:NAME` takes the name.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_length(name: &Name) -> Result<(), Failed> {
     let why = match name.len() {
         0 => "it is empty",
         length if length > CHAIN_NAME_BYTES_MAX => "it has more than 28 bytes",
@@ -481,7 +506,10 @@ fn check_length(name: &Name) -> Result<(), Failed> {
 
 /// Whether `-N` takes the name. `-E` of iptables would take more: names that `-A` and a saved text
 /// could not say.
-fn check_name(name: &Name, family: Family) -> Result<(), Failed> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &Name, family: Family) -> Result<(), Failed> {
     check_length(name)?;
     let why = if name.starts_with(['-', '!']) {
         "it begins as an option does"

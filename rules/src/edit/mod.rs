@@ -26,7 +26,7 @@ use std::ops::Range;
 use crate::fault::{Fault, Severity};
 use crate::model::{Counters, Family, Name, Policy, Rule, TableKind};
 
-pub use apply::{Applied, apply, apply_all};
+pub use apply::{Applied, At, Failed, apply, apply_all, check_length, check_loops, check_name};
 pub use error::{EditError, ErrorKind, ExitClass};
 pub use read::parse_edits;
 

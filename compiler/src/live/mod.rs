@@ -1,0 +1,37 @@
+//! Live rules: a ruleset that is changed while packets are classified by it.
+//!
+//! ```text
+//!   Edit ─▶ Model (chains, rules by number) ─▶ Writer (labels, boxes, mirrors) ─▶ Generation
+//!                                                                                  ▲ readers
+//! ```
+//!
+//! A [`LiveTable`] takes iptables' commands, [`hipac_rules::edit`], as transactions: all edits of one
+//! are seen by readers at the same instant, or none. An insert or a delete lowers one rule, changes
+//! the few leaves that its boxes meet, and publishes; everything else stays where it is.
+//!
+//! | module | does |
+//! |---|---|
+//! | `table`, `transaction` | the face: transactions, errors, statistics |
+//! | `model`, `seq` | chains and rules as iptables knows them, cheap to change in the middle |
+//! | `labels` | order without numbering |
+//! | `lower` | one rule as a flat rule a list |
+//! | `writer` | one generation: keys, programs, entries |
+//! | `list`, `tree` | a root of trees, the mirrors of their cells, changes to them |
+//! | `ground`, `space`, `store` | slots and versions; memory; boxes, packed |
+//! | `freeze` | an image of what is there |
+
+mod freeze;
+mod ground;
+mod labels;
+mod list;
+mod lower;
+mod model;
+mod seq;
+mod space;
+mod store;
+mod table;
+mod transaction;
+mod tree;
+mod writer;
+
+pub use table::{LiveError, LiveOptions, LiveTable, Stats};

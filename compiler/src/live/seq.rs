@@ -1,0 +1,135 @@
+//! A long list with cheap changes in its middle: blocks of some hundred elements.
+
+/// Elements of a block, at most.
+const BLOCK: usize = 512;
+
+/// See the module. Costs a look at every block's length, and what moving within one costs.
+#[derive(Debug, Clone)]
+pub(super) struct Seq<T> {
+    blocks: Vec<Vec<T>>,
+    len: usize,
+}
+
+impl<T> Default for Seq<T> {
+    fn default() -> Seq<T> {
+        Seq { blocks: Vec::new(), len: 0 }
+    }
+}
+
+impl<T: Copy> FromIterator<T> for Seq<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Seq<T> {
+        let all: Vec<T> = all.into_iter().collect();
+        Seq { len: all.len(), blocks: all.chunks(BLOCK / 2).map(<[T]>::to_vec).collect() }
+    }
+}
+
+impl<T: Copy> Seq<T> {
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The block of a position, and the place in it; behind the last one for the length.
+    fn find(&self, mut at: usize) -> (usize, usize) {
+        for (i, block) in self.blocks.iter().enumerate() {
+            if at < block.len() || (at == block.len() && i + 1 == self.blocks.len()) {
+                return (i, at);
+            }
+            at -= block.len();
+        }
+        (self.blocks.len(), 0)
+    }
+
+    /// The element at a position.
+    pub(super) fn get(&self, at: usize) -> Option<T> {
+        let (block, place) = self.find(at);
+        self.blocks.get(block)?.get(place).copied()
+    }
+
+    /// Puts an element at a position, the length at most.
+    pub(super) fn insert(&mut self, at: usize, element: T) {
+        debug_assert!(at <= self.len);
+        let (block, place) = self.find(at);
+        if block == self.blocks.len() {
+            self.blocks.push(Vec::with_capacity(BLOCK));
+        }
+        self.blocks[block].insert(place, element);
+        self.len += 1;
+        if self.blocks[block].len() >= BLOCK {
+            let rest = self.blocks[block].split_off(BLOCK / 2);
+            self.blocks.insert(block + 1, rest);
+        }
+    }
+
+    /// Takes the element at a position out.
+    pub(super) fn remove(&mut self, at: usize) -> Option<T> {
+        if at >= self.len {
+            return None;
+        }
+        let (block, place) = self.find(at);
+        let element = self.blocks[block].remove(place);
+        self.len -= 1;
+        if self.blocks[block].is_empty() {
+            self.blocks.remove(block);
+        } else if self.blocks[block].len() < BLOCK / 4
+            && let Some(next) = self.blocks.get(block + 1)
+            && next.len() + self.blocks[block].len() < BLOCK / 2
+        {
+            let next = self.blocks.remove(block + 1);
+            self.blocks[block].extend(next);
+        }
+        Some(element)
+    }
+
+    /// All elements in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        self.blocks.iter().flatten().copied()
+    }
+
+    /// The position of the first element that is not before what is looked for, in a list that is in
+    /// order by it.
+    pub(super) fn partition_point(&self, is_before: impl Fn(T) -> bool) -> usize {
+        let whole = self.blocks.partition_point(|b| b.last().is_some_and(|&last| is_before(last)));
+        let before: usize = self.blocks[..whole].iter().map(Vec::len).sum();
+        before + self.blocks.get(whole).map_or(0, |b| b.partition_point(|&e| is_before(e)))
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.blocks.iter().map(|b| size_of::<Vec<T>>() + size_of::<T>() * b.capacity()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_what_a_vector_is() {
+        let mut state = 3u64;
+        let mut random = move |n: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % n.max(1)
+        };
+        let mut plain: Vec<u32> = (0..3000).map(|i| 10 * i).collect();
+        let mut seq: Seq<u32> = plain.iter().copied().collect();
+        for step in 0..20_000 {
+            let grows = if step < 10_000 { random(5) < 2 } else { random(5) < 3 };
+            if grows {
+                let at = random(plain.len() + 1);
+                plain.insert(at, step);
+                seq.insert(at, step);
+            } else if !plain.is_empty() {
+                let at = random(plain.len());
+                assert_eq!(seq.remove(at), Some(plain.remove(at)));
+            }
+            let at = random(plain.len() + 2);
+            assert_eq!((seq.get(at), seq.len()), (plain.get(at).copied(), plain.len()));
+        }
+        assert_eq!(seq.iter().collect::<Vec<_>>(), plain);
+        let sorted: Seq<u32> = (0..5000).collect();
+        for wanted in [0, 1, 255, 256, 257, 4999, 5000] {
+            assert_eq!(sorted.partition_point(|e| e < wanted), wanted as usize);
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The face of live rules.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use hipac_classifier::EntryId;
+use hipac_classifier::live::{Counted, Generation, Live, Reader, RuleId, WriterHandle};
+use hipac_rules::edit::{Applied, Edit, EditError, parse_edits};
+use hipac_rules::{Fault, ParseOptions, Rule, Ruleset, Table, TableKind};
+
+use super::labels::Trend;
+use super::model::{ChainId, Counts, Model};
+use super::writer::{ChainSource, Freed, Refusal, Source, Writer};
+use crate::compile::CompileError;
+use crate::forest::Shape;
+use crate::options::Counting;
+
+/// Options of a [`LiveTable`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveOptions {
+    /// Bytes that the structure may take at any moment: forests, tables, programs, what waits for
+    /// readers, and a generation that is built beside the one in use.
+    pub memory_bytes_max: usize,
+    /// Which rules are flat rules, and so can be counted.
+    pub counting: Counting,
+}
+
+impl Default for LiveOptions {
+    /// 64 MiB, every rule that matches.
+    fn default() -> LiveOptions {
+        LiveOptions { memory_bytes_max: 64 << 20, counting: Counting::Exact }
+    }
+}
+
+/// Why a live table cannot be opened or changed. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LiveError {
+    /// An edit cannot be made, as iptables could not.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The text of edits has faults.
+    #[error("{} of the commands cannot be read: {}", .0.len(), .0.first().map_or("", |f| &f.message))]
+    Text(Vec<Fault>),
+    /// The rules cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// They do not fit.
+    #[error("{}the structure needs {needed} bytes, {limit} are allowed: allow at least {needed}", place(*line))]
+    Memory {
+        /// Line of the edit that went over; 0 when it stands in no text, or none did alone.
+        line: u32,
+        /// Bytes that would do for this edit.
+        needed: usize,
+        /// The limit given.
+        limit: usize,
+    },
+}
+
+fn place(line: u32) -> String {
+    if line > 0 { format!("line {line}: ") } else { String::new() }
+}
+
+/// What a live table takes and has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Rules.
+    pub rules: usize,
+    /// Boxes that they became.
+    pub boxes: usize,
+    /// Bytes that readers walk, and those that wait for them.
+    pub structure_bytes: usize,
+    /// Of these, bytes that wait until no reader can be on them.
+    pub waiting_bytes: usize,
+    /// Bytes that the writer keeps to make changes; the rules themselves are not counted.
+    pub bookkeeping_bytes: usize,
+    /// The limit on `structure_bytes`.
+    pub memory_bytes_max: usize,
+    /// Generations so far: builds of all of it.
+    pub generations: u64,
+    /// Transactions so far.
+    pub transactions: u64,
+    /// Rules whose label was changed to make room.
+    pub relabelled: u64,
+}
+
+/// Rules that change while packets are classified by them. See the module.
+#[derive(Debug)]
+pub struct LiveTable {
+    live: Arc<Live>,
+    inner: Mutex<Inner>,
+}
+
+/// What one writer at a time has.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) live: Arc<Live>,
+    handle: WriterHandle,
+    pub(super) model: Model,
+    pub(super) writer: Writer,
+    pub(super) trends: Vec<Trend>,
+    pub(super) options: LiveOptions,
+    /// A new generation is to be made for the transaction at hand.
+    pub(super) must_replan: bool,
+    pub(super) stats: Stats,
+    freed: Vec<Freed>,
+    commits: u64,
+    /// The generation before, while readers may be on it.
+    old: Option<Weak<Generation>>,
+}
+
+/// Counts of a table's readers.
+struct ReaderCounts<'a>(&'a Live);
+
+impl Counts for ReaderCounts<'_> {
+    fn rule(&self, id: RuleId) -> Counted {
+        self.0.counted(id)
+    }
+
+    fn policy(&self, chain: ChainId) -> Counted {
+        self.0.counted_by_policy(EntryId(chain))
+    }
+}
+
+/// Nobody has counted yet.
+struct Zero;
+
+impl Counts for Zero {
+    fn rule(&self, _: RuleId) -> Counted {
+        Counted::default()
+    }
+
+    fn policy(&self, _: ChainId) -> Counted {
+        Counted::default()
+    }
+}
+
+impl LiveTable {
+    /// A live table of a ruleset.
+    ///
+    /// # Cost
+    /// As [`compile`](crate::compile()): microseconds a rule.
+    ///
+    /// # Errors
+    /// The rules cannot be compiled, or do not fit.
+    pub fn open(ruleset: &Ruleset, options: &LiveOptions) -> Result<LiveTable, LiveError> {
+        let model = Model::new(ruleset, &Zero);
+        let mut writer = build(&model, 0, options.memory_bytes_max, options)?;
+        let live = Live::new(Arc::clone(&writer.ground.generation));
+        writer.ground.open();
+        let inner = Inner {
+            handle: live.writer(),
+            live: Arc::clone(&live),
+            model,
+            writer,
+            trends: Vec::new(),
+            options: *options,
+            must_replan: false,
+            stats: Stats { generations: 1, ..Stats::default() },
+            freed: Vec::new(),
+            commits: 0,
+            old: None,
+        };
+        Ok(LiveTable { live, inner: Mutex::new(inner) })
+    }
+
+    /// A reader for the calling thread.
+    pub fn reader(&self) -> Reader {
+        self.live.reader()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes edits as one transaction: readers see all of them at one instant, or, when one fails, none
+    /// ever.
+    ///
+    /// # Cost
+    /// A few microseconds an insert or delete. What needs a new key layout (the first rule that tests
+    /// a field, a new interface name), or a list of its own for malformed packets, builds all of it
+    /// anew, and so does what finds no room between its neighbours' labels.
+    ///
+    /// # Errors
+    /// See [`LiveError`].
+    pub fn apply(&self, edits: &[Edit]) -> Result<Applied, LiveError> {
+        self.lock().transaction(edits)
+    }
+
+    /// The same for edits in a text: what `iptables-restore --noflush` takes.
+    ///
+    /// # Errors
+    /// See [`LiveError`].
+    pub fn apply_text(&self, text: &str) -> Result<Applied, LiveError> {
+        let family = self.lock().model.family;
+        let options = ParseOptions { family: Some(family), ..ParseOptions::default() };
+        let groups = parse_edits(text, &options).into_result().map_err(LiveError::Text)?;
+        let edits: Vec<Edit> = groups.into_iter().flat_map(|group| group.edits).collect();
+        self.apply(&edits)
+    }
+
+    /// Replaces all rules, as `iptables-restore` does, in one transaction.
+    ///
+    /// # Errors
+    /// The new rules cannot be compiled, or do not fit beside the old ones.
+    pub fn restore(&self, ruleset: &Ruleset) -> Result<(), LiveError> {
+        let mut inner = self.lock();
+        let model = Model::new(ruleset, &ReaderCounts(&inner.live));
+        inner.exchange(model)
+    }
+
+    /// Builds all of it anew, as it would be from scratch.
+    ///
+    /// # Errors
+    /// There is no room beside the generation in use.
+    pub fn compact(&self) -> Result<(), LiveError> {
+        let mut inner = self.lock();
+        inner.rebuild(0)?;
+        inner.after_commit();
+        Ok(())
+    }
+
+    /// The rules as they are now, with their counters.
+    pub fn ruleset(&self) -> Ruleset {
+        let inner = self.lock();
+        inner.model.ruleset(&ReaderCounts(&inner.live))
+    }
+
+    /// The rules of a chain, as `iptables -S` lists them; `None`: no such chain.
+    pub fn rules(&self, table: TableKind, chain: &str) -> Option<Vec<Rule>> {
+        let inner = self.lock();
+        let id = inner.model.find(table, &chain.into())?;
+        let rules = inner.model.chain(id).rules.iter();
+        let counts = ReaderCounts(&inner.live);
+        let rule = |id: RuleId| Rule {
+            counters: inner.model.rule_counters(id, &counts),
+            ..Rule::clone(inner.model.rule(id))
+        };
+        Some(rules.map(rule).collect())
+    }
+
+    /// What it takes and has done.
+    pub fn stats(&self) -> Stats {
+        let inner = self.lock();
+        Stats {
+            rules: inner.model.count,
+            boxes: inner.writer.box_count(),
+            structure_bytes: inner.writer.structure_bytes(),
+            waiting_bytes: inner.writer.ground.space.waiting(),
+            bookkeeping_bytes: inner.writer.bookkeeping_bytes() + inner.model.order_bytes(),
+            memory_bytes_max: inner.options.memory_bytes_max,
+            ..inner.stats
+        }
+    }
+
+    /// An image of the rules as they are now: the same bytes of nodes and leaves, with positions for
+    /// labels. Neither readers nor the writer wait longer than a transaction takes.
+    ///
+    /// # Errors
+    /// They are too many for an image.
+    pub fn freeze(&self) -> Result<Vec<u8>, LiveError> {
+        let inner = self.lock();
+        Ok(super::freeze::freeze(&inner.model, &inner.writer)?)
+    }
+}
+
+/// A generation of a model.
+fn build(model: &Model, number: u64, limit: usize, options: &LiveOptions) -> Result<Writer, LiveError> {
+    let chains = model.chains().map(|(id, chain)| ChainSource {
+        entry: id,
+        name: chain.hook.map(|_| format!("{}/{}", chain.table.name(), chain.name)),
+        policy: chain.policy,
+        rules: chain.rules.iter().collect(),
+    });
+    let target = |entry: u32, rule: &Rule| model.target(model.chain(entry).table, rule);
+    let rule = |id: RuleId| -> &Rule { model.rule(id) };
+    let source = Source {
+        family: model.family,
+        counting: options.counting,
+        chains: chains.collect(),
+        rule: &rule,
+        target: &target,
+    };
+    let memory = options.memory_bytes_max;
+    // The fastest form that fits; smaller ones have fewer copies and smaller tables.
+    let mut needed = 0;
+    for (shape, cells_per_box) in [(0, 4.0), (1, 0.5), (1, 0.1), (2, 0.0)] {
+        match Writer::build(&source, number, memory, limit, &Shape::LADDER[shape], cells_per_box) {
+            Ok(writer) => return Ok(writer),
+            Err(Refusal::Compile(error)) => return Err(error.into()),
+            Err(Refusal::Replan) => needed = limit + 1,
+            Err(Refusal::Full(full)) => needed = full.needed,
+        }
+    }
+    // How much would do: built without a limit.
+    let smallest = Writer::build(&source, number, 1 << 31, 1 << 31, &Shape::LADDER[2], 0.0);
+    let needed = smallest.map_or(needed, |w| w.structure_bytes() + w.structure_bytes() / 16 + (1 << 17));
+    Err(LiveError::Memory { line: 0, needed, limit })
+}
+
+impl Inner {
+    /// Builds a generation of the model as it is now, and lets readers see it.
+    pub(super) fn rebuild(&mut self, line: u32) -> Result<(), LiveError> {
+        while self.old.is_some() {
+            self.wait();
+        }
+        let used = self.writer.structure_bytes();
+        let limit = self.options.memory_bytes_max.saturating_sub(used);
+        let number = self.writer.ground.generation.number + 1;
+        let built = build(&self.model, number, limit, &self.options);
+        let writer = built.map_err(|error| match error {
+            LiveError::Memory { needed, .. } => {
+                LiveError::Memory { line, needed: needed + used, limit: self.options.memory_bytes_max }
+            }
+            other => other,
+        })?;
+        self.replace(writer);
+        Ok(())
+    }
+
+    /// Another model, with a generation of its own.
+    fn exchange(&mut self, model: Model) -> Result<(), LiveError> {
+        let old = std::mem::replace(&mut self.model, model);
+        match self.rebuild(0) {
+            Ok(()) => {
+                self.trends.clear();
+                self.after_commit();
+                Ok(())
+            }
+            Err(error) => {
+                self.model = old;
+                Err(error)
+            }
+        }
+    }
+
+    fn replace(&mut self, mut writer: Writer) {
+        writer.ground.open();
+        let live = &self.live;
+        let generation = Arc::clone(&writer.ground.generation);
+        self.handle.with(|guard| live.replace(generation, guard));
+        let old = std::mem::replace(&mut self.writer, writer);
+        self.old = Some(Arc::downgrade(&old.ground.generation));
+        self.stats.generations += 1;
+        self.must_replan = false;
+    }
+
+    /// The generation before is gone when its readers are: its memory is this one's then.
+    fn inherit(&mut self) {
+        if self.old.as_ref().is_some_and(|old| old.strong_count() == 0) {
+            self.old = None;
+            self.writer.ground.space.set_limit(self.options.memory_bytes_max);
+        }
+    }
+
+    /// Publishes what the writer has changed.
+    pub(super) fn commit(&mut self) {
+        while self.writer.must_wait_for_policies() {
+            self.wait();
+        }
+        let writer = &mut self.writer;
+        let commits = self.commits;
+        self.handle.with(|guard| {
+            writer.commit(guard);
+            if commits.is_multiple_of(8) {
+                guard.flush();
+            }
+        });
+        self.commits += 1;
+        self.after_commit();
+    }
+
+    /// Once readers cannot be in the way any more.
+    pub(super) fn after_commit(&mut self) {
+        self.stats.transactions += 1;
+        self.tidy();
+        while self.writer.ground.space.waits_too_much() {
+            self.wait();
+        }
+    }
+
+    /// Waits for readers: a little.
+    pub(super) fn wait(&mut self) {
+        self.handle.with(|guard| guard.flush());
+        self.tidy();
+        std::hint::spin_loop();
+    }
+
+    fn tidy(&mut self) {
+        self.inherit();
+        self.writer.tidy(&mut self.freed);
+        for freed in self.freed.drain(..) {
+            match freed {
+                Freed::Rule(id) => self.model.free_rule(id),
+                Freed::Entry(id) => self.model.free_chain(id),
+            }
+        }
+    }
+
+    /// A table as plain vectors.
+    pub(super) fn plain_table(&self, kind: TableKind) -> Table {
+        self.model.table(kind, &ReaderCounts(&self.live))
+    }
+
+    /// Calls `f` with the counts of readers.
+    pub(super) fn with_counts<T>(&mut self, f: impl FnOnce(&mut Model, &dyn Counts) -> T) -> T {
+        f(&mut self.model, &ReaderCounts(&self.live))
+    }
+}

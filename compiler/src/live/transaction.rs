@@ -1,0 +1,582 @@
+//! Transactions: edits made one after the other, all of them undone when one fails.
+//!
+//! An edit becomes *steps*, each of which changes the model and the writer. Steps are remembered;
+//! undoing one makes its opposite. What the writer has changed is not to be seen before the commit,
+//! so an undone transaction, whose commit changes nothing, is never seen at all.
+
+use std::sync::Arc;
+
+use hipac_classifier::live::RuleId;
+use hipac_rules::edit::{
+    Applied, At, Change, Edit, EditError, ErrorKind, check_length, check_loops, check_name,
+};
+use hipac_rules::registry::{self, Kind};
+use hipac_rules::{Counters, Name, Policy, Rule, TableKind, Target};
+
+use super::ground::Later;
+use super::labels::{END, FIRST, Trend, make_room};
+use super::model::{ChainId, LiveChain};
+use super::store::RULES_MAX;
+use super::table::{Inner, LiveError};
+use super::writer::Refusal;
+use crate::compile::CompileError;
+
+/// A step that was made, as far as undoing it needs to know.
+enum Step {
+    Put { chain: ChainId, at: usize },
+    Taken { chain: ChainId, at: usize, rule: RuleId },
+    ChainAdded(ChainId),
+    ChainRemoved(ChainId, Box<LiveChain>),
+    Renamed { chain: ChainId, from: Name },
+    PolicySet { chain: ChainId, from: Option<Policy> },
+    RuleCounters { rule: RuleId, from: Counters },
+    PolicyCounters { chain: ChainId, from: Counters },
+    TableAdded(TableKind),
+}
+
+/// The transaction at hand.
+#[derive(Default)]
+struct Transaction {
+    steps: Vec<Step>,
+    done: Applied,
+    /// Rules may lead back to where they stand: by table.
+    suspects: Vec<TableKind>,
+}
+
+impl Inner {
+    /// Makes edits, or none of them.
+    pub(super) fn transaction(&mut self, edits: &[Edit]) -> Result<Applied, LiveError> {
+        let mut t = Transaction::default();
+        let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
+        let line = edits.last().map_or(0, |e| e.place.line);
+        let made = made.and_then(|()| self.check_loops(edits, &t));
+        let made = made.and_then(|()| if self.must_replan { self.rebuild(line) } else { Ok(()) });
+        if let Err(error) = made {
+            self.undo(t);
+            return Err(error);
+        }
+        for step in t.steps {
+            match step {
+                Step::Taken { rule, .. } => self.writer.ground.space.retire_other(Later::FreeRule(rule)),
+                Step::ChainRemoved(id, _) => self.writer.ground.space.retire_other(Later::FreeEntry(id)),
+                _ => {}
+            }
+        }
+        self.commit();
+        Ok(t.done)
+    }
+
+    fn check_loops(&self, edits: &[Edit], t: &Transaction) -> Result<(), LiveError> {
+        let edits: Vec<&Edit> = edits.iter().collect();
+        for &kind in &t.suspects {
+            // Rare: a loop that no packet can get into is allowed, and only the slow twin knows.
+            check_loops(&self.plain_table(kind), &edits, None)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes all steps, the last one first. Each gives back what it took, so none can fail for want
+    /// of memory that was there before.
+    fn undo(&mut self, t: Transaction) {
+        // A generation that was to be made is not, and the one that is there knows what comes back.
+        let was_replanning = std::mem::take(&mut self.must_replan);
+        let mut is_lost = false;
+        for step in t.steps.into_iter().rev() {
+            is_lost |= self.undo_step(step, was_replanning).is_err();
+        }
+        self.writer.forget_defaults();
+        is_lost |= self.must_replan;
+        self.must_replan = false;
+        if is_lost {
+            // Readers keep the last version until this is through.
+            while self.rebuild(0).is_err() {
+                if self.writer.ground.space.is_quiet() {
+                    break;
+                }
+                self.wait();
+            }
+        }
+        self.commit();
+    }
+
+    fn undo_step(&mut self, step: Step, was_replanning: bool) -> Result<(), Refusal> {
+        match step {
+            Step::Put { chain, at } => {
+                let id = self.model.chain(chain).rules.get(at);
+                let is_there = id.is_some_and(|id| self.writer.has(id));
+                let outcome = if is_there || !was_replanning {
+                    self.take(chain, at)
+                } else {
+                    self.take_plain(chain, at)
+                };
+                if let Some(id) = id {
+                    self.writer.ground.space.retire_other(Later::FreeRule(id));
+                }
+                outcome
+            }
+            Step::Taken { chain, at, rule } => {
+                if self.writer.has(rule) {
+                    // Its taking came after a new generation was found to be needed.
+                    self.model.put(chain, at, rule);
+                    return Ok(());
+                }
+                self.put(chain, at, rule)
+            }
+            Step::ChainAdded(id) => {
+                let outcome = self.writer.remove_entry(id);
+                self.model.remove_chain(id);
+                self.writer.ground.space.retire_other(Later::FreeEntry(id));
+                outcome
+            }
+            Step::ChainRemoved(id, chain) => {
+                self.model.restore_chain(id, *chain);
+                if self.writer.has_entry(id) { Ok(()) } else { self.writer.add_entry(id) }
+            }
+            Step::Renamed { chain, from } => {
+                self.model.rename(chain, &from);
+                Ok(())
+            }
+            Step::PolicySet { chain, from } => {
+                self.model.chain_mut(chain).policy = from;
+                Ok(())
+            }
+            Step::RuleCounters { rule, from } => {
+                self.with_counts(|model, counts| model.set_rule_counters(rule, from, counts));
+                Ok(())
+            }
+            Step::PolicyCounters { chain, from } => {
+                self.with_counts(|model, counts| model.set_policy_counters(chain, from, counts));
+                Ok(())
+            }
+            Step::TableAdded(kind) => {
+                self.model.remove_table(kind);
+                Ok(())
+            }
+        }
+    }
+
+    fn edit(&mut self, edit: &Edit, t: &mut Transaction) -> Result<(), LiveError> {
+        if !self.model.has_table(edit.table) {
+            self.model.add_table(edit.table);
+            t.steps.push(Step::TableAdded(edit.table));
+            // Packets begin at its chains: these have names that a generation knows.
+            self.must_replan = true;
+        }
+        match &edit.change {
+            Change::Append { chain, rules } => {
+                let chain = self.model.named(edit, chain)?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    let at = self.model.chain(chain).rules.len();
+                    self.put_new(edit, chain, at, rule, t)?;
+                }
+            }
+            Change::Insert { chain, at, rules } => {
+                let chain = self.model.named(edit, chain)?;
+                self.check_position(
+                    edit,
+                    chain,
+                    "insertion",
+                    *at,
+                    *at <= self.model.chain(chain).rules.len(),
+                )?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    self.put_new(edit, chain, *at, rule, t)?;
+                }
+            }
+            Change::Replace { chain, at, rule } => {
+                let chain = self.model.named(edit, chain)?;
+                self.check_position(
+                    edit,
+                    chain,
+                    "replacement",
+                    *at,
+                    *at < self.model.chain(chain).rules.len(),
+                )?;
+                self.check_targets(edit, std::slice::from_ref(&**rule))?;
+                self.take_old(edit, chain, *at, t)?;
+                self.put_new(edit, chain, *at, rule, t)?;
+            }
+            Change::Delete { chain, at } => {
+                let chain = self.model.named(edit, chain)?;
+                self.check_position(edit, chain, "deletion", *at, *at < self.model.chain(chain).rules.len())?;
+                self.take_old(edit, chain, *at, t)?;
+            }
+            Change::DeleteRules { chain, rules } => {
+                let chain = self.model.named(edit, chain)?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    let at = self.position_of(edit, chain, rule)?;
+                    self.take_old(edit, chain, at, t)?;
+                }
+            }
+            Change::Check { chain, rules } => {
+                let chain = self.model.named(edit, chain)?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    self.position_of(edit, chain, rule)?;
+                }
+            }
+            Change::Flush { chain } => {
+                for id in self.chains_of(edit, chain.as_ref())? {
+                    self.flush(edit, id, t)?;
+                }
+            }
+            Change::Zero { chain, at } => self.zero(edit, chain.as_ref(), *at, t)?,
+            Change::Declare { chain, policy, counters } => {
+                self.declare(edit, chain, *policy, *counters, t)?;
+            }
+            Change::NewChain { chain } => {
+                check_name(chain, self.model.family).map_err(|(kind, at)| edit.error(kind, at))?;
+                if self.model.find(edit.table, chain).is_some() {
+                    return Err(edit
+                        .error(ErrorKind::ChainExists { chain: chain.clone() }, At::Chain)
+                        .into());
+                }
+                self.new_chain(edit, chain, t)?;
+            }
+            Change::DeleteChain { chain } => self.delete_chains(edit, chain.as_ref(), t)?,
+            Change::RenameChain { chain, to } => self.rename(edit, chain, to, t)?,
+            Change::SetPolicy { chain, policy, counters } => {
+                let id = self.model.find(edit.table, chain);
+                let Some(id) = id.filter(|id| self.model.chain(*id).hook.is_some()) else {
+                    return Err(edit.error(ErrorKind::NoPolicy { chain: chain.clone() }, At::Chain).into());
+                };
+                self.set_policy(edit, id, *policy, counters.unwrap_or_default(), t)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the writer refuses becomes a new generation, or an error.
+    fn allow(&mut self, edit: &Edit, outcome: Result<(), Refusal>) -> Result<(), LiveError> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Refusal::Replan) => {
+                self.must_replan = true;
+                Ok(())
+            }
+            Err(Refusal::Compile(error)) => Err(error.into()),
+            Err(Refusal::Full(full)) => {
+                let (line, limit) = (edit.place.line, self.options.memory_bytes_max);
+                // What is refused before it begins keeps a part of the limit free.
+                let needed = (full.needed + full.needed / 31).max(limit + 1);
+                Err(LiveError::Memory { line, needed, limit })
+            }
+        }
+    }
+
+    fn put_new(
+        &mut self,
+        edit: &Edit,
+        chain: ChainId,
+        at: usize,
+        rule: &Rule,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        if self.model.rule_numbers() >= RULES_MAX as usize {
+            let (count, limit) = (RULES_MAX as usize + 1, RULES_MAX as usize);
+            return Err(CompileError::TooLarge { what: "rules", count, limit }.into());
+        }
+        let rule = Arc::new(rule.clone());
+        let target = self.model.target(edit.table, &rule);
+        if let Some(target) = target
+            && !t.suspects.contains(&edit.table)
+            && self.model.leads_to(target, chain)
+        {
+            t.suspects.push(edit.table);
+        }
+        let id = self.with_counts(|model, counts| model.add_rule(rule, counts));
+        let outcome = self.put(chain, at, id);
+        t.steps.push(Step::Put { chain, at });
+        t.done.rules_added += 1;
+        self.allow(edit, outcome)
+    }
+
+    fn take_old(
+        &mut self,
+        edit: &Edit,
+        chain: ChainId,
+        at: usize,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        let Some(rule) = self.model.chain(chain).rules.get(at) else { return Ok(()) };
+        let outcome = self.take(chain, at);
+        t.steps.push(Step::Taken { chain, at, rule });
+        t.done.rules_removed += 1;
+        self.allow(edit, outcome)
+    }
+
+    /// Puts a rule into a chain, in the model and in the writer.
+    fn put(&mut self, chain: ChainId, at: usize, id: RuleId) -> Result<(), Refusal> {
+        let outcome = if self.must_replan { Ok(()) } else { self.put_into_writer(chain, at, id) };
+        self.model.put(chain, at, id);
+        outcome
+    }
+
+    fn put_into_writer(&mut self, chain: ChainId, at: usize, id: RuleId) -> Result<(), Refusal> {
+        let label = self.label_for(chain, at)?;
+        let rule = Arc::clone(self.model.rule(id));
+        let target = self.model.target(self.model.chain(chain).table, &rule);
+        self.writer.insert(id, chain, &rule, target, label)
+    }
+
+    /// Takes a rule out of a chain, in the model and in the writer.
+    fn take(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
+        let Some(id) = self.model.take(chain, at) else { return Ok(()) };
+        if self.must_replan { Ok(()) } else { self.writer.remove(id, chain) }
+    }
+
+    fn take_plain(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
+        self.model.take(chain, at);
+        Ok(())
+    }
+
+    /// A label for a rule at a position: between its neighbours, which move when there is no room.
+    fn label_for(&mut self, chain: ChainId, at: usize) -> Result<u32, Refusal> {
+        loop {
+            let rules = &self.model.chain(chain).rules;
+            let before =
+                at.checked_sub(1).and_then(|i| rules.get(i)).map_or(FIRST, |id| self.writer.label(id));
+            let after = rules.get(at).map_or(END, |id| self.writer.label(id));
+            if self.trends.len() <= chain as usize {
+                self.trends.resize(chain as usize + 1, Trend::default());
+            }
+            if let Some(label) = self.trends[chain as usize].between(before, after) {
+                // A label that was given up may still mean something to readers.
+                let gap = after - before - 1;
+                let near = (0..64u32).flat_map(|i| [label.checked_add(i), label.checked_sub(i)]).flatten();
+                let unused =
+                    near.filter(|l| before < *l && *l < after).find(|&l| self.writer.is_unused(chain, l));
+                if let Some(label) = unused {
+                    return Ok(label);
+                }
+                if gap > 128 {
+                    return Err(Refusal::Replan);
+                }
+            }
+            let len = self.model.chain(chain).rules.len();
+            let labels = |i: usize| {
+                let id = self.model.chain(chain).rules.get(i);
+                id.map_or(END, |id| self.writer.label(id))
+            };
+            let moves = make_room(at, len, labels);
+            if moves.is_empty() {
+                return Err(Refusal::Replan);
+            }
+            for (position, label) in moves {
+                let Some(id) = self.model.chain(chain).rules.get(position) else { continue };
+                if !self.writer.is_unused(chain, label) {
+                    return Err(Refusal::Replan);
+                }
+                self.writer.relabel(id, chain, label)?;
+                self.stats.relabelled += 1;
+            }
+        }
+    }
+
+    fn flush(&mut self, edit: &Edit, chain: ChainId, t: &mut Transaction) -> Result<(), LiveError> {
+        // From the end: nothing has to move up.
+        for at in (0..self.model.chain(chain).rules.len()).rev() {
+            self.take_old(edit, chain, at, t)?;
+        }
+        Ok(())
+    }
+
+    fn new_chain(&mut self, edit: &Edit, name: &Name, t: &mut Transaction) -> Result<ChainId, LiveError> {
+        let id = self.model.add_chain(edit.table, name.clone(), edit.place.line);
+        t.steps.push(Step::ChainAdded(id));
+        t.done.chains_added += 1;
+        self.with_counts(|model, counts| model.set_policy_counters(id, Counters::default(), counts));
+        let outcome = if self.must_replan { Ok(()) } else { self.writer.add_entry(id) };
+        self.allow(edit, outcome)?;
+        Ok(id)
+    }
+
+    fn declare(
+        &mut self,
+        edit: &Edit,
+        name: &Name,
+        policy: Option<Policy>,
+        counters: Counters,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        let found = self.model.find(edit.table, name);
+        if let Some(id) = found
+            && self.model.chain(id).hook.is_some()
+        {
+            if let Some(policy) = policy {
+                self.set_policy(edit, id, policy, counters, t)?;
+            }
+            return Ok(());
+        }
+        if policy.is_some() {
+            return Err(edit.error(ErrorKind::NoPolicy { chain: name.clone() }, At::Chain).into());
+        }
+        match found {
+            Some(id) => self.flush(edit, id, t),
+            None => {
+                check_length(name).map_err(|(kind, at)| edit.error(kind, at))?;
+                self.new_chain(edit, name, t).map(drop)
+            }
+        }
+    }
+
+    fn set_policy(
+        &mut self,
+        edit: &Edit,
+        id: ChainId,
+        policy: Policy,
+        counters: Counters,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        let from = std::mem::replace(&mut self.model.chain_mut(id).policy, Some(policy));
+        t.steps.push(Step::PolicySet { chain: id, from });
+        let old = self.with_counts(|model, counts| {
+            let old = model.policy_counters(id, counts);
+            model.set_policy_counters(id, counters, counts);
+            old
+        });
+        t.steps.push(Step::PolicyCounters { chain: id, from: old });
+        let outcome = if self.must_replan { Ok(()) } else { self.writer.set_policy(id, policy) };
+        self.allow(edit, outcome)
+    }
+
+    fn zero(
+        &mut self,
+        edit: &Edit,
+        chain: Option<&Name>,
+        at: Option<usize>,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        for id in self.chains_of(edit, chain)? {
+            let rules: Vec<RuleId> = match at {
+                Some(at) => {
+                    self.check_position(edit, id, "counter", at, at < self.model.chain(id).rules.len())?;
+                    self.model.chain(id).rules.get(at).into_iter().collect()
+                }
+                None => self.model.chain(id).rules.iter().collect(),
+            };
+            self.with_counts(|model, counts| {
+                for rule in rules {
+                    t.steps.push(Step::RuleCounters { rule, from: model.rule_counters(rule, counts) });
+                    model.set_rule_counters(rule, Counters::default(), counts);
+                }
+                if at.is_none() {
+                    t.steps.push(Step::PolicyCounters { chain: id, from: model.policy_counters(id, counts) });
+                    model.set_policy_counters(id, Counters::default(), counts);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn delete_chains(
+        &mut self,
+        edit: &Edit,
+        chain: Option<&Name>,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        let doomed: Vec<ChainId> = match chain {
+            Some(name) => vec![self.model.named(edit, name)?],
+            None => {
+                let all = self.model.in_order(edit.table);
+                all.filter(|(_, c)| c.hook.is_none()).map(|(id, _)| id).collect()
+            }
+        };
+        for &id in &doomed {
+            let chain = self.model.chain(id);
+            let name = chain.name.clone();
+            if chain.hook.is_some() {
+                let kind = ErrorKind::BuiltIn { chain: name, cannot_be: "deleted" };
+                return Err(edit.error(kind, At::Chain).into());
+            }
+            if chain.rules.len() > 0 {
+                let kind = ErrorKind::ChainNotEmpty { chain: name, rules: chain.rules.len() };
+                return Err(edit.error(kind, At::Chain).into());
+            }
+        }
+        if let Some(&id) = doomed.iter().find(|&&id| self.model.chain(id).references > 0)
+            && let Some((by, at)) = self.model.first_reference(id)
+        {
+            let chain = self.model.chain(id);
+            let (chain, references) = (chain.name.clone(), chain.references);
+            return Err(edit.error(ErrorKind::ChainInUse { chain, by, at, references }, At::Chain).into());
+        }
+        for id in doomed {
+            if let Some(chain) = self.model.remove_chain(id) {
+                t.steps.push(Step::ChainRemoved(id, Box::new(chain)));
+                t.done.chains_removed += 1;
+                let outcome = if self.must_replan { Ok(()) } else { self.writer.remove_entry(id) };
+                self.allow(edit, outcome)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, edit: &Edit, old: &Name, new: &Name, t: &mut Transaction) -> Result<(), LiveError> {
+        let id = self.model.named(edit, old)?;
+        if self.model.chain(id).hook.is_some() {
+            let kind = ErrorKind::BuiltIn { chain: old.clone(), cannot_be: "renamed" };
+            return Err(edit.error(kind, At::Chain).into());
+        }
+        if self.model.find(edit.table, new).is_some() {
+            return Err(edit.error(ErrorKind::ChainExists { chain: new.clone() }, At::Argument).into());
+        }
+        check_name(new, self.model.family).map_err(|(kind, _)| edit.error(kind, At::Argument))?;
+        self.model.rename(id, new);
+        t.steps.push(Step::Renamed { chain: id, from: old.clone() });
+        Ok(())
+    }
+
+    /// The chain of that name, or all of the table.
+    fn chains_of(&self, edit: &Edit, chain: Option<&Name>) -> Result<Vec<ChainId>, EditError> {
+        match chain {
+            Some(name) => Ok(vec![self.model.named(edit, name)?]),
+            None => Ok(self.model.in_order(edit.table).map(|(id, _)| id).collect()),
+        }
+    }
+
+    fn check_position(
+        &self,
+        edit: &Edit,
+        chain: ChainId,
+        of: &'static str,
+        at: usize,
+        is_there: bool,
+    ) -> Result<(), EditError> {
+        if is_there {
+            return Ok(());
+        }
+        let chain = self.model.chain(chain);
+        let (chain, length) = (chain.name.clone(), chain.rules.len());
+        Err(edit.error(ErrorKind::Index { of, chain, at, length }, At::Argument))
+    }
+
+    /// Rules lead to chains of the table that they may lead to.
+    fn check_targets(&self, edit: &Edit, rules: &[Rule]) -> Result<(), EditError> {
+        for rule in rules {
+            let (Target::Jump(name) | Target::Goto(name)) = &rule.target else { continue };
+            match self.model.find(edit.table, name).map(|id| self.model.chain(id)) {
+                Some(chain) if chain.hook.is_none() => {}
+                Some(_) => {
+                    return Err(edit.error(ErrorKind::LeadsToBuiltIn { chain: name.clone() }, At::Target));
+                }
+                None => {
+                    let near = registry::nearest(Kind::Target, name, self.model.family);
+                    return Err(edit.error(ErrorKind::NoTarget { name: name.clone(), near }, At::Target));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The position of the first rule of a chain that equals `rule`.
+    fn position_of(&self, edit: &Edit, chain: ChainId, rule: &Rule) -> Result<usize, EditError> {
+        let mut rules = self.model.chain(chain).rules.iter();
+        let found = rules.position(|id| self.model.rule(id).is_same(rule));
+        let name = || self.model.chain(chain).name.clone();
+        found.ok_or_else(|| edit.error(ErrorKind::NoSuchRule { chain: name() }, At::Whole))
+    }
+}
