@@ -25,6 +25,7 @@
 
 pub mod classbench;
 pub mod classbench_gen;
+pub mod edits;
 pub mod families;
 pub mod filter;
 pub mod hostile;
@@ -37,6 +38,7 @@ pub mod statistics;
 mod text;
 pub mod trace;
 
+pub use edits::EditMaker;
 pub use families::FilterFamily;
 pub use filter::{Filter, Flags, PortClass, PortRange, Prefix, TracePacket};
 pub use parameters::Parameters;

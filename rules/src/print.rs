@@ -152,7 +152,7 @@ pub fn print_extension(extension: &Extension, family: Family, out: &mut String) 
     }
 }
 
-fn write_name(name: &str, out: &mut String) {
+pub(crate) fn write_name(name: &str, out: &mut String) {
     write_text(name, Quote::Needed, out);
 }
 

@@ -1,7 +1,9 @@
-//! Laws: what was printed reads back as it was, and no bytes make the parser panic.
+//! Laws: what was printed reads back as it was, changes mean what rulesets mean, and no bytes make
+//! the parser panic.
 
+use hipac_rules::edit::ErrorKind;
 use hipac_rules::registry::{self, Kind, Law, WhenAbsent};
-use hipac_rules::{Family, ParseOptions, PrintOptions, Ruleset, parse, print};
+use hipac_rules::{EditError, Family, ParseOptions, PrintOptions, Ruleset, parse, parse_edits, print};
 use proptest::prelude::*;
 
 /// A ruleset without the lines of its rules, which printing changes.
@@ -127,6 +129,36 @@ fn line() -> impl Strategy<Value = String> {
     })
 }
 
+/// Lines that change what others left, most of which can be carried out in most orders.
+const CHANGES: &[&str] = &[
+    "-A X -p tcp",
+    "[3:4] -A X -p tcp",
+    "-A X -j DROP",
+    "-A Y -g X",
+    "-A INPUT -j Y",
+    "-A INPUT -s 1.1.1.1,2.2.2.2 -i +",
+    "-I INPUT -s 1.1.1.1,2.2.2.2 -j X",
+    "-I X 1 -p udp --dport 53 -j ACCEPT",
+    "-D INPUT -s 2.2.2.2,1.1.1.1",
+    "-D X -p tcp",
+    "-D X 1",
+    "-C X -p tcp",
+    "[5:6] -R X 1 -i lo",
+    "-R Y 1 -i lo",
+    "-N W",
+    "-E X Z",
+    "-N X",
+    "-X",
+    "-X X",
+    "-F",
+    "-F X",
+    "-Z X 1",
+    "-Z",
+    "-P INPUT DROP",
+    "[1:2] -P INPUT ACCEPT",
+    ":INPUT DROP [7:8]",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -137,6 +169,29 @@ proptest! {
     }
 
     #[test]
+    fn a_text_read_as_changes_of_nothing_is_the_ruleset_that_it_is(
+        lines in prop::collection::vec(prop_oneof![9 => prop::sample::select(CHANGES).prop_map(str::to_owned), 1 => line()], 0..8),
+    ) {
+        let text = format!("*filter\n:X - [0:0]\n:Y - [1:2]\n{}\nCOMMIT\n", lines.join("\n"));
+        let family = Some(Family::V4);
+        let options = ParseOptions { family, ..ParseOptions::default() };
+        let whole = parse(&text, &options);
+        let changes = parse_edits(&text, &options);
+        let nothing = Ruleset { family: Family::V4, tables: Vec::new() };
+        let made = changes.apply(&nothing, &options);
+        if whole.has_errors() {
+            return Ok(());
+        }
+        prop_assert!(!changes.has_errors(), "{:?}\n{text}", changes.faults);
+        match made {
+            Ok((made, _)) => prop_assert_eq!(without_lines(made), without_lines(whole.ruleset), "{}", text),
+            // Names that no saved text could say, and counters that no rule has.
+            Err(EditError { kind: ErrorKind::ChainName { .. }, .. }) => {}
+            Err(error) => prop_assert!(false, "{error}\n{text}"),
+        }
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut text = b"*filter\n-A INPUT ".to_vec();
         text.extend(&bytes);
@@ -144,6 +199,9 @@ proptest! {
             let parsed = parse(text, &ParseOptions::default());
             let _ = hipac_rules::render_all(&parsed.faults, "x", text);
             let _ = print(&parsed.ruleset, &PrintOptions::default());
+            let changes = parse_edits(text, &ParseOptions::default());
+            let _ = hipac_rules::render_all(&changes.faults, "x", text);
+            let _ = changes.apply(&parsed.ruleset, &ParseOptions::default());
         }
     }
 }

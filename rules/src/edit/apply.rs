@@ -439,10 +439,6 @@ fn delete_chains(table: &mut Table, chain: Option<&Name>, work: &mut Work) -> Re
             let kind = ErrorKind::BuiltIn { chain: chain.name.clone(), cannot_be: "deleted" };
             return Err((kind, At::Chain));
         }
-        if !chain.rules.is_empty() {
-            let kind = ErrorKind::ChainNotEmpty { chain: chain.name.clone(), rules: chain.rules.len() };
-            return Err((kind, At::Chain));
-        }
     }
     work.spend(table.chains.iter().map(|c| 1 + c.rules.len()).sum())?;
     let mut in_use: Option<(usize, ErrorKind)> = None;
@@ -464,10 +460,14 @@ fn delete_chains(table: &mut Table, chain: Option<&Name>, work: &mut Work) -> Re
             }
         }
     }
-    match in_use {
-        Some((_, kind)) => Err((kind, At::Chain)),
-        None => Ok(table.chains.drain(doomed).count()),
+    if let Some((_, kind)) = in_use {
+        return Err((kind, At::Chain));
     }
+    if let Some(full) = table.chains[doomed.clone()].iter().find(|chain| !chain.rules.is_empty()) {
+        let kind = ErrorKind::ChainNotEmpty { chain: full.name.clone(), rules: full.rules.len() };
+        return Err((kind, At::Chain));
+    }
+    Ok(table.chains.drain(doomed).count())
 }
 
 fn rename(table: &mut Table, family: Family, old: &Name, new: &Name, work: &mut Work) -> Result<(), Failed> {

@@ -219,7 +219,7 @@ impl fmt::Display for ErrorKind {
                     _ => Ok(()),
                 }
             }
-            ErrorKind::Limit { of, max, .. } => write!(f, "the changes take more than {max} {of}"),
+            ErrorKind::Limit { of, max, .. } => write!(f, "the changes need more than {max} {of}"),
         }
     }
 }

@@ -19,6 +19,7 @@
 
 mod apply;
 mod error;
+mod print;
 mod read;
 
 use std::ops::Range;
@@ -28,6 +29,7 @@ use crate::model::{Counters, Family, Name, Policy, Rule, TableKind};
 
 pub use apply::{Applied, At, Failed, apply, apply_all, check_length, check_loops, check_name};
 pub use error::{EditError, ErrorKind, ExitClass};
+pub use print::{print_edit, print_groups};
 pub use read::parse_edits;
 
 /// One change of one table.

@@ -18,6 +18,9 @@ use super::line::Command;
 use super::reader::Reader;
 use super::scan::Parser;
 
+const NO_DROP_IN_NAT: &str = "the nat table sees first packets only and cannot DROP";
+const DROP_IN_FILTER: &str = "drop packets in the filter table";
+
 /// What a line asks for, its rules finished, and where it stands.
 pub(crate) struct Order {
     pub(crate) change: Change,
@@ -170,6 +173,9 @@ impl Reader<'_> {
             self.error(whole, format!("-{letter} here takes no rule"), None);
             return None;
         }
+        if draft.counters.is_some() && !matches!(letter, 'A' | 'I' | 'R' | 'P') {
+            self.error(whole.clone(), format!("-{letter} takes no counters"), None);
+        }
         let number = match (letter, &argument) {
             ('I' | 'D' | 'R' | 'Z', Some((text, span))) => Some(self.position(text, span)?),
             _ => None,
@@ -204,6 +210,9 @@ impl Reader<'_> {
                         return None;
                     }
                 };
+                if policy == Policy::Drop && kind == TableKind::Nat {
+                    self.error(place.argument.clone(), NO_DROP_IN_NAT, Some(DROP_IN_FILTER.into()));
+                }
                 Change::SetPolicy { chain, policy, counters: draft.counters }
             }
             ('D', Some(chain)) if number.is_some() => Change::Delete { chain, at: number? },
@@ -361,8 +370,7 @@ impl Reader<'_> {
             let message = format!("{} cannot stand in {}", spec.name, hook.name());
             self.error(span, message, Some(format!("it is for {}", names.join(", "))));
         } else {
-            let message = "the nat table sees first packets only and cannot DROP";
-            self.error(span, message, Some("drop packets in the filter table".into()));
+            self.error(span, NO_DROP_IN_NAT, Some(DROP_IN_FILTER.into()));
         }
     }
 }
