@@ -34,7 +34,7 @@ mod emit;
 pub(crate) mod filter;
 pub(crate) mod index;
 pub(crate) mod leaf;
-mod root;
+pub(crate) mod root;
 
 pub use boxes::{Axis, Boxes};
 pub use build::Shape;

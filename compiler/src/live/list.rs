@@ -57,6 +57,7 @@ struct Tree {
 struct Table {
     /// Byte offset of the cells.
     at: u32,
+    record: TreeRecord,
     filter: Filter,
 }
 
@@ -177,7 +178,7 @@ impl List {
         let table = tools.ground.write(&vec![0; CELL_BYTES * cells], Align::Line)?;
         record.cells = (table.offset() / UNIT) as u32;
         let at = table.offset() as u32;
-        let mut tree = Tree { index, table: Some(Table { at, filter }), cells: Vec::with_capacity(cells) };
+        let mut tree = Tree { index, table: Some(Table { at, record, filter }), cells: Vec::with_capacity(cells) };
         for (cell, list) in lists.iter().enumerate() {
             let mut region = tree.region(tools.store, cell);
             let (sub, reference) = tools.hand(self.shape).grow_alone(list, &mut region)?;
@@ -254,6 +255,21 @@ impl List {
             tools.ground.set(slot, Cell { reference, gate })?;
         }
         Ok(())
+    }
+
+    /// Where its only tree begins.
+    pub(super) fn start(&self, ground: &Ground) -> Ref {
+        ground.get(self.slot).reference
+    }
+
+    /// The records and cells of its trees; `None`: it has no tables.
+    pub(super) fn tables(&self, ground: &Ground) -> Option<Vec<(TreeRecord, Vec<Cell>)>> {
+        let tree = |tree: &Tree| {
+            let table = tree.table.as_ref()?;
+            let cells = (0..tree.cells.len()).map(|cell| ground.get(tree.slot(cell, self.slot)));
+            Some((table.record, cells.collect()))
+        };
+        self.trees.iter().map(tree).collect()
     }
 
     /// The end of a list without boxes. Who comes for it finds `nothing`.

@@ -124,6 +124,11 @@ impl Model {
         }
     }
 
+    /// Its tables, in their order.
+    pub(super) fn tables(&self) -> &[TableKind] {
+        &self.tables
+    }
+
     pub(super) fn has_table(&self, kind: TableKind) -> bool {
         self.tables.contains(&kind)
     }

@@ -259,7 +259,24 @@ impl LiveTable {
     /// They are too many for an image.
     pub fn freeze(&self) -> Result<Vec<u8>, LiveError> {
         let inner = self.lock();
-        Ok(super::freeze::freeze(&inner.model, &inner.writer)?)
+        let tables = inner.model.tables().to_vec();
+        if let Some(image) = super::freeze::freeze(&inner.model, &inner.writer, &tables)? {
+            return Ok(image);
+        }
+        // Chains that lead in a circle behind a rule that lets nobody pass: only the compiler knows.
+        let ruleset = inner.model.ruleset(&ReaderCounts(&inner.live));
+        let options = crate::Options {
+            memory_bytes_max: inner.options.memory_bytes_max,
+            counting: inner.options.counting,
+        };
+        Ok(crate::compile(&ruleset, &options)?.image)
+    }
+
+    /// The numbers of a chain's rules, in their order: what readers and counters know them by.
+    pub fn rule_ids(&self, table: TableKind, chain: &str) -> Vec<RuleId> {
+        let inner = self.lock();
+        let id = inner.model.find(table, &chain.into());
+        id.map_or_else(Vec::new, |id| inner.model.chain(id).rules.iter().collect())
     }
 }
 

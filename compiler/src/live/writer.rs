@@ -678,6 +678,19 @@ impl Writer {
         self.store.len()
     }
 
+    /// What a rule does in a list of its chain, and its label.
+    pub(super) fn flat(&self, entry: u32, kind: usize, id: RuleId) -> Option<(Flat, u32)> {
+        let placed = self.rules.get(id as usize).filter(|p| p.boxes[kind] != NONE)?;
+        let key = flat_key(2 * entry + kind as u32, placed.label);
+        let (flat, _) = self.table.get(self.ground.generation.memory(), key)?;
+        Some((flat, placed.label))
+    }
+
+    /// A list of an entry.
+    pub(super) fn list(&self, entry: u32, kind: usize) -> Option<&List> {
+        self.entries.get(entry as usize)?.as_ref()?.lists[kind].as_ref()
+    }
+
     /// Which verdict has a name, for a frozen image.
     pub(super) fn verdicts(&self) -> &[&'static str] {
         &self.verdicts

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod exam;
+pub(crate) mod live_subject;
 pub(crate) mod nasty;
 pub(crate) mod seal;
 

@@ -1,0 +1,85 @@
+//! A live table as a subject of the oracle's questions.
+
+use std::collections::HashMap;
+
+use hipac_classifier::evaluate::EvaluateError;
+use hipac_classifier::program::ResidualKind;
+use hipac_classifier::{Decision, Host, OriginId, Packet};
+use hipac_compiler::LiveTable;
+use hipac_rules::{Hook, Residual, Ruleset, TableKind};
+use hipac_verifier::{Evaluation, Event, Outcomes, RuleId, Subject, Verdict};
+
+/// A table as it is while no one changes it.
+pub(crate) struct LiveSubject<'t> {
+    table: &'t LiveTable,
+    rules: HashMap<u32, RuleId>,
+}
+
+impl<'t> LiveSubject<'t> {
+    /// Of a table that has the rules of `plain`.
+    pub(crate) fn new(table: &'t LiveTable, plain: &Ruleset) -> LiveSubject<'t> {
+        let mut rules = HashMap::new();
+        for t in &plain.tables {
+            for (c, chain) in t.chains.iter().enumerate() {
+                let ids = table.rule_ids(t.kind, &chain.name);
+                let places = ids.into_iter().enumerate();
+                rules.extend(places.filter_map(|(i, id)| Some((id, RuleId::new(t.kind, c, i)?))));
+            }
+        }
+        LiveSubject { table, rules }
+    }
+}
+
+struct Recorder<'a> {
+    rules: &'a HashMap<u32, RuleId>,
+    outcomes: &'a mut dyn Outcomes,
+    events: Vec<Event>,
+}
+
+impl Host for Recorder<'_> {
+    fn residual(&mut self, origin: OriginId, match_index: u8, kind: ResidualKind, _: &Packet) -> bool {
+        let rule = self.rules[&origin.0];
+        let match_index = match_index.into();
+        let asked_as = match kind {
+            ResidualKind::Pure => Residual::Pure,
+            ResidualKind::Stateful => Residual::Stateful,
+            ResidualKind::Unknown => Residual::Unknown,
+        };
+        let held = self.outcomes.residual(rule, match_index, asked_as);
+        if kind != ResidualKind::Pure {
+            self.events.push(Event::Residual { rule, match_index, held });
+        }
+        held
+    }
+
+    fn matched(&mut self, origin: OriginId, _: &Packet) {
+        self.events.push(Event::Matched(self.rules[&origin.0]));
+    }
+}
+
+impl Subject for LiveSubject<'_> {
+    fn evaluate(
+        &self,
+        table: TableKind,
+        hook: Hook,
+        packet: &Packet,
+        outcomes: &mut dyn Outcomes,
+    ) -> Evaluation {
+        let mut reader = self.table.reader();
+        let pinned = reader.pin();
+        let Some(entry) = pinned.find_entry(&format!("{}/{}", table.name(), hook.name())) else {
+            return Evaluation { events: vec![], verdict: Verdict::policy("ACCEPT") };
+        };
+        let mut host = Recorder { rules: &self.rules, outcomes, events: Vec::new() };
+        let decision = pinned.evaluate(entry, &mut packet.clone(), &mut host);
+        let name = |verdict| pinned.verdict_name(verdict).to_owned();
+        let verdict = match decision {
+            Ok(Decision::Rule { verdict, rule }) => Verdict::rule(name(verdict), self.rules[&rule.0]),
+            Ok(Decision::Default { verdict }) => Verdict::policy(name(verdict)),
+            Ok(Decision::Malformed { rule }) => Verdict::malformed(self.rules[&rule.0]),
+            Err(EvaluateError::TooLong) => Verdict::given_up(),
+            Err(EvaluateError::Damaged { position }) => panic!("no flat rule has label {position}"),
+        };
+        Evaluation { events: host.events, verdict }
+    }
+}
