@@ -101,7 +101,7 @@ pub(crate) trait Rules {
     fn forest_of(&self, entry: EntryId, is_sound: bool) -> Option<Forest<'_>>;
 
     /// The flat rule that such a forest found, and the rule it comes from.
-    fn flat_at(&self, entry: EntryId, is_sound: bool, position: u32) -> Option<(Flat, OriginId)>;
+    fn flat_at(&self, entry: EntryId, position: u32) -> Option<(Flat, OriginId)>;
 
     /// The words of the programs.
     fn programs(&self) -> &[u8];
@@ -126,7 +126,7 @@ impl<B: AsRef<[u8]>> Rules for Image<B> {
     }
 
     #[inline]
-    fn flat_at(&self, _: EntryId, _: bool, position: u32) -> Option<(Flat, OriginId)> {
+    fn flat_at(&self, _: EntryId, position: u32) -> Option<(Flat, OriginId)> {
         self.flat(position)
     }
 
@@ -171,7 +171,7 @@ pub(crate) fn evaluate(
         let (next, rule) = if position == NO_MATCH {
             (Next::Return, OriginId(NO_MATCH))
         } else {
-            let (flat, rule) = rules.flat_at(here, is_sound, position).ok_or(damaged(position))?;
+            let (flat, rule) = rules.flat_at(here, position).ok_or(damaged(position))?;
             (act(rules, flat, rule, packet, &mut key, host).ok_or(damaged(position))?, rule)
         };
         match next {

@@ -195,7 +195,7 @@ enum Home {
 /// A list in the making: skips and calls refer to labels until it is complete.
 #[derive(Default)]
 pub(crate) struct Draft {
-    rules: Vec<FlatRule>,
+    pub(crate) rules: Vec<FlatRule>,
     /// Position of each label.
     labels: Vec<u32>,
 }
@@ -228,17 +228,6 @@ impl Draft {
     }
 }
 
-/// What becomes of packets whose transport header is too short for a match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Malformed {
-    /// A flat rule of its own drops them.
-    HasRules,
-    /// They do not come to this list.
-    Elsewhere,
-    /// The rule's program drops them: all that stands behind is in the program, too.
-    InProgram,
-}
-
 /// A rule's matches, as far as they have been looked at.
 pub(crate) struct Matched {
     /// What the index decides: everything before the first stateful residual match.
@@ -249,13 +238,12 @@ pub(crate) struct Matched {
     pub(crate) ops: Vec<Op>,
     /// No stateful residual match so far.
     is_indexed: bool,
-    malformed: Malformed,
 }
 
 impl Matched {
     /// What holds before the first match is looked at.
-    pub(crate) fn new(condition: Condition, malformed: Malformed) -> Matched {
-        Matched { condition, pure: vec![], ops: vec![], is_indexed: true, malformed }
+    pub(crate) fn new(condition: Condition) -> Matched {
+        Matched { condition, pure: vec![], ops: vec![], is_indexed: true }
     }
 
     pub(crate) fn and_match(
@@ -304,19 +292,11 @@ impl Matched {
             self.ops.push(Op::Need { drops, passes });
             return;
         }
-        if self.malformed == Malformed::InProgram {
-            self.ops.append(&mut self.pure);
-            self.ops.push(Op::Need { drops, passes });
-            self.is_indexed = false;
-            return;
-        }
         let states = |bits: u8| IntervalSet::of_small(Dim::L4.max(), |x| bits >> x & 1 != 0);
-        if self.malformed == Malformed::HasRules {
-            let mut condition = self.condition.clone();
-            condition.and_set(Dim::L4, &states(drops));
-            if !condition.is_empty() {
-                draft.rules.push(FlatRule { condition, ops: self.pure.clone(), end: Op::Malformed, origin });
-            }
+        let mut condition = self.condition.clone();
+        condition.and_set(Dim::L4, &states(drops));
+        if !condition.is_empty() {
+            draft.rules.push(FlatRule { condition, ops: self.pure.clone(), end: Op::Malformed, origin });
         }
         self.condition.and_set(Dim::L4, &states(passes));
     }
@@ -434,7 +414,7 @@ impl<'a> Lowering<'a> {
         if rule.matches.len() > MATCHES_MAX {
             return Err(LowerError::TooManyMatches { line: rule.line, count: rule.matches.len() });
         }
-        let mut matched = Matched::new(path.clone(), Malformed::HasRules);
+        let mut matched = Matched::new(path.clone());
         matched.condition.and_ip_part(&rule.ip, self.space);
         for (number, extension) in rule.matches.iter().enumerate() {
             if matched.condition.is_empty() {

@@ -16,17 +16,25 @@ use proptest::prelude::*;
 struct Twins {
     live: LiveTable,
     plain: Ruleset,
+    /// The last changes, for whoever has to find out.
+    log: Vec<String>,
 }
 
 impl Twins {
     fn new(ruleset: &Ruleset, options: &LiveOptions) -> Twins {
-        Twins { live: LiveTable::open(ruleset, options).expect("it fits"), plain: ruleset.clone() }
+        Twins { live: LiveTable::open(ruleset, options).expect("it fits"), plain: ruleset.clone(), log: vec![] }
     }
 
     /// One transaction of both.
     #[track_caller]
     fn apply(&mut self, edits: &[Edit]) {
         let expected = hipac_rules::apply_all(&self.plain, edits);
+        self.log.drain(..self.log.len().saturating_sub(20));
+        for edit in edits {
+            let mut text = String::new();
+            hipac_rules::edit::print_edit(edit, self.plain.family, &mut text);
+            self.log.push(text);
+        }
         match (self.live.apply(edits), expected) {
             (Ok(_), Ok(plain)) => self.plain = plain,
             (Err(live), Err(plain)) => {
@@ -49,7 +57,7 @@ impl Twins {
         image.audit().unwrap_or_else(|e| panic!("{e}\n{}", print(&self.plain, &PrintOptions::default())));
         if let Err(refutation) = proof::prove(&self.plain, &image, &proof::Options::default()) {
             let rules = print(&self.plain, &PrintOptions::default());
-            panic!("{}\n{rules}", refutation.show(&self.plain));
+            panic!("{}\n{rules}\nlast changes:\n{}", refutation.show(&self.plain), self.log.join(""));
         }
     }
 
@@ -93,5 +101,21 @@ proptest! {
                 twins.agree_on(64);
             }
         }
+    }
+}
+
+#[test]
+fn dbg() {
+    let Ok(text) = std::fs::read_to_string("/tmp/q/case.rules") else { return };
+    let seed: u64 = std::fs::read_to_string("/tmp/q/case.seed").unwrap().trim().parse().unwrap();
+    let ruleset = common::read(&text);
+    let mut twins = Twins::new(&ruleset, &LiveOptions::default());
+    twins.prove();
+    let mut maker = maker(&ruleset, seed);
+    for _ in 0..40 {
+        let (edit, _) = maker.next_edit();
+        twins.apply(&[edit]);
+        eprintln!("{}", twins.log.last().unwrap());
+        twins.prove();
     }
 }

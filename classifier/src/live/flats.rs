@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  bucket: one cache line of four    key u64             value u64
-//!                                    label │ list ≪ 32   what it does │ rule ≪ 32
+//!                                    label │ entry ≪ 32  what it does │ rule ≪ 32
 //! ```
 //!
 //! A key's bucket is found by a multiplication; when it is full the next ones take it, up to
-//! [`REACH`] further. A free place has key 0: no list has number 0.
+//! [`REACH`] further. A free place has key 0: entries count from 1 here.
 
 use super::memory::Memory;
 use crate::forest::LINE;
@@ -21,10 +21,10 @@ const PLACES: usize = LINE / PLACE;
 /// Buckets that a search looks at.
 const REACH: usize = 16;
 
-/// The key of a flat rule: its label in a list.
+/// The key of a flat rule: its label in an entry.
 #[inline]
-pub fn flat_key(list: u32, label: u32) -> u64 {
-    u64::from(list + 1) << 32 | u64::from(label)
+pub fn flat_key(entry: u32, label: u32) -> u64 {
+    u64::from(entry + 1) << 32 | u64::from(label)
 }
 
 /// Where the table lies.

@@ -227,12 +227,6 @@ impl Pinned<'_> {
         Some(self.resolved(Ref(entry.root.load(Ordering::Acquire) as u32)))
     }
 
-    /// Malformed packets have a forest of their own in an entry.
-    fn has_broken(&self, entry: EntryId) -> bool {
-        let entry = self.generation.entries().get(entry.0 as usize);
-        entry.is_some_and(|e| self.resolved(Ref(e.broken_root.load(Ordering::Acquire) as u32)) != Ref::SAME)
-    }
-
     fn resolved(&self, mut here: Ref) -> Ref {
         let bytes = self.generation.memory().bytes();
         while here.is_switch() {
@@ -257,9 +251,9 @@ impl Pinned<'_> {
     }
 
     /// What the rule with a label does in an entry, and which rule it is.
-    pub fn flat(&self, entry: EntryId, is_sound: bool, label: u32) -> Option<(Flat, OriginId)> {
-        let list = 2 * entry.0 + u32::from(!is_sound && self.has_broken(entry));
-        let (flat, rule) = self.generation.flats().get(self.generation.memory(), flat_key(list, label))?;
+    pub fn flat(&self, entry: EntryId, label: u32) -> Option<(Flat, OriginId)> {
+        let key = flat_key(entry.0, label);
+        let (flat, rule) = self.generation.flats().get(self.generation.memory(), key)?;
         Some((flat, OriginId(rule)))
     }
 
@@ -348,8 +342,8 @@ impl Rules for Pinned<'_> {
         })
     }
 
-    fn flat_at(&self, entry: EntryId, is_sound: bool, position: u32) -> Option<(Flat, OriginId)> {
-        self.flat(entry, is_sound, position)
+    fn flat_at(&self, entry: EntryId, position: u32) -> Option<(Flat, OriginId)> {
+        self.flat(entry, position)
     }
 
     fn programs(&self) -> &[u8] {

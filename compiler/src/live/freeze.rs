@@ -56,12 +56,11 @@ pub(super) fn freeze(
     for &id in &chains {
         let chain = model.chain(id);
         let first = parts.flats.len() as u32;
-        // Labels of both lists, in order, with their positions.
-        let mut labels: [Vec<(u32, u32)>; 2] = [Vec::new(), Vec::new()];
+        // Labels in order, with their positions.
+        let mut labels: Vec<(u32, u32)> = Vec::new();
         let mut flats = Vec::new();
         for rule in chain.rules.iter() {
-            for (kind, labels) in labels.iter_mut().enumerate() {
-                let Some((flat, label)) = writer.flat(id, kind, rule) else { continue };
+            for (label, flat) in writer.flats(id, rule) {
                 labels.push((label, first + flats.len() as u32));
                 flats.push((flat, origins[&rule]));
             }
@@ -72,17 +71,17 @@ pub(super) fn freeze(
             parts.flats.push((flat.encode(), origin));
         }
         let scale = Scale::of(first, count);
-        let mut root = |kind: usize, labels: &[(u32, u32)]| -> Result<Option<Ref>, CompileError> {
+        let mut root = |kind: usize| -> Result<Option<Ref>, CompileError> {
             let Some(list) = writer.list(id, kind) else { return Ok(None) };
-            let forest = Thaw { bytes: writer.ground.bytes(), labels, scale }.forest(list, writer);
+            let forest = Thaw { bytes: writer.ground.bytes(), labels: &labels, scale }.forest(list, writer);
             let too_large = |_| {
                 let (count, limit) = (Ref::UNITS_MAX, Ref::UNITS_MAX);
                 CompileError::TooLarge { what: "units of 16 bytes", count, limit }
             };
             arena.add(&forest).map_err(too_large).map(Some)
         };
-        let sound = root(0, &labels[0])?.unwrap_or(Ref::EMPTY);
-        let broken = root(1, &labels[1])?.unwrap_or(sound);
+        let sound = root(0)?.unwrap_or(Ref::EMPTY);
+        let broken = root(1)?.unwrap_or(sound);
         parts.entries.push(EntryRecord {
             root: sound.0,
             broken_root: broken.0,

@@ -19,6 +19,10 @@ const MOVES_MAX: usize = 256;
 /// Room that moving must make for each rule moved.
 const ROOM: u64 = 64;
 
+/// Labels that one rule takes besides its own, at most: those of the flat rules that drop malformed
+/// packets stand just before it. Less than half of what is between rules that were moved.
+pub(super) const BESIDES_MAX: usize = 16;
+
 /// Where the last rules of a chain were put in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Trend {
@@ -27,40 +31,43 @@ pub(super) struct Trend {
 }
 
 impl Trend {
-    /// A label between two, which are [`FIRST`] and [`END`] where there is no neighbour; `None` when
-    /// there is no room.
-    pub(super) fn between(&mut self, before: u32, after: u32) -> Option<u32> {
-        let gap = after - before - 1;
-        if gap == 0 {
-            return None;
-        }
+    /// A label between two, which are [`FIRST`] and [`END`] where there is no neighbour, with
+    /// `besides` more between it and the first; `None` when there is no room.
+    pub(super) fn between(&mut self, before: u32, after: u32, besides: u32) -> Option<u32> {
+        let gap = (after - before - 1).checked_sub(besides).filter(|gap| *gap > 0)?;
+        let behind = before + besides;
         // Next to the last one more are to be expected on the same side: most of the room is kept
         // for them. Elsewhere the middle leaves most for whoever comes.
         let small = (gap / 32).max(1);
         let label = match (before, after) {
             (FIRST, END) => END / 2,
-            (_, END) => before + small.min(STEP),
+            (_, END) => behind + small.min(STEP),
             (FIRST, _) => after - small.min(STEP),
             _ if after == self.last => after - small,
-            _ if before == self.last => before + small,
-            _ => before + gap.div_ceil(2),
+            _ if before == self.last => behind + small,
+            _ => behind + gap.div_ceil(2),
         };
         self.last = label;
         Some(label)
     }
 }
 
-/// Labels for so many rules of a chain that is made anew, evenly spread.
+/// Labels for so many rules of a chain that is made anew: evenly spread over the middle half of all
+/// labels. A quarter is left at either end, where chains grow most.
 pub(super) fn spread(count: usize) -> impl Iterator<Item = u32> {
-    let step = u64::from(END - 1) / (count as u64 + 1);
-    // A short chain grows at its ends by small steps, too.
-    (1..=count as u64).map(move |i| (i * step).max(1) as u32)
+    let step = u64::from(END) / 2 / (count as u64 + 1);
+    (1..=count as u64).map(move |i| END / 4 + (i * step).max(1) as u32)
 }
 
 /// Neighbours to move so that there is room before position `at`: positions with their new labels, in
 /// an order in which no two ever are the wrong way around. Empty: none within reach; all labels are
-/// to be made anew.
-pub(super) fn make_room(at: usize, len: usize, label: impl Fn(usize) -> u32) -> Vec<(usize, u32)> {
+/// to be made anew. `label` is that of a rule, `first` the first that it takes.
+pub(super) fn make_room(
+    at: usize,
+    len: usize,
+    label: impl Fn(usize) -> u32,
+    first: impl Fn(usize) -> u32,
+) -> Vec<(usize, u32)> {
     for count in 1..=MOVES_MAX.min(len) {
         let needed = ROOM * (count as u64 + 1);
         // The `count` rules before `at` move down.
@@ -74,8 +81,8 @@ pub(super) fn make_room(at: usize, len: usize, label: impl Fn(usize) -> u32) -> 
         }
         // The `count` rules from `at` on move up.
         if at + count <= len {
-            let high = if at + count == len { END } else { label(at + count) };
-            let room = u64::from(high - label(at));
+            let high = if at + count == len { END } else { first(at + count) };
+            let room = u64::from(high - first(at));
             if room >= needed {
                 let step = (room / (2 * count as u64)).max(1) as u32;
                 return (0..count).map(|i| (at + count - 1 - i, high - step * (i as u32 + 1))).collect();
@@ -102,8 +109,8 @@ mod tests {
                 (before, labels.get(at).copied().unwrap_or(END))
             };
             let (before, after) = ends(&labels);
-            let label = trend.between(before, after).unwrap_or_else(|| {
-                let moves = make_room(at, labels.len(), |i| labels[i]);
+            let label = trend.between(before, after, 0).unwrap_or_else(|| {
+                let moves = make_room(at, labels.len(), |i| labels[i], |i| labels[i]);
                 assert!(!moves.is_empty(), "no room at {at} of {}", labels.len());
                 most = most.max(moves.len());
                 all += moves.len();
@@ -112,7 +119,7 @@ mod tests {
                     assert!(labels.is_sorted(), "moved past a neighbour");
                 }
                 let (before, after) = ends(&labels);
-                trend.between(before, after).expect("room was made")
+                trend.between(before, after, 0).expect("room was made")
             });
             labels.insert(at, label);
             assert!(labels.windows(2).all(|w| w[0] < w[1]));

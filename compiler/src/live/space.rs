@@ -142,8 +142,6 @@ pub(super) struct Space<T> {
     era: u64,
     /// The last era whose readers have gone.
     safe: Arc<AtomicU64>,
-    /// Retired since the era began.
-    in_era: usize,
 }
 
 /// Bytes that one change finds free, at least.
@@ -165,7 +163,6 @@ impl<T> Space<T> {
             queue: VecDeque::new(),
             era: 1,
             safe: Arc::new(AtomicU64::new(0)),
-            in_era: 0,
         }
     }
 
@@ -254,29 +251,34 @@ impl<T> Space<T> {
     pub(super) fn retire(&mut self, block: Block) {
         if block.units > 0 {
             self.waiting_bytes += block.bytes();
-            self.in_era += 1;
             self.queue.push_back((self.era, Retired::Block(block)));
         }
     }
 
     /// Does something else then.
     pub(super) fn retire_other(&mut self, what: T) {
-        self.in_era += 1;
         self.queue.push_back((self.era, Retired::Other(what)));
     }
 
-    /// Ends an era, if anything was retired in it: what was is safe when the readers of now are gone.
+    /// Ends an era: what was retired in it is safe when the readers of now are gone. Not in the middle
+    /// of a transaction: readers who come before it is published still need what it gives up.
     pub(super) fn end_era(&mut self, guard: &Guard) {
-        if self.in_era == 0 {
-            return;
-        }
         let (era, safe) = (self.era, Arc::clone(&self.safe));
         // Small, and so cheap for whichever thread comes to run it: readers do now and then.
         guard.defer(move || {
             safe.fetch_max(era, Ordering::Release);
         });
         self.era += 1;
-        self.in_era = 0;
+    }
+
+    /// The last era that has ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.era - 1
+    }
+
+    /// The readers of an era that has ended have gone.
+    pub(super) fn is_over(&self, era: u64) -> bool {
+        self.safe.load(Ordering::Acquire) >= era
     }
 
     /// The next thing whose time has come; blocks are given back on the way.

@@ -284,6 +284,7 @@ impl LiveTable {
 fn build(model: &Model, number: u64, limit: usize, options: &LiveOptions) -> Result<Writer, LiveError> {
     let chains = model.chains().map(|(id, chain)| ChainSource {
         entry: id,
+        table: chain.table,
         name: chain.hook.map(|_| format!("{}/{}", chain.table.name(), chain.name)),
         policy: chain.policy,
         rules: chain.rules.iter().collect(),
@@ -391,6 +392,8 @@ impl Inner {
         self.stats.transactions += 1;
         self.tidy();
         while self.writer.ground.space.waits_too_much() {
+            let space = &mut self.writer.ground.space;
+            self.handle.with(|guard| space.end_era(guard));
             self.wait();
         }
     }

@@ -316,10 +316,11 @@ impl Inner {
     }
 
     fn put_into_writer(&mut self, chain: ChainId, at: usize, id: RuleId) -> Result<(), Refusal> {
-        let label = self.label_for(chain, at)?;
         let rule = Arc::clone(self.model.rule(id));
-        let target = self.model.target(self.model.chain(chain).table, &rule);
-        self.writer.insert(id, chain, &rule, target, label)
+        let label = self.label_for(chain, at, self.writer.besides(&rule))?;
+        let table = self.model.chain(chain).table;
+        let target = self.model.target(table, &rule);
+        self.writer.insert(id, chain, table, &rule, target, label)
     }
 
     /// Takes a rule out of a chain, in the model and in the writer.
@@ -333,23 +334,25 @@ impl Inner {
         Ok(())
     }
 
-    /// A label for a rule at a position: between its neighbours, which move when there is no room.
-    fn label_for(&mut self, chain: ChainId, at: usize) -> Result<u32, Refusal> {
+    /// A label for a rule at a position, with so many more free just before it: between its neighbours,
+    /// which move when there is no room.
+    fn label_for(&mut self, chain: ChainId, at: usize, besides: u32) -> Result<u32, Refusal> {
         loop {
             let rules = &self.model.chain(chain).rules;
             let before =
                 at.checked_sub(1).and_then(|i| rules.get(i)).map_or(FIRST, |id| self.writer.label(id));
-            let after = rules.get(at).map_or(END, |id| self.writer.label(id));
+            let after = rules.get(at).map_or(END, |id| self.writer.first_label(id));
             if self.trends.len() <= chain as usize {
                 self.trends.resize(chain as usize + 1, Trend::default());
             }
-            if let Some(label) = self.trends[chain as usize].between(before, after) {
+            if let Some(label) = self.trends[chain as usize].between(before, after, besides) {
                 // A label that was given up may still mean something to readers.
-                let gap = after - before - 1;
+                let (behind, gap) = (before + besides, after - before - 1 - besides);
                 let near = (0..64u32).flat_map(|i| [label.checked_add(i), label.checked_sub(i)]).flatten();
-                let unused =
-                    near.filter(|l| before < *l && *l < after).find(|&l| self.writer.is_unused(chain, l));
-                if let Some(label) = unused {
+                let mut near = near.filter(|l| behind < *l && *l < after);
+                if let Some(label) =
+                    near.find(|&l| (l - besides..=l).all(|l| self.writer.is_unused(chain, l)))
+                {
                     return Ok(label);
                 }
                 if gap > 128 {
@@ -361,7 +364,11 @@ impl Inner {
                 let id = self.model.chain(chain).rules.get(i);
                 id.map_or(END, |id| self.writer.label(id))
             };
-            let moves = make_room(at, len, labels);
+            let firsts = |i: usize| {
+                let id = self.model.chain(chain).rules.get(i);
+                id.map_or(END, |id| self.writer.first_label(id))
+            };
+            let moves = make_room(at, len, labels, firsts);
             if moves.is_empty() {
                 return Err(Refusal::Replan);
             }

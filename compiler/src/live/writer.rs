@@ -11,19 +11,19 @@ use hipac_classifier::forest::Ref;
 use hipac_classifier::image::Flat;
 use hipac_classifier::live::{FlatTable, Generation, Layout, Memory, RuleId, flat_key};
 use hipac_classifier::program::Op;
-use hipac_rules::{Family, Policy, Rule};
+use hipac_rules::{Family, Policy, Rule, TableKind};
 
 use super::ground::{Ground, Later, Slot};
-use super::labels::{END, FIRST};
+use super::labels::{BESIDES_MAX, END, FIRST};
 use super::list::{List, Tools};
-use super::lower::{Lowering, changes_packet, needs_header};
+use super::lower::{Lowering, changes_packet, needs_header, needs_header_match};
 use super::space::{Align, Block, Full};
 use super::store::{BoxId, Store};
 use crate::compile::{BOXES_MAX, CompileError, each_interface_bound, ranks_of};
 use crate::condition::Space;
 use crate::expand::{BROKEN, KeyPlan, SOUND, narrowed};
 use crate::forest::{Boxes, Shape};
-use crate::lower::{FlatList, FlatRule, Lowered, Malformed, verdict_id};
+use crate::lower::{FlatList, FlatRule, LowerError, Lowered, verdict_id};
 use crate::options::Counting;
 use crate::tables::program;
 
@@ -54,6 +54,7 @@ impl From<CompileError> for Refusal {
 pub(super) struct ChainSource {
     /// Its entry.
     pub(super) entry: u32,
+    pub(super) table: TableKind,
     /// `filter/FORWARD`, when packets begin there.
     pub(super) name: Option<String>,
     pub(super) policy: Option<Policy>,
@@ -129,6 +130,8 @@ pub(super) struct Writer {
     words: Vec<u32>,
     /// Defaults of entries that this transaction changed.
     defaults: Vec<(u32, u8)>,
+    /// The era in which defaults were changed last.
+    policy_era: u64,
     /// Boxes put in or taken out since it was built.
     pub(super) drift: usize,
     /// Boxes when it was built.
@@ -154,9 +157,9 @@ impl Writer {
         let mut verdicts = Vec::new();
         let entry_count = source.chains.iter().map(|c| c.entry as usize + 1).max().unwrap_or(0);
         let changes = changing_chains(source, entry_count);
+        let mut has_broken = vec![false; entry_count];
 
-        // Flat rules of all chains, the sound ones first: list 2e, 2e + 1 of entry e.
-        let mut lowered = Lowered::default();
+        // Flat rules of all chains; their origins are rules, and their order is that of labels.
         let empty = || FlatList {
             name: String::new(),
             called: true,
@@ -165,27 +168,19 @@ impl Writer {
             rules: vec![],
             changes_packet: false,
         };
-        lowered.lists = (0..2 * entry_count).map(|_| empty()).collect();
-        let mut has_broken = vec![false; entry_count];
+        let mut lowered = Lowered { lists: (0..entry_count).map(|_| empty()).collect(), verdicts: vec![] };
         for chain in &source.chains {
             let entry = chain.entry as usize;
-            has_broken[entry] = chain.rules.iter().any(|&id| needs_header((source.rule)(id), family));
-            let kinds: &[(usize, Malformed)] = if has_broken[entry] {
-                &[(0, Malformed::Elsewhere), (1, Malformed::InProgram)]
-            } else {
-                &[(0, Malformed::Elsewhere)]
-            };
             for &id in &chain.rules {
                 let rule = (source.rule)(id);
                 let space = Space { family, ranks: &ranks };
-                let entry_of = (source.target)(chain.entry, rule);
-                let lowering = Lowering { space, counting: source.counting, entry: entry_of };
-                for &(kind, malformed) in kinds {
-                    let flat = lowering.rule(rule, malformed, &mut verdicts);
-                    if let Some(flat) = flat.map_err(CompileError::from)? {
-                        lowered.lists[2 * entry + kind].rules.push(FlatRule { origin: id, ..flat });
-                    }
-                }
+                let target = (source.target)(chain.entry, rule);
+                let (counting, table) = (source.counting, chain.table);
+                let lowering = Lowering { space, counting, table, entry: target };
+                let flats = lowering.rule(rule, &mut verdicts).map_err(CompileError::from)?;
+                check_besides(&flats, rule)?;
+                lowered.lists[entry].rules.extend(flats.into_iter().map(|f| FlatRule { origin: id, ..f }));
+                has_broken[entry] |= needs_header(rule, family);
             }
         }
         let plan = KeyPlan::of(&lowered)?;
@@ -226,6 +221,7 @@ impl Writer {
             boxes: Boxes::new(axes),
             words: vec![],
             defaults: vec![],
+            policy_era: 0,
             drift: 0,
             built: 0,
         };
@@ -244,20 +240,24 @@ impl Writer {
                 hides: !changes[entry as usize],
             };
             writer.entries[entry as usize] = Some(lists);
-            for kind in 0..2 {
+            let flats = std::mem::take(&mut lowered.lists[entry as usize].rules);
+            let mut ids: [Vec<BoxId>; 2] = [Vec::new(), Vec::new()];
+            for flats in flats.chunk_by(|a, b| a.origin == b.origin) {
+                let boxes = writer.add_flats(entry, flats[0].origin, flats)?;
+                ids.iter_mut().zip(boxes).for_each(|(ids, boxes)| ids.extend(boxes));
+            }
+            drop(flats);
+            for (kind, ids) in ids.iter().enumerate() {
                 if kind == 1 && !has_broken[entry as usize] {
                     continue;
                 }
-                let flats = std::mem::take(&mut lowered.lists[2 * entry as usize + kind].rules);
-                let mut ids = Vec::with_capacity(flats.len());
-                for flat in &flats {
-                    ids.extend(writer.add_flat(entry, kind, flat.origin, flat)?);
-                }
-                drop(flats);
                 let slot = if kind == 0 { Slot::Root(entry) } else { Slot::BrokenRoot(entry) };
-                let mut tools =
-                    Tools { ground: &mut writer.ground, store: &mut writer.store, boxes: &mut writer.boxes };
-                let list = List::build(slot, &ids, shape, cells_per_box, &mut tools)?;
+                let mut tools = Tools {
+                    ground: &mut writer.ground,
+                    store: &mut writer.store,
+                    boxes: &mut writer.boxes,
+                };
+                let list = List::build(slot, ids, shape, cells_per_box, &mut tools)?;
                 if let Some(lists) = &mut writer.entries[entry as usize] {
                     lists.lists[kind] = Some(list);
                 }
@@ -311,7 +311,7 @@ impl Writer {
     /// A label means nothing in an entry, not even to a reader of an earlier version.
     pub(super) fn is_unused(&self, entry: u32, label: u32) -> bool {
         let memory = self.ground.generation.memory();
-        (0..2).all(|kind| self.table.get(memory, flat_key(2 * entry + kind, label)).is_none())
+        self.table.get(memory, flat_key(entry, label)).is_none()
     }
 
     /// Puts a rule into a chain. Its label is between those of its neighbours.
@@ -319,30 +319,50 @@ impl Writer {
         &mut self,
         id: RuleId,
         entry: u32,
+        table: TableKind,
         rule: &Rule,
         target: Option<u32>,
         label: u32,
     ) -> Result<(), Refusal> {
         debug_assert!(FIRST < label && label < END);
         self.headroom()?;
-        let flats = self.lower(rule, entry, target)?;
+        let flats = self.lower(rule, entry, table, target)?;
         *self.place(id) = Placed { label, ..NOWHERE };
-        for (kind, flat) in flats.into_iter().enumerate() {
-            let Some(flat) = flat else { continue };
-            let boxes = self.add_flat(entry, kind, id, &flat)?;
-            self.with_list(entry, kind, |list, tools| boxes.iter().try_for_each(|&b| list.insert(b, tools)))?;
-            self.drift += boxes.len();
+        let boxes = self.add_flats(entry, id, &flats)?;
+        for (kind, boxes) in boxes.iter().enumerate() {
+            if !boxes.is_empty() {
+                self.with_list(entry, kind, |list, tools| {
+                    boxes.iter().try_for_each(|&b| list.insert(b, tools))
+                })?;
+                self.drift += boxes.len();
+            }
         }
         Ok(())
     }
 
-    /// Flat rules of a rule for the lists of an entry, if this generation can take them.
+    /// Labels that a rule would take besides its own.
+    pub(super) fn besides(&self, rule: &Rule) -> u32 {
+        let needs = rule.matches.iter().filter(|m| needs_header_match(m, self.family));
+        needs.count().min(BESIDES_MAX) as u32
+    }
+
+    /// The first label that a rule takes.
+    pub(super) fn first_label(&self, id: RuleId) -> u32 {
+        let label = self.label(id);
+        match self.rules[id as usize].boxes[1] {
+            NONE => label,
+            _ => self.boxes_of(id, 1).iter().map(|&b| self.store.label(b)).min().unwrap_or(label).min(label),
+        }
+    }
+
+    /// Flat rules of a rule, if this generation can take them.
     fn lower(
         &mut self,
         rule: &Rule,
         entry: u32,
+        table: TableKind,
         target: Option<u32>,
-    ) -> Result<[Option<FlatRule>; 2], Refusal> {
+    ) -> Result<Vec<FlatRule>, Refusal> {
         let mut is_known = true;
         each_interface_bound(rule, self.family, &mut |bound| {
             is_known &= self.ranks.binary_search(&bound).is_ok();
@@ -350,21 +370,19 @@ impl Writer {
         let Some(lists) = self.entries.get(entry as usize).and_then(Option::as_ref) else {
             return Err(Refusal::Replan);
         };
-        let has_broken = lists.has_broken;
         let changes = changes_packet(rule, self.family)
             || target.is_some_and(|t| {
                 self.entries.get(t as usize).and_then(Option::as_ref).is_some_and(|lists| !lists.hides)
             });
-        if !is_known || (changes && lists.hides) || (needs_header(rule, self.family) && !has_broken) {
+        let needs_header = needs_header(rule, self.family);
+        if !is_known || (changes && lists.hides) || (needs_header && !lists.has_broken) {
             return Err(Refusal::Replan);
         }
         let space = Space { family: self.family, ranks: &self.ranks };
-        let lowering = Lowering { space, counting: self.counting, entry: target };
-        let mut flats = [None, None];
-        let kinds = [Malformed::Elsewhere, Malformed::InProgram];
-        for (kind, malformed) in kinds.into_iter().enumerate().take(1 + usize::from(has_broken)) {
-            let flat = lowering.rule(rule, malformed, &mut self.verdicts).map_err(CompileError::from)?;
-            let Some(mut flat) = flat else { continue };
+        let lowering = Lowering { space, counting: self.counting, table, entry: target };
+        let mut flats = lowering.rule(rule, &mut self.verdicts).map_err(CompileError::from)?;
+        check_besides(&flats, rule)?;
+        for flat in &mut flats {
             if !self.plan.suffices_for(&flat.condition) {
                 return Err(Refusal::Replan);
             }
@@ -373,60 +391,58 @@ impl Writer {
             if let Op::Verdict(id) = flat.end {
                 self.ground.generation.name_verdict(id, self.verdicts[usize::from(id)]);
             }
-            flats[kind] = Some(flat);
         }
         Ok(flats)
     }
 
-    /// What a flat rule does, and its boxes, which are in no forest yet.
-    fn add_flat(
-        &mut self,
-        entry: u32,
-        kind: usize,
-        id: RuleId,
-        flat: &FlatRule,
-    ) -> Result<Vec<BoxId>, Refusal> {
+    /// What the flat rules of a rule do, and their boxes in the lists of its chain, in order. They are
+    /// in no forest yet.
+    fn add_flats(&mut self, entry: u32, id: RuleId, flats: &[FlatRule]) -> Result<[Vec<BoxId>; 2], Refusal> {
+        let mut boxes = [Vec::new(), Vec::new()];
         let label = self.label(id);
         let lists = self.entries[entry as usize].as_ref().ok_or(Refusal::Replan)?;
-        let is_end = matches!(flat.end, Op::Verdict(_) | Op::Return | Op::Malformed);
-        let hides = lists.hides && is_end && flat.is_plain();
-        let within = match (kind, lists.has_broken) {
-            (1, _) => Some(BROKEN),
-            (_, true) => Some(SOUND),
-            _ => None,
-        };
-        let mut found = Vec::new();
-        if let Some(states) = narrowed(&flat.condition, within) {
-            let full: Vec<(u32, u32)> = self.store.axes().iter().map(|a| (0, a.max)).collect();
-            let mut bounds = full;
-            let store = &mut self.store;
-            self.plan.product(&flat.condition, states.as_deref(), &mut bounds, &mut |bounds| {
-                found.push(store.add(bounds, label, id, hides));
-            });
-        }
-        if found.is_empty() {
-            return Ok(found);
-        }
-        let does = self.does(flat)?;
-        self.put_key(flat_key(2 * entry + kind as u32, label), does, id)?;
-        let boxes = match *found {
-            [only] => only,
-            _ => {
-                let list = found.clone();
-                match self.many_free.pop() {
-                    Some(at) => {
-                        self.many[at as usize] = list;
-                        MANY | at
-                    }
-                    None => {
-                        self.many.push(list);
-                        MANY | (self.many.len() as u32 - 1)
-                    }
-                }
+        let (has_broken, may_hide) = (lists.has_broken, lists.hides);
+        for (i, flat) in flats.iter().enumerate() {
+            let label = label - (flats.len() - 1 - i) as u32;
+            let is_end = matches!(flat.end, Op::Verdict(_) | Op::Return | Op::Malformed);
+            let hides = may_hide && is_end && flat.is_plain();
+            let before = boxes[0].len() + boxes[1].len();
+            let kinds: &[Option<(u32, u32)>] = if has_broken { &[Some(SOUND), Some(BROKEN)] } else { &[None] };
+            for (within, found) in kinds.iter().zip(&mut boxes) {
+                let Some(states) = narrowed(&flat.condition, *within) else { continue };
+                let mut bounds: Vec<(u32, u32)> = self.store.axes().iter().map(|a| (0, a.max)).collect();
+                let store = &mut self.store;
+                self.plan.product(&flat.condition, states.as_deref(), &mut bounds, &mut |bounds| {
+                    found.push(store.add(bounds, label, id, hides));
+                });
             }
-        };
-        self.place(id).boxes[kind] = boxes;
-        Ok(found)
+            if boxes[0].len() + boxes[1].len() > before {
+                let does = self.does(flat)?;
+                self.put_key(flat_key(entry, label), does, id)?;
+            }
+        }
+        for (kind, found) in boxes.iter().enumerate() {
+            let boxes = match **found {
+                [] => continue,
+                [only] => only,
+                _ => self.keep_many(found.clone()),
+            };
+            self.place(id).boxes[kind] = boxes;
+        }
+        Ok(boxes)
+    }
+
+    fn keep_many(&mut self, boxes: Vec<BoxId>) -> u32 {
+        match self.many_free.pop() {
+            Some(at) => {
+                self.many[at as usize] = boxes;
+                MANY | at
+            }
+            None => {
+                self.many.push(boxes);
+                MANY | (self.many.len() as u32 - 1)
+            }
+        }
     }
 
     /// The word of a flat rule; its program is stored, or used once more.
@@ -514,24 +530,37 @@ impl Writer {
 
     /// Takes a rule out of its chain. Its number may be given away when readers have gone.
     pub(super) fn remove(&mut self, id: RuleId, entry: u32) -> Result<(), Refusal> {
-        let label = self.label(id);
+        let labels = self.labels_of(id);
         for kind in 0..2 {
             let boxes = self.boxes_of(id, kind);
             if boxes.is_empty() {
                 continue;
             }
-            self.with_list(entry, kind, |list, tools| boxes.iter().try_for_each(|&b| list.remove(b, tools)))?;
+            self.with_list(entry, kind, |list, tools| {
+                boxes.iter().try_for_each(|&b| list.remove(b, tools))
+            })?;
             boxes.iter().for_each(|&b| self.store.remove(b));
             self.drift += boxes.len();
             let many = self.rules[id as usize].boxes[kind];
-            if many & MANY != 0 && many != NONE {
+            if many & MANY != 0 {
                 self.many[(many & !MANY) as usize] = Vec::new();
                 self.many_free.push(many & !MANY);
             }
-            self.retire_key(flat_key(2 * entry + kind as u32, label), true);
+        }
+        for label in labels {
+            self.retire_key(flat_key(entry, label), true);
         }
         self.rules[id as usize] = NOWHERE;
         Ok(())
+    }
+
+    /// Labels of the flat rules of a rule.
+    fn labels_of(&self, id: RuleId) -> smallvec::SmallVec<[u32; 2]> {
+        let all = (0..2).flat_map(|kind| self.boxes_of(id, kind)).map(|b| self.store.label(b));
+        let mut labels: smallvec::SmallVec<[u32; 2]> = all.collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
     }
 
     fn retire_key(&mut self, key: u64, with_program: bool) {
@@ -567,23 +596,28 @@ impl Writer {
     pub(super) fn relabel(&mut self, id: RuleId, entry: u32, label: u32) -> Result<(), Refusal> {
         self.headroom()?;
         let old = self.label(id);
-        for kind in 0..2 {
-            let boxes = self.boxes_of(id, kind);
-            if boxes.is_empty() {
-                continue;
-            }
-            let key = flat_key(2 * entry + kind as u32, old);
+        let moved = |l: u32| label - (old - l);
+        let labels = self.labels_of(id);
+        for &l in &labels {
+            let key = flat_key(entry, l);
             let Some((does, _)) = self.table.get(self.ground.generation.memory(), key) else {
                 return Err(Refusal::Replan);
             };
-            self.put_key(flat_key(2 * entry + kind as u32, label), does, id)?;
+            self.put_key(flat_key(entry, moved(l)), does, id)?;
+        }
+        for kind in 0..2 {
+            let boxes = self.boxes_of(id, kind);
             for &b in &boxes {
-                self.store.set_label(b, label);
+                self.store.set_label(b, moved(self.store.label(b)));
             }
-            self.with_list(entry, kind, |list, tools| {
-                boxes.iter().try_for_each(|&b| list.relabel(b, tools))
-            })?;
-            self.retire_key(key, false);
+            if !boxes.is_empty() {
+                self.with_list(entry, kind, |list, tools| {
+                    boxes.iter().try_for_each(|&b| list.relabel(b, tools))
+                })?;
+            }
+        }
+        for l in labels {
+            self.retire_key(flat_key(entry, l), false);
         }
         self.rules[id as usize].label = label;
         Ok(())
@@ -623,12 +657,16 @@ impl Writer {
     pub(super) fn commit(&mut self, guard: &Guard) {
         let since = self.ground.next_version();
         let version = self.ground.generation.version();
+        let sets_policies = !self.defaults.is_empty();
         for (entry, verdict) in std::mem::take(&mut self.defaults) {
             let place = &self.ground.generation.entries()[entry as usize];
             let old = place.default_verdict(version);
             place.set_default(old, verdict, since);
         }
         self.ground.commit(guard);
+        if sets_policies {
+            self.policy_era = self.ground.space.ended();
+        }
     }
 
     /// Undoes what a failed transaction has put down for its commit, once its changes are undone.
@@ -656,7 +694,7 @@ impl Writer {
 
     /// Another version of a policy must not be made before readers of the one before have gone.
     pub(super) fn must_wait_for_policies(&self) -> bool {
-        !self.defaults.is_empty() && !self.ground.space.is_quiet()
+        !self.defaults.is_empty() && !self.ground.space.is_over(self.policy_era)
     }
 
     /// Bytes of structure in use: forests, tables, programs, and what waits for readers.
@@ -678,12 +716,11 @@ impl Writer {
         self.store.len()
     }
 
-    /// What a rule does in a list of its chain, and its label.
-    pub(super) fn flat(&self, entry: u32, kind: usize, id: RuleId) -> Option<(Flat, u32)> {
-        let placed = self.rules.get(id as usize).filter(|p| p.boxes[kind] != NONE)?;
-        let key = flat_key(2 * entry + kind as u32, placed.label);
-        let (flat, _) = self.table.get(self.ground.generation.memory(), key)?;
-        Some((flat, placed.label))
+    /// The flat rules of a rule: labels, rising, and what they do.
+    pub(super) fn flats(&self, entry: u32, id: RuleId) -> Vec<(u32, Flat)> {
+        let memory = self.ground.generation.memory();
+        let labels = self.labels_of(id).into_iter();
+        labels.filter_map(|l| Some((l, self.table.get(memory, flat_key(entry, l))?.0))).collect()
     }
 
     /// A list of an entry.
@@ -707,6 +744,15 @@ impl Writer {
 pub(super) enum Freed {
     Rule(RuleId),
     Entry(u32),
+}
+
+/// A rule takes no more labels than there is room for.
+fn check_besides(flats: &[FlatRule], rule: &Rule) -> Result<(), Refusal> {
+    if flats.len() <= BESIDES_MAX + 1 {
+        return Ok(());
+    }
+    let error = LowerError::TooManyMatches { line: rule.line, count: rule.matches.len() };
+    Err(CompileError::from(error).into())
 }
 
 fn new_table(ground: &mut Ground, keys: usize) -> Result<FlatTable, Refusal> {
