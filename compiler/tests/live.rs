@@ -6,9 +6,10 @@ mod common;
 use common::exam::Exam;
 use common::live_subject::LiveSubject;
 use hipac_bench_data::edits::{EditMaker, Options as EditOptions, Outcome};
+use hipac_bench_data::{FilterFamily, classbench_gen, iptables_gen, ruleset_of};
 use hipac_classifier::Image;
 use hipac_compiler::{Counting, LiveOptions, LiveTable};
-use hipac_rules::{Edit, PrintOptions, Ruleset, print};
+use hipac_rules::{Edit, Family, PrintOptions, Ruleset, print};
 use hipac_verifier::{Oracle, proof};
 use proptest::prelude::*;
 
@@ -104,18 +105,38 @@ proptest! {
     }
 }
 
+fn filters(family: FilterFamily, rules: u32) -> Ruleset {
+    let options = classbench_gen::Options::new(rules, 1);
+    ruleset_of(&classbench_gen::generate(&family.parameters(), &options).unwrap()).unwrap()
+}
+
+/// So many changes of a ruleset, one or a few at a time, proved every so often.
+#[track_caller]
+fn change_and_prove(ruleset: &Ruleset, seed: u64, changes: usize, every: usize) {
+    let mut twins = Twins::new(ruleset, &LiveOptions::default());
+    let mut maker = maker(ruleset, seed);
+    for step in 1..=changes {
+        let edits: Vec<Edit> = (0..1 + step % 3).map(|_| maker.next_edit().0).collect();
+        twins.apply(&edits);
+        if step % every == 0 {
+            twins.prove();
+        }
+    }
+    twins.have_the_same_rules();
+    twins.agree_on(512);
+}
+
 #[test]
-fn dbg() {
-    let Ok(text) = std::fs::read_to_string("/tmp/q/case.rules") else { return };
-    let seed: u64 = std::fs::read_to_string("/tmp/q/case.seed").unwrap().trim().parse().unwrap();
-    let ruleset = common::read(&text);
-    let mut twins = Twins::new(&ruleset, &LiveOptions::default());
-    twins.prove();
-    let mut maker = maker(&ruleset, seed);
-    for _ in 0..40 {
-        let (edit, _) = maker.next_edit();
-        twins.apply(&[edit]);
-        eprintln!("{}", twins.log.last().unwrap());
-        twins.prove();
+fn changed_filter_sets_are_proved() {
+    for (i, family) in FilterFamily::ALL.into_iter().enumerate() {
+        change_and_prove(&filters(family, 400 + 300 * i as u32), i as u64, 200, 40);
+    }
+}
+
+#[test]
+fn changed_rulesets_with_chains_are_proved() {
+    for (family, seed) in [(Family::V4, 1), (Family::V6, 2)] {
+        let text = iptables_gen::generate(&iptables_gen::Options::new(family, 300, seed)).unwrap();
+        change_and_prove(&common::read(&text), seed, 150, 30);
     }
 }

@@ -230,7 +230,10 @@ impl List {
         let number = tools.store.tree(id);
         let tree = &mut self.trees[number];
         let mut cells: smallvec::SmallVec<[usize; CELLS_MAX]> = smallvec::SmallVec::new();
-        each_cell(single, 0, &tree.index, |cell| cells.push(cell));
+        match tree.table {
+            None => cells.push(0),
+            Some(_) => each_cell(single, 0, &tree.index, |cell| cells.push(cell)),
+        }
         for cell in cells {
             let slot = tree.slot(cell, self.slot);
             let now = tools.ground.get(slot);
