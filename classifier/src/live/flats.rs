@@ -5,7 +5,7 @@
 //!                                    label │ entry ≪ 32  what it does │ rule ≪ 32
 //! ```
 //!
-//! A key's bucket is found by a multiplication; when it is full the next ones take it, up to
+//! A key's bucket is found by hashing; when it is full the next ones take it, up to
 //! [`REACH`] further. A free place has key 0: entries count from 1 here.
 
 use super::memory::Memory;
@@ -19,7 +19,7 @@ const PLACE: usize = 16;
 const PLACES: usize = LINE / PLACE;
 
 /// Buckets that a search looks at.
-const REACH: usize = 16;
+const REACH: usize = 64;
 
 /// The key of a flat rule: its label in an entry.
 #[inline]
@@ -69,8 +69,8 @@ impl FlatTable {
 
     /// The places in which a key may be, nearest first.
     fn places_of(self, key: u64) -> impl Iterator<Item = usize> {
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let buckets = self.buckets as usize;
+        let hash = mixed(key);
         let first = ((hash >> 32) * u64::from(self.buckets) >> 32) as usize;
         let wrapped = move |b: usize| if b >= buckets { b - buckets } else { b };
         let places = (0..REACH.min(buckets)).map(move |i| wrapped(first + i));
@@ -111,6 +111,15 @@ impl FlatTable {
     }
 }
 
+/// Labels are evenly spaced, and one multiplication alone would keep them so: the finalizer of
+/// MurmurHash3 (Austin Appleby, public domain) does not.
+#[inline]
+fn mixed(key: u64) -> u64 {
+    let key = (key ^ key >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let key = (key ^ key >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    key ^ key >> 33
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +139,17 @@ mod tests {
         assert!(table.remove(&memory, keys[7]) && !table.remove(&memory, keys[7]));
         assert_eq!(table.get(&memory, keys[7]), None);
         assert_eq!(table.entries(&memory).count(), 149);
+    }
+
+    #[test]
+    fn evenly_spaced_labels_find_room() {
+        for (step, count) in [(1u32, 4000u32), (4096, 4000), (0x1_0000, 4000), (1_073_741, 3999), (2_654_435, 900)] {
+            let buckets = (count as f64 / 0.8 / 4.0).ceil() as u32;
+            let memory = Memory::new(64 * buckets as usize);
+            let table = FlatTable::new(0, buckets);
+            let put = |i: u32| table.insert(&memory, flat_key(3, i.wrapping_mul(step)), Flat::Return, i);
+            assert!((1..=count).all(put), "step {step}");
+        }
     }
 
     #[test]
