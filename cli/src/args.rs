@@ -175,6 +175,13 @@ pub(crate) enum Command {
         /// Also measure so many threads that share the image.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
         threads: Option<u16>,
+        /// Also measure so many changes of the rules, one a transaction, while others read.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+        updates: Option<u32>,
+        /// Threads that look up while rules change.
+        #[arg(long, value_name = "N", default_value_t = 1, requires = "updates",
+              value_parser = clap::value_parser!(u16).range(1..=1024))]
+        readers: u16,
         #[command(flatten)]
         build: Build,
     },

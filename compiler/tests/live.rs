@@ -23,7 +23,11 @@ struct Twins {
 
 impl Twins {
     fn new(ruleset: &Ruleset, options: &LiveOptions) -> Twins {
-        Twins { live: LiveTable::open(ruleset, options).expect("it fits"), plain: ruleset.clone(), log: vec![] }
+        Twins {
+            live: LiveTable::open(ruleset, options).expect("it fits"),
+            plain: ruleset.clone(),
+            log: vec![],
+        }
     }
 
     /// One transaction of both.

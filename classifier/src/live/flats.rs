@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn evenly_spaced_labels_find_room() {
-        for (step, count) in [(1u32, 4000u32), (4096, 4000), (0x1_0000, 4000), (1_073_741, 3999), (2_654_435, 900)] {
+        for (step, count) in
+            [(1u32, 4000u32), (4096, 4000), (0x1_0000, 4000), (1_073_741, 3999), (2_654_435, 900)]
+        {
             let buckets = (count as f64 / 0.8 / 4.0).ceil() as u32;
             let memory = Memory::new(64 * buckets as usize);
             let table = FlatTable::new(0, buckets);

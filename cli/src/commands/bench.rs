@@ -2,6 +2,7 @@
 
 mod check;
 mod report;
+mod updates;
 
 use std::hint::black_box;
 use std::path::Path;
@@ -27,6 +28,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) drawn: &'a Drawn,
     pub(crate) packets: usize,
     pub(crate) threads: Option<usize>,
+    /// Changes of the rules, and readers beside them.
+    pub(crate) updates: Option<(usize, usize)>,
     pub(crate) options: Options,
 }
 
@@ -88,6 +91,15 @@ pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exi
         evaluate: evaluate(image, (table, &chain), &trace.sample),
         threads: plan.threads.map(|threads| (threads, lookups.threaded_mps(threads))),
     };
+    let updates = match (plan.updates, &built.ruleset) {
+        (Some(counts), Some(ruleset)) => {
+            busy.set_message("changing rules");
+            let packets = (plan.packets.min(1 << 18), plan.drawn);
+            Some(updates::measure(ruleset, (table, &chain), counts, packets, &plan.options)?)
+        }
+        (Some(_), None) => return Err(Failure::new("an image has no rules to change: name its ruleset")),
+        (None, _) => None,
+    };
     busy.finish_and_clear();
     let rules = image.section(Section::Origins).len() / Section::Origins.record_bytes();
     let is_clean = checked.is_clean();
@@ -105,6 +117,7 @@ pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exi
         trace: report::TraceFacts::of(&trace, plan, lookups.count),
         checked,
         measured,
+        updates,
     }
     .print(format)?;
     Ok(if is_clean { Exit::Clean } else { Exit::Findings })

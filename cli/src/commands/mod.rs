@@ -46,13 +46,14 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Lint { rules, options } => lint::run(rules, options, format),
         Command::Query { rules, options } => query::run(rules, options, format),
         Command::Test { rules, policy, junit } => test::run(rules, policy, *junit, format),
-        Command::Bench { rules, place, trace, drawn, packets, threads, build } => {
+        Command::Bench { rules, place, trace, drawn, packets, threads, updates, readers, build } => {
             let plan = bench::Plan {
                 place,
                 trace: trace.as_deref(),
                 drawn,
                 packets: *packets as usize,
                 threads: threads.map(usize::from),
+                updates: updates.map(|count| (count as usize, usize::from(*readers))),
                 options: build.options(),
             };
             bench::run(rules, &plan, format)

@@ -52,7 +52,7 @@ fn clocked(work: impl FnOnce() -> u32) -> u64 {
 }
 
 /// The value below or at which so many of 1,000 are; 0 when there are none.
-fn quantile(values: &mut [u64], per_mille: usize) -> u64 {
+pub(super) fn quantile(values: &mut [u64], per_mille: usize) -> u64 {
     if values.is_empty() {
         return 0;
     }

@@ -15,6 +15,7 @@
 
 mod clock;
 mod latency;
+pub(crate) mod updates;
 
 use std::hint::black_box;
 use std::sync::Barrier;

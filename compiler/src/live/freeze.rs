@@ -85,9 +85,9 @@ pub(super) fn freeze(
         parts.entries.push(EntryRecord {
             root: sound.0,
             broken_root: broken.0,
-            default_verdict: chain.policy.map_or(0, |p| {
-                writer.verdicts().iter().position(|v| *v == p.name()).unwrap_or(0) as u8
-            }),
+            default_verdict: chain
+                .policy
+                .map_or(0, |p| writer.verdicts().iter().position(|v| *v == p.name()).unwrap_or(0) as u8),
             called: chain.hook.is_none(),
             first,
             count,

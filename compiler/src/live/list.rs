@@ -178,7 +178,8 @@ impl List {
         let table = tools.ground.write(&vec![0; CELL_BYTES * cells], Align::Line)?;
         record.cells = (table.offset() / UNIT) as u32;
         let at = table.offset() as u32;
-        let mut tree = Tree { index, table: Some(Table { at, record, filter }), cells: Vec::with_capacity(cells) };
+        let mut tree =
+            Tree { index, table: Some(Table { at, record, filter }), cells: Vec::with_capacity(cells) };
         for (cell, list) in lists.iter().enumerate() {
             let mut region = tree.region(tools.store, cell);
             let (sub, reference) = tools.hand(self.shape).grow_alone(list, &mut region)?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use hipac_classifier::EntryId;
 use hipac_classifier::live::{Counted, Generation, Live, Reader, RuleId, WriterHandle};
 use hipac_rules::edit::{Applied, Edit, EditError, parse_edits};
-use hipac_rules::{Fault, ParseOptions, Rule, Ruleset, Table, TableKind};
+use hipac_rules::{Fault, Name, ParseOptions, Rule, Ruleset, Table, TableKind};
 
 use super::labels::Trend;
 use super::model::{ChainId, Counts, Model};
@@ -236,6 +236,19 @@ impl LiveTable {
             ..Rule::clone(inner.model.rule(id))
         };
         Some(rules.map(rule).collect())
+    }
+
+    /// The rule at a position of a chain, from 0; its counters are those that it came with.
+    pub fn rule(&self, table: TableKind, chain: &Name, at: usize) -> Option<Arc<Rule>> {
+        let inner = self.lock();
+        let id = inner.model.find(table, chain)?;
+        inner.model.chain(id).rules.get(at).map(|id| Arc::clone(inner.model.rule(id)))
+    }
+
+    /// How many rules a chain has; none when there is no such chain.
+    pub fn rule_count(&self, table: TableKind, chain: &Name) -> usize {
+        let inner = self.lock();
+        inner.model.find(table, chain).map_or(0, |id| inner.model.chain(id).rules.len())
     }
 
     /// What it takes and has done.

@@ -252,11 +252,8 @@ impl Writer {
                     continue;
                 }
                 let slot = if kind == 0 { Slot::Root(entry) } else { Slot::BrokenRoot(entry) };
-                let mut tools = Tools {
-                    ground: &mut writer.ground,
-                    store: &mut writer.store,
-                    boxes: &mut writer.boxes,
-                };
+                let mut tools =
+                    Tools { ground: &mut writer.ground, store: &mut writer.store, boxes: &mut writer.boxes };
                 let list = List::build(slot, ids, shape, cells_per_box, &mut tools)?;
                 if let Some(lists) = &mut writer.entries[entry as usize] {
                     lists.lists[kind] = Some(list);
@@ -407,7 +404,8 @@ impl Writer {
             let is_end = matches!(flat.end, Op::Verdict(_) | Op::Return | Op::Malformed);
             let hides = may_hide && is_end && flat.is_plain();
             let before = boxes[0].len() + boxes[1].len();
-            let kinds: &[Option<(u32, u32)>] = if has_broken { &[Some(SOUND), Some(BROKEN)] } else { &[None] };
+            let kinds: &[Option<(u32, u32)>] =
+                if has_broken { &[Some(SOUND), Some(BROKEN)] } else { &[None] };
             for (within, found) in kinds.iter().zip(&mut boxes) {
                 let Some(states) = narrowed(&flat.condition, *within) else { continue };
                 let mut bounds: Vec<(u32, u32)> = self.store.axes().iter().map(|a| (0, a.max)).collect();
@@ -536,9 +534,7 @@ impl Writer {
             if boxes.is_empty() {
                 continue;
             }
-            self.with_list(entry, kind, |list, tools| {
-                boxes.iter().try_for_each(|&b| list.remove(b, tools))
-            })?;
+            self.with_list(entry, kind, |list, tools| boxes.iter().try_for_each(|&b| list.remove(b, tools)))?;
             boxes.iter().for_each(|&b| self.store.remove(b));
             self.drift += boxes.len();
             let many = self.rules[id as usize].boxes[kind];

@@ -27,6 +27,7 @@ pub(super) struct Report {
     pub(super) trace: TraceFacts,
     pub(super) checked: Checked,
     pub(super) measured: Measured,
+    pub(super) updates: Option<super::updates::Report>,
 }
 
 /// The figures that a clock gave.
@@ -125,6 +126,8 @@ struct Line<'a> {
     latency: &'a Latency,
     #[serde(skip_serializing_if = "Option::is_none")]
     threads: Option<Threads>,
+    #[serde(flatten)]
+    updates: Option<super::updates::Line>,
     trace: &'a TraceFacts,
     checked: CheckedLine,
 }
@@ -207,6 +210,7 @@ impl Report {
             passes: PASSES,
             latency: &self.measured.latency,
             threads,
+            updates: self.updates.as_ref().map(|updates| updates.line()),
             trace: &self.trace,
             checked,
         }
@@ -216,6 +220,9 @@ impl Report {
         writeln!(out, "{}: {}", self.entry, self.trace.text())?;
         self.text_of_image(out)?;
         self.text_of_lookups(out)?;
+        if let Some(updates) = &self.updates {
+            updates.text(out)?;
+        }
         self.text_of_checks(out)
     }
 
