@@ -75,6 +75,12 @@ impl Layout {
         }
     }
 
+    /// The first four bytes.
+    pub fn header(&self) -> [u8; 4] {
+        let rules = self.rules as u8 | if self.is_long { LONG } else { 0 };
+        [rules, self.guards as u8, self.ranges as u8, self.exact as u8]
+    }
+
     /// Lower ends.
     #[inline(always)]
     pub fn lanes(&self) -> usize {
@@ -226,8 +232,7 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
         return None;
     }
     debug_assert!(positions.is_sorted());
-    let first = n as u8 | if is_long { LONG } else { 0 };
-    let mut out = vec![first, guards.len() as u8, ranges.len() as u8, exact.len() as u8];
+    let mut out = layout.header().to_vec();
     out.extend([&guards, &ranges, &exact].into_iter().flatten().map(|c| c.window));
     out.resize(layout.lo_at(), 0);
     let put = |out: &mut Vec<u8>, value: u32| out.extend((value as u16).to_le_bytes());

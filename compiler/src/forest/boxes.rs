@@ -80,9 +80,19 @@ impl Boxes {
 
     /// Adds a box. Positions must not fall.
     pub fn push(&mut self, bounds: &Bounds, position: u32, hides_until: u32) {
-        debug_assert_eq!(bounds.len(), self.axes.len());
+        self.push_all(bounds.iter().copied(), position, hides_until);
+    }
+
+    /// [`Boxes::push`] for bounds that come one by one.
+    pub(crate) fn push_all(
+        &mut self,
+        bounds: impl Iterator<Item = (u32, u32)>,
+        position: u32,
+        hides_until: u32,
+    ) {
         debug_assert!(self.positions.last().is_none_or(|&p| p <= position));
-        self.bounds.extend_from_slice(bounds);
+        self.bounds.extend(bounds);
+        debug_assert_eq!(self.bounds.len(), (self.positions.len() + 1) * self.axes.len());
         self.positions.push(position);
         self.hides_until.push(hides_until);
     }

@@ -1,18 +1,16 @@
 //! Encoding leaves: which windows of the key still have to be compared in a region.
 
-use hipac_classifier::forest::leaf::{self, Column, Layout, RULES_MAX, VECTOR_LANES};
-use hipac_classifier::forest::{Kind, LEAF_RULES_MAX, Ref, fat};
+use hipac_classifier::forest::leaf::{
+    COLUMNS_MAX, Column, Layout, RULES_MAX, SHORT_COLUMNS_MAX, VECTOR_LANES,
+};
+use hipac_classifier::forest::{Kind, LEAF_RULES_MAX, Ref, UNIT, fat};
 
 use super::boxes::{Axis, Bounds, Boxes};
 use super::build::Tree;
 
 /// The leaf of a list: lean when it fits, else fat leaves, chained when the list is long.
 pub(crate) fn encode(boxes: &Boxes, list: &[u32], region: &Bounds) -> Tree {
-    if list.len() <= RULES_MAX
-        && let Some(bytes) = leaf::encode(&positions(boxes, list), &columns(boxes, list, region))
-    {
-        let lanes = bytes.first_chunk().map_or(0, |head| Layout::read(head).lanes());
-        let kind = if lanes <= VECTOR_LANES { Kind::Lean } else { Kind::Lean2 };
+    if let Some((kind, bytes)) = lean(boxes, list, region) {
         return Tree::Leaf { kind, bytes, continuations: vec![] };
     }
     let mut chunks = list.chunks(LEAF_RULES_MAX).peekable();
@@ -23,6 +21,128 @@ pub(crate) fn encode(boxes: &Boxes, list: &[u32], region: &Bounds) -> Tree {
     }
     let continuations = encoded.split_off(1);
     Tree::Leaf { kind: Kind::Fat, bytes: encoded.swap_remove(0), continuations }
+}
+
+/// A column of a lean leaf.
+#[derive(Clone, Copy)]
+struct Lanes {
+    window: u8,
+    lo: [u16; RULES_MAX],
+    hi: [u16; RULES_MAX],
+}
+
+/// The columns of a lean leaf, on the stack: live tables make one for each change.
+struct Lean {
+    columns: [Lanes; COLUMNS_MAX],
+    count: usize,
+    rules: usize,
+}
+
+impl Lean {
+    /// Adds a column; `None`: there are too many.
+    fn push(&mut self, window: u8, range: impl Fn(usize) -> (u32, u32)) -> Option<()> {
+        let lanes = self.columns.get_mut(self.count)?;
+        lanes.window = window;
+        for rule in 0..self.rules {
+            let (lo, hi) = range(rule);
+            (lanes.lo[rule], lanes.hi[rule]) = (lo as u16, hi as u16);
+        }
+        self.count += 1;
+        Some(())
+    }
+
+    /// Columns of a sort, in their order: guards, ranges, single values.
+    fn of(&self, sort: Sort) -> impl Iterator<Item = &Lanes> {
+        self.columns[..self.count].iter().filter(move |c| c.sort(self.rules) == sort)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Guard,
+    Range,
+    Exact,
+}
+
+impl Lanes {
+    fn sort(&self, rules: usize) -> Sort {
+        let (lo, hi) = (&self.lo[..rules], &self.hi[..rules]);
+        if lo.iter().all(|x| *x == lo[0]) && hi.iter().all(|x| *x == hi[0]) {
+            Sort::Guard
+        } else if lo == hi {
+            Sort::Exact
+        } else {
+            Sort::Range
+        }
+    }
+}
+
+/// The lean leaf of a list, and its kind, when there is one: what `classifier`'s `leaf::encode` makes of the same
+/// columns, without a list for each.
+pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind, Vec<u8>)> {
+    let rules = list.len();
+    if !(1..=RULES_MAX).contains(&rules) {
+        return None;
+    }
+    let none = Lanes { window: 0, lo: [0; RULES_MAX], hi: [0; RULES_MAX] };
+    let mut lean = Lean { columns: [none; COLUMNS_MAX], count: 0, rules };
+    let mut ranges = [(0, 0); RULES_MAX];
+    for (axis, &within) in region.iter().enumerate() {
+        let ranges = &mut ranges[..rules];
+        let mut is_free = true;
+        for (range, &i) in ranges.iter_mut().zip(list) {
+            let interval = boxes.interval(i, axis);
+            is_free &= covers(interval, within);
+            *range = clip(interval, within);
+        }
+        if is_free {
+            continue;
+        }
+        let Axis { offset, is_wide, .. } = boxes.axes[axis];
+        let differs = within.0 ^ within.1;
+        let aligned = |shift: u32| ranges.iter().all(|&r| is_aligned(r, within, shift));
+        let window = |shift: u32| offset + (shift / 8) as u8;
+        let part = |shift: u32| move |r: (u32, u32)| (r.0 >> shift & 0xffff, r.1 >> shift & 0xffff);
+        if !is_wide || differs <= 0xffff {
+            lean.push(window(0), |i| part(0)(ranges[i]))?;
+        } else if aligned(16) {
+            lean.push(window(16), |i| part(16)(ranges[i]))?;
+        } else if differs <= 0xff_ffff && aligned(8) {
+            lean.push(window(8), |i| part(8)(ranges[i]))?;
+        } else if ranges.iter().all(|&r| is_aligned(r, within, 16) || r.0 >> 16 == r.1 >> 16) {
+            lean.push(window(16), |i| part(16)(ranges[i]))?;
+            let lower = |r: (u32, u32)| if is_aligned(r, within, 16) { (0, 0xffff) } else { part(0)(r) };
+            lean.push(window(0), |i| lower(ranges[i]))?;
+        } else {
+            return None;
+        }
+    }
+    let count = |sort| lean.of(sort).count();
+    let layout = Layout {
+        rules,
+        guards: count(Sort::Guard),
+        ranges: count(Sort::Range),
+        exact: count(Sort::Exact),
+        is_long: lean.count > SHORT_COLUMNS_MAX,
+    };
+    if !layout.is_sound() {
+        return None;
+    }
+    let mut out = Vec::with_capacity(layout.bytes().next_multiple_of(UNIT));
+    out.extend(layout.header());
+    out.extend(
+        [Sort::Guard, Sort::Range, Sort::Exact].into_iter().flat_map(|s| lean.of(s)).map(|c| c.window),
+    );
+    out.resize(layout.lo_at(), 0);
+    let put = |out: &mut Vec<u8>, lanes: &[u16]| lanes.iter().for_each(|x| out.extend(x.to_le_bytes()));
+    lean.of(Sort::Guard).for_each(|c| put(&mut out, &c.lo[..1]));
+    lean.of(Sort::Range).chain(lean.of(Sort::Exact)).for_each(|c| put(&mut out, &c.lo[..rules]));
+    lean.of(Sort::Guard).for_each(|c| put(&mut out, &c.hi[..1]));
+    lean.of(Sort::Range).for_each(|c| put(&mut out, &c.hi[..rules]));
+    out.resize(layout.positions_at(), 0);
+    list.iter().for_each(|&i| out.extend(boxes.position(i).to_le_bytes()));
+    let kind = if layout.lanes() <= VECTOR_LANES { Kind::Lean } else { Kind::Lean2 };
+    Some((kind, out))
 }
 
 fn positions(boxes: &Boxes, list: &[u32]) -> Vec<u32> {
@@ -82,4 +202,66 @@ fn clip(interval: (u32, u32), region: (u32, u32)) -> (u32, u32) {
 fn is_aligned(range: (u32, u32), region: (u32, u32), shift: u32) -> bool {
     let low = (1u32 << shift) - 1;
     (range.0 == region.0 || range.0 & low == 0) && (range.1 == region.1 || range.1 & low == low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hipac_classifier::forest::leaf;
+    use proptest::prelude::*;
+
+    /// Values from the edges of windows, and a region around them.
+    fn interval(max: u32) -> impl Strategy<Value = (u32, u32)> {
+        let edge = prop_oneof![
+            Just(0),
+            Just(1),
+            Just(0xff),
+            Just(0x100),
+            Just(0xffff),
+            Just(0x1_0000),
+            Just(0x1_ffff),
+            Just(0x2_0000),
+            Just(0xff_ffff),
+            Just(0x100_0000),
+            Just(0x0a00_0000),
+            Just(0x0aff_ffff),
+            any::<u32>(),
+        ];
+        (edge.clone(), edge).prop_map(move |(a, b)| ((a & max).min(b & max), (a & max).max(b & max)))
+    }
+
+    fn sides() -> impl Strategy<Value = (Vec<bool>, Vec<Vec<(u32, u32)>>, Vec<(u32, u32)>)> {
+        (1..14usize).prop_flat_map(|axes| {
+            prop::collection::vec(any::<bool>(), axes).prop_flat_map(|wide| {
+                let max = |w: bool| if w { u32::MAX } else { 0xffff };
+                let bounds: Vec<_> = wide.iter().map(|&w| interval(max(w))).collect();
+                let region: Vec<_> = wide.iter().map(|&w| interval(max(w))).collect();
+                (Just(wide), prop::collection::vec(bounds, 1..10), region)
+            })
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn leaves_are_what_their_definition_says((wide, all, region) in sides()) {
+            let mut offset = 0;
+            let axes = wide.iter().map(|&is_wide| {
+                let axis = Axis { offset, is_wide, max: if is_wide { u32::MAX } else { 0xffff } };
+                offset += if is_wide { 4 } else { 2 };
+                axis
+            });
+            let mut boxes = Boxes::new(axes.collect());
+            // Only boxes that meet the region come to its leaf.
+            let meets = |b: &&Vec<(u32, u32)>| b.iter().zip(&region).all(|(b, r)| b.0 <= r.1 && r.0 <= b.1);
+            for (i, b) in all.iter().filter(meets).enumerate() {
+                boxes.push(b, i as u32 * 3, u32::MAX);
+            }
+            let list: Vec<u32> = (0..boxes.len() as u32).collect();
+            let slow = (!list.is_empty() && list.len() <= RULES_MAX)
+                .then(|| leaf::encode(&positions(&boxes, &list), &columns(&boxes, &list, &region)))
+                .flatten();
+            prop_assert_eq!(lean(&boxes, &list, &region).map(|(_, bytes)| bytes), slow);
+        }
+    }
 }

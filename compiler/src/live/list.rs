@@ -9,6 +9,8 @@ use hipac_classifier::forest::root::{
 };
 use hipac_classifier::forest::{Ref, UNIT};
 
+use smallvec::SmallVec;
+
 use super::ground::{Ground, Slot};
 use super::space::{Align, Block, Full};
 use super::store::{BoxId, Store};
@@ -38,6 +40,8 @@ pub(super) struct List {
     scale: Scale,
     shape: Shape,
     trees: Vec<Tree>,
+    /// The tree that took most of the boxes that fit several.
+    preferred: usize,
     /// Boxes in it.
     pub(super) count: usize,
     /// Boxes when it was built.
@@ -67,6 +71,8 @@ pub(super) struct Tools<'a> {
     pub(super) store: &'a mut Store,
     /// Room for the boxes of a leaf.
     pub(super) boxes: &'a mut Boxes,
+    /// Room for the box that is changed.
+    pub(super) single: &'a mut Boxes,
 }
 
 impl Tools<'_> {
@@ -87,7 +93,8 @@ impl List {
         // Labels take all numbers: a gate sees their upper eight bits.
         let scale = Scale { first: 0, shift: 24 };
         let shape = shape.at_price(memory_price(ids.len()));
-        let mut list = List { slot, scale, shape, trees: vec![], count: ids.len(), built: ids.len() };
+        let mut list =
+            List { slot, scale, shape, trees: vec![], preferred: 0, count: ids.len(), built: ids.len() };
         let mut all = Boxes::new(tools.store.axes().to_vec());
         tools.store.unpack(ids, &mut all);
         let cells_max = ((ids.len() as f64 * cells_per_box) as usize).min(CELLS_MANY.max(ids.len() / 2));
@@ -100,6 +107,7 @@ impl List {
             return Ok(list);
         }
         let lists = list.hand_out(&all, cells_max);
+        list.preferred = preferred(&all, &lists);
         let mut records = Vec::new();
         for (number, (index, members)) in lists.into_iter().enumerate() {
             let (tree, record) = list.tree(&all, ids, index, &members, number, tools)?;
@@ -193,14 +201,17 @@ impl List {
 
     /// Puts a box in.
     pub(super) fn insert(&mut self, id: BoxId, tools: &mut Tools<'_>) -> Result<(), Full> {
-        let mut single = Boxes::new(tools.store.axes().to_vec());
-        tools.store.unpack(&[id], &mut single);
+        tools.single.clear();
+        tools.store.unpack(&[id], tools.single);
         let last = self.trees.len() - 1;
-        let by_cells = |t: &usize| cells_of(&single, 0, &self.trees[*t].index);
-        let tree = (0..last).min_by_key(by_cells).filter(|t| by_cells(t) <= CELLS_MAX).unwrap_or(last);
+        // As the trees were chosen: where few cells hold it, before all in the tree that takes those
+        // that fit several.
+        let cells = |t: usize| cells_of(tools.single, 0, &self.trees[t].index);
+        let price = |t: &usize| (cells(*t), *t != self.preferred);
+        let tree = (0..last).min_by_key(price).filter(|&t| cells(t) <= CELLS_MAX).unwrap_or(last);
         tools.store.set_tree(id, tree);
         self.count += 1;
-        self.each_cell(id, &single, Deed::Insert, tools)
+        self.each_cell(id, Deed::Insert, tools)
     }
 
     /// Takes a box out.
@@ -215,32 +226,32 @@ impl List {
     }
 
     fn deed(&mut self, id: BoxId, deed: Deed, tools: &mut Tools<'_>) -> Result<(), Full> {
-        let mut single = Boxes::new(tools.store.axes().to_vec());
-        tools.store.unpack(&[id], &mut single);
-        self.each_cell(id, &single, deed, tools)
+        tools.single.clear();
+        tools.store.unpack(&[id], tools.single);
+        self.each_cell(id, deed, tools)
     }
 
-    /// Does something in each cell of a box.
-    fn each_cell(
-        &mut self,
-        id: BoxId,
-        single: &Boxes,
-        deed: Deed,
-        tools: &mut Tools<'_>,
-    ) -> Result<(), Full> {
+    /// Does something in each cell of a box, which lies in `tools.single`.
+    fn each_cell(&mut self, id: BoxId, deed: Deed, tools: &mut Tools<'_>) -> Result<(), Full> {
         let number = tools.store.tree(id);
         let tree = &mut self.trees[number];
-        let mut cells: smallvec::SmallVec<[usize; CELLS_MAX]> = smallvec::SmallVec::new();
+        let mut cells: SmallVec<[usize; CELLS_MAX]> = SmallVec::new();
         match tree.table {
             None => cells.push(0),
-            Some(_) => each_cell(single, 0, &tree.index, |cell| cells.push(cell)),
+            Some(_) => each_cell(tools.single, 0, &tree.index, |cell| cells.push(cell)),
         }
         for cell in cells {
             let slot = tree.slot(cell, self.slot);
             let now = tools.ground.get(slot);
             let mut region = tree.region(tools.store, cell);
             let mut sub = std::mem::take(&mut tree.cells[cell]);
-            let changed = tools.hand(self.shape).change(&mut sub, now.reference, id, deed, &mut region);
+            let mut hand = Hand {
+                ground: &mut *tools.ground,
+                store: &*tools.store,
+                shape: self.shape,
+                boxes: &mut *tools.boxes,
+            };
+            let changed = hand.change(&mut sub, now.reference, (id, tools.single), deed, &mut region);
             tree.cells[cell] = sub;
             let Some(reference) = changed? else { continue };
             let gate = match &tree.table {
@@ -251,7 +262,7 @@ impl List {
                 }
                 Some(_) if deed == Deed::Remove => now.gate,
                 Some(table) => {
-                    let bits = table.filter.bits_of_box(single, 0);
+                    let bits = table.filter.bits_of_box(tools.single, 0);
                     let smallest = self.scale.scaled(tools.store.label(id)).min(now.gate >> 24);
                     smallest << 24 | (now.gate | bits) & FILTER_ALL
                 }
@@ -305,8 +316,8 @@ impl Tree {
     }
 
     /// What comes to a cell.
-    fn region(&self, store: &Store, cell: usize) -> Vec<(u32, u32)> {
-        let mut region: Vec<(u32, u32)> = store.axes().iter().map(|a| (0, a.max)).collect();
+    fn region(&self, store: &Store, cell: usize) -> SmallVec<[(u32, u32); 8]> {
+        let mut region: SmallVec<[(u32, u32); 8]> = store.axes().iter().map(|a| (0, a.max)).collect();
         let low = (1 << self.index[1].count) - 1;
         let values = [cell as u32 >> self.index[1].count, cell as u32 & low];
         for (half, value) in self.index.iter().zip(values) {
@@ -321,7 +332,7 @@ impl Tree {
     fn gate(&self, cell: usize, scale: Scale, tools: &mut Tools<'_>) -> u32 {
         let Some(table) = &self.table else { return 0 };
         let (mut smallest, mut bits) = (255, 0);
-        let mut ids = Vec::new();
+        let mut ids: SmallVec<[BoxId; EXACT_MAX as usize]> = SmallVec::new();
         self.cells[cell].each(&mut |id| ids.push(id));
         for id in ids {
             tools.boxes.clear();
@@ -331,6 +342,18 @@ impl Tree {
         }
         smallest << 24 | bits & FILTER_ALL
     }
+}
+
+/// The tree that has most of the boxes that fit another one as well.
+fn preferred(all: &Boxes, lists: &[(Index, Vec<u32>)]) -> usize {
+    let narrow = &lists[..lists.len() - 1];
+    let fits = |i: u32, index: &Index| cells_of(all, i, index) == 1;
+    let votes = narrow.iter().enumerate().map(|(t, (_, members))| {
+        let others = || narrow.iter().enumerate().filter(|(o, _)| *o != t);
+        members.iter().filter(|&&i| others().any(|(_, (index, _))| fits(i, index))).count()
+    });
+    let votes: Vec<usize> = votes.collect();
+    (0..votes.len()).max_by_key(|&t| (votes[t], std::cmp::Reverse(t))).unwrap_or(0)
 }
 
 fn full(boxes: &Boxes) -> Vec<(u32, u32)> {

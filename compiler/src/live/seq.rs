@@ -1,7 +1,7 @@
-//! A long list with cheap changes in its middle: blocks of some hundred elements.
+//! A long list with cheap changes in its middle: blocks of a thousand elements or two.
 
 /// Elements of a block, at most.
-const BLOCK: usize = 512;
+const BLOCK: usize = 2048;
 
 /// See the module. Costs a look at every block's length, and what moving within one costs.
 #[derive(Debug, Clone)]
@@ -111,7 +111,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % n.max(1)
         };
-        let mut plain: Vec<u32> = (0..3000).map(|i| 10 * i).collect();
+        let mut plain: Vec<u32> = (0..9000).map(|i| 10 * i).collect();
         let mut seq: Seq<u32> = plain.iter().copied().collect();
         for step in 0..20_000 {
             let grows = if step < 10_000 { random(5) < 2 } else { random(5) < 3 };
@@ -128,7 +128,7 @@ mod tests {
         }
         assert_eq!(seq.iter().collect::<Vec<_>>(), plain);
         let sorted: Seq<u32> = (0..5000).collect();
-        for wanted in [0, 1, 255, 256, 257, 4999, 5000] {
+        for wanted in [0, 1, 1023, 1024, 1025, 4999, 5000] {
             assert_eq!(sorted.partition_point(|e| e < wanted), wanted as usize);
         }
     }

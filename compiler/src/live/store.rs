@@ -1,8 +1,8 @@
 //! Boxes of a live table, packed: what the writer keeps of each.
 //!
 //! ```text
-//!   box    bounds: lo, hi of each axis, 2 × u32 or 2 × u16     label u32    mark u32
-//!          by axis, 28 bytes for an IPv4 five-tuple                         rule │ tree ≪ 28 │ hides ≪ 31
+//!   box    label u32    mark u32                         bounds: lo, hi of each axis, 2 × u32 or 2 × u16,
+//!                       rule │ tree ≪ 28 │ hides ≪ 31   28 bytes for an IPv4 five-tuple
 //! ```
 
 use hipac_classifier::live::RuleId;
@@ -19,23 +19,25 @@ pub(super) const RULES_MAX: u32 = 1 << 22;
 const HIDES: u32 = 1 << 31;
 const TREE_SHIFT: u32 = 28;
 
-/// See the module.
+/// Words of a box before its bounds.
+const HEAD: usize = 2;
+
+/// See the module. A box is looked at as a whole: all of it lies together.
 #[derive(Debug)]
 pub(super) struct Store {
     axes: Vec<Axis>,
-    /// 16-bit words of a box's bounds.
+    /// Words of a box.
     stride: usize,
-    bounds: Vec<u16>,
-    labels: Vec<u32>,
-    marks: Vec<u32>,
+    words: Vec<u32>,
+    count: usize,
     free: Vec<BoxId>,
 }
 
 impl Store {
     /// No boxes over these axes.
     pub(super) fn new(axes: Vec<Axis>) -> Store {
-        let stride = axes.iter().map(|a| if a.is_wide { 4 } else { 2 }).sum();
-        Store { axes, stride, bounds: vec![], labels: vec![], marks: vec![], free: vec![] }
+        let stride = HEAD + axes.iter().map(|a| if a.is_wide { 2 } else { 1 }).sum::<usize>();
+        Store { axes, stride, words: vec![], count: 0, free: vec![] }
     }
 
     /// The axes.
@@ -45,97 +47,86 @@ impl Store {
 
     /// Boxes in it.
     pub(super) fn len(&self) -> usize {
-        self.labels.len() - self.free.len()
+        self.count
     }
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        2 * self.bounds.capacity()
-            + 4 * (self.labels.capacity() + self.marks.capacity() + self.free.capacity())
+        4 * (self.words.capacity() + self.free.capacity())
     }
 
     /// Adds a box. It is in no tree yet.
     pub(super) fn add(&mut self, bounds: &Bounds, label: u32, rule: RuleId, hides: bool) -> BoxId {
-        let mark = rule | if hides { HIDES } else { 0 };
-        let words = bounds.iter().zip(&self.axes).flat_map(|(&(lo, hi), axis)| {
-            let wide = [lo as u16, (lo >> 16) as u16, hi as u16, (hi >> 16) as u16];
-            let narrow = [lo as u16, hi as u16, 0, 0];
-            if axis.is_wide { wide.into_iter().take(4) } else { narrow.into_iter().take(2) }
+        self.count += 1;
+        let id = self.free.pop().unwrap_or_else(|| {
+            let id = self.words.len() / self.stride;
+            self.words.resize(self.words.len() + self.stride, 0);
+            id as BoxId
         });
-        match self.free.pop() {
-            Some(id) => {
-                let at = id as usize * self.stride;
-                self.bounds[at..at + self.stride].iter_mut().zip(words).for_each(|(w, new)| *w = new);
-                self.labels[id as usize] = label;
-                self.marks[id as usize] = mark;
-                id
-            }
-            None => {
-                self.bounds.extend(words);
-                self.labels.push(label);
-                self.marks.push(mark);
-                self.labels.len() as BoxId - 1
+        let words = &mut self.words[id as usize * self.stride..][..self.stride];
+        (words[0], words[1]) = (label, rule | if hides { HIDES } else { 0 });
+        let mut at = HEAD;
+        for (&(lo, hi), axis) in bounds.iter().zip(&self.axes) {
+            if axis.is_wide {
+                (words[at], words[at + 1]) = (lo, hi);
+                at += 2;
+            } else {
+                words[at] = lo | hi << 16;
+                at += 1;
             }
         }
+        id
     }
 
     /// Takes a box out.
     pub(super) fn remove(&mut self, id: BoxId) {
+        self.count -= 1;
         self.free.push(id);
-    }
-
-    /// The interval of a box on one axis, which begins at 16-bit word `at`.
-    #[inline]
-    fn interval(&self, id: BoxId, at: usize, is_wide: bool) -> (u32, u32) {
-        let words = &self.bounds[id as usize * self.stride + at..];
-        if is_wide {
-            let wide = |i: usize| u32::from(words[i]) | u32::from(words[i + 1]) << 16;
-            (wide(0), wide(2))
-        } else {
-            (words[0].into(), words[1].into())
-        }
     }
 
     /// Label of a box's rule.
     #[inline]
     pub(super) fn label(&self, id: BoxId) -> u32 {
-        self.labels[id as usize]
+        self.words[id as usize * self.stride]
     }
 
     /// Gives a box another label.
     pub(super) fn set_label(&mut self, id: BoxId, label: u32) {
-        self.labels[id as usize] = label;
+        self.words[id as usize * self.stride] = label;
     }
 
-    /// Rule of a box.
-    pub(super) fn rule(&self, id: BoxId) -> RuleId {
-        self.marks[id as usize] & ((1 << TREE_SHIFT) - 1)
+    fn mark(&self, id: BoxId) -> u32 {
+        self.words[id as usize * self.stride + 1]
     }
 
     /// Tree of a box.
     pub(super) fn tree(&self, id: BoxId) -> usize {
-        (self.marks[id as usize] >> TREE_SHIFT & 7) as usize
+        (self.mark(id) >> TREE_SHIFT & 7) as usize
     }
 
     /// Puts a box down as one of a tree.
     pub(super) fn set_tree(&mut self, id: BoxId, tree: usize) {
-        let mark = &mut self.marks[id as usize];
+        let mark = &mut self.words[id as usize * self.stride + 1];
         *mark = *mark & !(7 << TREE_SHIFT) | (tree as u32) << TREE_SHIFT;
     }
 
     /// Unpacks boxes, which must be in order, behind those that are in `out`.
     pub(super) fn unpack(&self, ids: &[BoxId], out: &mut Boxes) {
-        let mut bounds = Vec::with_capacity(self.axes.len());
         for &id in ids {
-            bounds.clear();
-            let mut at = 0;
-            for axis in &self.axes {
-                bounds.push(self.interval(id, at, axis.is_wide));
-                at += if axis.is_wide { 4 } else { 2 };
-            }
-            let label = self.label(id);
-            let hides = self.marks[id as usize] & HIDES != 0;
-            out.push(&bounds, label, if hides { u32::MAX } else { label + 1 });
+            let words = &self.words[id as usize * self.stride..][..self.stride];
+            let hides = words[1] & HIDES != 0;
+            let mut at = HEAD;
+            let bounds = self.axes.iter().map(|axis| {
+                let word = words[at];
+                if axis.is_wide {
+                    at += 2;
+                    (word, words[at - 1])
+                } else {
+                    at += 1;
+                    (word & 0xffff, word >> 16)
+                }
+            });
+            out.push_all(bounds, words[0], if hides { u32::MAX } else { words[0] + 1 });
         }
     }
 }
@@ -162,7 +153,7 @@ mod tests {
             assert_eq!(boxes.bounds(i as u32), bounds);
         }
         assert_eq!((boxes.hides_until(0), boxes.hides_until(1)), (u32::MAX, 21));
-        assert_eq!((store.rule(ids[1]), store.tree(ids[1]), store.label(ids[1])), (72, 3, 20));
+        assert_eq!((store.tree(ids[1]), store.label(ids[1])), (3, 20));
         store.remove(ids[0]);
         assert_eq!((store.add(&all[1], 5, 1, false), store.len()), (ids[0], 2));
     }

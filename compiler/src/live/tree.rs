@@ -185,14 +185,12 @@ impl Hand<'_> {
         &mut self,
         sub: &mut Sub,
         at: Ref,
-        id: BoxId,
+        (id, single): (BoxId, &Boxes),
         deed: Deed,
         region: &mut [(u32, u32)],
     ) -> Result<Option<Ref>, Full> {
-        let mut single = Boxes::new(self.store.axes().to_vec());
-        self.store.unpack(&[id], &mut single);
         let place = Place { depth: 0, pending: 0, leaves: LEAVES_MAX };
-        let (head, _) = self.descend(sub, at, &Item { id, deed, single: &single }, region, place)?;
+        let (head, _) = self.descend(sub, at, &Item { id, deed, single }, region, place)?;
         self.put_alone(head, at)
     }
 

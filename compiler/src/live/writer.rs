@@ -127,6 +127,7 @@ pub(super) struct Writer {
     /// Keys in the table, those that wait included.
     keys: usize,
     boxes: Boxes,
+    single: Boxes,
     words: Vec<u32>,
     /// Defaults of entries that this transaction changed.
     defaults: Vec<(u32, u8)>,
@@ -218,7 +219,8 @@ impl Writer {
             program_uses: HashMap::default(),
             table,
             keys: 0,
-            boxes: Boxes::new(axes),
+            boxes: Boxes::new(axes.clone()),
+            single: Boxes::new(axes),
             words: vec![],
             defaults: vec![],
             policy_era: 0,
@@ -252,8 +254,12 @@ impl Writer {
                     continue;
                 }
                 let slot = if kind == 0 { Slot::Root(entry) } else { Slot::BrokenRoot(entry) };
-                let mut tools =
-                    Tools { ground: &mut writer.ground, store: &mut writer.store, boxes: &mut writer.boxes };
+                let mut tools = Tools {
+                    ground: &mut writer.ground,
+                    store: &mut writer.store,
+                    boxes: &mut writer.boxes,
+                    single: &mut writer.single,
+                };
                 let list = List::build(slot, ids, shape, cells_per_box, &mut tools)?;
                 if let Some(lists) = &mut writer.entries[entry as usize] {
                     lists.lists[kind] = Some(list);
@@ -514,7 +520,12 @@ impl Writer {
         let Some(list) = lists.and_then(|lists| lists.lists[kind].as_mut()) else {
             return Err(Refusal::Replan);
         };
-        let mut tools = Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        let mut tools = Tools {
+            ground: &mut self.ground,
+            store: &mut self.store,
+            boxes: &mut self.boxes,
+            single: &mut self.single,
+        };
         Ok(f(list, &mut tools)?)
     }
 
@@ -631,7 +642,12 @@ impl Writer {
     pub(super) fn add_entry(&mut self, entry: u32) -> Result<(), Refusal> {
         let Some(place) = self.entries.get_mut(entry as usize) else { return Err(Refusal::Replan) };
         let slot = Slot::Root(entry);
-        let mut tools = Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        let mut tools = Tools {
+            ground: &mut self.ground,
+            store: &mut self.store,
+            boxes: &mut self.boxes,
+            single: &mut self.single,
+        };
         let list = List::build(slot, &[], &Shape::LADDER[0], 4.0, &mut tools)?;
         *place = Some(Lists { lists: [Some(list), None], has_broken: false, hides: true });
         Ok(())
@@ -640,7 +656,12 @@ impl Writer {
     /// A chain is gone: no rule leads to it, and it has none.
     pub(super) fn remove_entry(&mut self, entry: u32) -> Result<(), Refusal> {
         let Some(lists) = self.entries[entry as usize].take() else { return Ok(()) };
-        let mut tools = Tools { ground: &mut self.ground, store: &mut self.store, boxes: &mut self.boxes };
+        let mut tools = Tools {
+            ground: &mut self.ground,
+            store: &mut self.store,
+            boxes: &mut self.boxes,
+            single: &mut self.single,
+        };
         for (list, nothing) in lists.lists.into_iter().zip([Ref::EMPTY, Ref::SAME]) {
             if let Some(list) = list {
                 list.dismiss(nothing, &mut tools)?;
