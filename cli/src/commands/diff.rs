@@ -55,6 +55,30 @@ pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure
     })
 }
 
+/// How two rulesets differ, in every built-in chain, within so many steps.
+pub(super) fn between(old: &Rules, new: &Rules, work_max: u64) -> Result<Report, Failure> {
+    let from = Oracle::new(&old.ruleset).map_err(|e| Failure::at(&old.name, e))?;
+    let to = Oracle::new(&new.ruleset).map_err(|e| Failure::at(&new.name, e))?;
+    let limits = Options { work_max, ..Options::default() };
+    diff::diff(&from, &to, &diff::entries(&from, &to), &limits, &mut |_| true).map_err(Failure::new)
+}
+
+/// Prints differences, at most so many a chain.
+pub(super) fn print_text(
+    out: &mut impl Write,
+    old: &Rules,
+    new: &Rules,
+    report: &Report,
+    max: usize,
+) -> Result<(), Failure> {
+    Sides { old, new }.text(out, report, max)
+}
+
+/// Differences as JSON.
+pub(super) fn as_json(old: &Rules, new: &Rules, report: &Report) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(Sides { old, new }.json(report)).map_err(Failure::new)
+}
+
 fn read(options: &DiffOptions, path: &Path) -> Result<Rules, Failure> {
     let of = RulesFile {
         file: path.to_owned(),
