@@ -71,7 +71,7 @@ pub(crate) enum Command {
         keep_going: bool,
     },
     /// Carry out iptables commands on a ruleset and its image: all of them or none, and each file
-    /// is the old one or the new one at every instant. Commands come from standard input.
+    /// is the old one or the new one at every instant.
     #[command(after_help = update::UPDATE_HELP)]
     Update {
         #[command(flatten)]

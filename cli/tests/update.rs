@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::fs::{self, File};
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -75,14 +75,15 @@ fn a_command_that_fails_is_underlined_and_leaves_both_files_as_they_were() {
     let files = Files::new(None, &[]);
     let before = files.bytes();
     for (commands, words) in [
-        ("*filter\n-F web\n-X web\nCOMMIT\n", ["<stdin>:3:4", "FORWARD rule 4 leads to it"]),
+        ("*filter\n-F web\n-X web\nCOMMIT\n", ["<stdin>:3:4", "FORWARD rule 5 leads to it"]),
         ("*filter\n-A web -j DROP\n-I web 99 -j DROP\nCOMMIT\n", ["<stdin>:3:8", "chain web has"]),
         ("*filter\n-A web --dport 70000 -j DROP\nCOMMIT\n", ["<stdin>:2:8", "there is no option"]),
         ("*filter\n-A web -j web\nCOMMIT\n", ["<stdin>:2:11", "loop"]),
         ("ip6tables -F\n", ["<stdin>:1:1", "IPv6"]),
         ("flush everything\n", ["<stdin>:1:1", "neither a rule"]),
     ] {
-        let run = files.update(commands, &[]).exits(1).complains(&words).complains(&["^", "nothing is changed"]);
+        let run =
+            files.update(commands, &[]).exits(1).complains(&words).complains(&["^", "nothing is changed"]);
         assert_eq!(run.stdout, "");
         assert!(files.bytes() == before, "{commands}");
     }
@@ -124,7 +125,11 @@ fn an_update_that_was_interrupted_is_finished_once() {
     // The same commands again: they are in the rules already.
     files.put((&new_rules, &old_image));
     let run = files.update(INSERT, &[]).exits(0);
-    assert!(run.stdout.contains("interrupted") && run.stdout.contains("not carried out again"), "{}", run.stdout);
+    assert!(
+        run.stdout.contains("interrupted") && run.stdout.contains("not carried out again"),
+        "{}",
+        run.stdout
+    );
     assert!(files.bytes() == (new_rules.clone(), new_image.clone()));
 
     // Other commands: both.
@@ -150,7 +155,7 @@ fn a_dry_run_shows_the_difference_and_writes_nothing() {
     let files = Files::new(None, &[]);
     let before = files.bytes();
     let run = files.update(INSERT, &["--dry-run"]).exits(0);
-    assert!(run.stdout.contains("filter/FORWARD: 1 difference"), "{}", run.stdout);
+    assert!(run.stdout.contains("filter/FORWARD: 15 differences"), "{}", run.stdout);
     let run = files.update(INSERT, &["--dry-run", "--format", "json"]).exits(0);
     let report = &run.json()[0];
     assert_eq!(report["updated"], false);
@@ -177,8 +182,8 @@ fn updates_wait_for_each_other() {
 /// Starts an update and kills it after some time; says whether it had ended before.
 fn killed_after(files: &Files, commands: &str, delay: Duration) -> bool {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hipac"))
-        .args(["update", &files.image, "--rules", &files.rules])
-        .stdin(File::open(commands).expect("commands"))
+        .args(["update", &files.image, "--rules", &files.rules, commands])
+        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -198,20 +203,14 @@ fn killed_at_any_instant_each_file_is_the_old_or_the_new_one() {
     let text = hipac(&["generate", "gateway", "--rules", "1000"]).exits(0).stdout;
     let files = Files::new(Some(&text), &[]);
     let (old_rules, old_image) = files.bytes();
-    let commands = files.folder.write("commands", "iptables -I FORWARD 1 -s 203.0.113.66 -j DROP\n");
     // The commands are kept elsewhere, so that the folder has nothing but the two files.
     let elsewhere = Folder::new();
-    let commands = {
-        let kept = elsewhere.write("commands", fs::read(&commands).expect("commands"));
-        fs::remove_file(&commands).expect("a file");
-        kept
-    };
+    let commands = elsewhere.write("commands", INSERT);
     let mut times: Vec<Duration> = (0..5)
         .map(|_| {
             files.put((&old_rules, &old_image));
             let begin = Instant::now();
-            let input = fs::read_to_string(&commands).expect("commands");
-            files.update(&input, &[]).exits(0);
+            files.update(INSERT, &[]).exits(0);
             begin.elapsed()
         })
         .collect();
@@ -243,7 +242,7 @@ fn killed_at_any_instant_each_file_is_the_old_or_the_new_one() {
         assert!(names.len() <= 4, "{names:?}");
         leftovers += usize::from(names.len() > 2);
         if image != new_image {
-            files.update("iptables -I FORWARD 1 -s 203.0.113.66 -j DROP\n", &[]).exits(0);
+            files.update(INSERT, &[]).exits(0);
         } else {
             files.update("*filter\nCOMMIT\n", &[]).exits(0);
         }

@@ -8,10 +8,10 @@ use super::{Counting, parse_size};
 
 pub(crate) const UPDATE_HELP: &str = "\
 Examples:
-  hipac update fw.himg --rules fw.rules < changes
+  hipac update fw.himg --rules fw.rules changes
   echo 'iptables -I FORWARD 3 -s 192.0.2.7 -j DROP' | hipac update fw.himg --rules fw.rules
 
-Commands are what `iptables-restore --noflush` takes (*TABLE, :CHAIN, -A -I -D -R -C -N -X -E -P -F \
+COMMANDS are what `iptables-restore --noflush` takes (*TABLE, :CHAIN, -A -I -D -R -C -N -X -E -P -F \
 -Z, COMMIT), or lines that begin with `iptables`. They mean what they mean to iptables, counters \
 before rules and chains included. All of them are carried out, or none: then both files stay as \
 they were, and the exit code is 1.
@@ -37,6 +37,9 @@ pub(crate) struct UpdateOptions {
     /// The ruleset that IMAGE was compiled from; it is replaced too.
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: PathBuf,
+    /// The commands; `-` reads standard input.
+    #[arg(value_name = "COMMANDS", default_value = "-")]
+    pub(crate) commands: PathBuf,
     /// The rules are for IPv4 [default: what FILE shows].
     #[arg(short = '4', long = "ipv4", conflicts_with = "ipv6")]
     pub(crate) ipv4: bool,

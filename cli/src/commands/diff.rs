@@ -43,7 +43,7 @@ pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure
         _ if options.sarif => output::json_line(&mut out, &sarif::log(&sides.findings(&report)))?,
         _ if options.markdown => sides.markdown(&mut out, &report, options.max)?,
         Format::Json => output::json_line(&mut out, &sides.json(&report))?,
-        Format::Text => sides.text(&mut out, &report, options.max)?,
+        Format::Text => sides.text(&mut out, &report, options.max, "--max")?,
     }
     out.flush()?;
     Ok(if report.places.iter().any(|p| !p.differences.is_empty()) {
@@ -71,7 +71,7 @@ pub(super) fn print_text(
     report: &Report,
     max: usize,
 ) -> Result<(), Failure> {
-    Sides { old, new }.text(out, report, max)
+    Sides { old, new }.text(out, report, max, "hipac diff shows all")
 }
 
 /// Differences as JSON.
@@ -169,7 +169,13 @@ impl Sides<'_> {
         format!("was {old} now {new}")
     }
 
-    fn text(&self, out: &mut impl Write, report: &Report, max: usize) -> Result<(), Failure> {
+    fn text(
+        &self,
+        out: &mut impl Write,
+        report: &Report,
+        max: usize,
+        how_to_see_more: &str,
+    ) -> Result<(), Failure> {
         for place in report.places.iter().filter(|p| !p.differences.is_empty()) {
             let count = counted(place.differences.len(), "difference");
             writeln!(out, "{}: {count}", entry_name(place))?;
@@ -188,7 +194,8 @@ impl Sides<'_> {
                 writeln!(out, "      as in --packet \"{packet}\"{doubt}")?;
             }
             if place.differences.len() > max {
-                writeln!(out, "  … and {} more (--max)", grouped(place.differences.len() - max))?;
+                let more = grouped(place.differences.len() - max);
+                writeln!(out, "  … and {more} more ({how_to_see_more})")?;
             }
         }
         for (place, undecided) in report.places.iter().filter_map(|p| Some((p, p.undecided.as_ref()?))) {

@@ -30,16 +30,16 @@ use pair::Pair;
 use seal::{Mark, Seal};
 
 /// Differences that a dry run shows.
-const DIFFERENCES_SHOWN: usize = 50;
+const DIFFERENCES_SHOWN: usize = 8;
 
 /// Steps of comparing that a dry run takes at most: some seconds.
 const DIFF_WORK_MAX: u64 = 400_000_000;
 
 pub(crate) fn run(of: &UpdateOptions, format: Format) -> Result<Exit, Failure> {
     if of.rules == Path::new("-") || of.image == Path::new("-") {
-        return Err(Failure::new("image and rules are files: standard input has the commands"));
+        return Err(Failure::new("image and rules are files that are replaced: neither can be `-`"));
     }
-    let commands = file::read(Path::new("-"))?;
+    let commands = file::read(&of.commands)?;
     let begin = Instant::now();
     let pair = Pair::lock(&of.image, &of.rules)?;
     let old = read_rules(of)?;
@@ -120,6 +120,10 @@ impl Update<'_> {
         file::name(&self.of.rules)
     }
 
+    fn commands_name(&self) -> String {
+        file::name(&self.of.commands)
+    }
+
     /// By the seal of the rules where it holds, else by compiling them.
     fn state(&self, old: &Rules, image: &[u8]) -> Result<State, Failure> {
         let seal = Seal::of(&old.text);
@@ -171,7 +175,7 @@ impl Update<'_> {
         let family = old.ruleset.family;
         let parse_options = ParseOptions { family: Some(family), ..ParseOptions::default() };
         let edits = parse_edits(self.commands, &parse_options);
-        diagnose(&render_all(&edits.faults, COMMANDS, self.commands));
+        diagnose(&render_all(&edits.faults, &self.commands_name(), self.commands));
         if edits.has_errors() {
             return self.refuse(edits.faults, None);
         }
@@ -179,7 +183,7 @@ impl Update<'_> {
             Ok(changed) => changed,
             Err(error) => {
                 let fault = error.fault(self.commands);
-                diagnose(&render_all(std::slice::from_ref(&fault), COMMANDS, self.commands));
+                diagnose(&render_all(std::slice::from_ref(&fault), &self.commands_name(), self.commands));
                 return self.refuse(vec![fault], Some(&error));
             }
         };
@@ -274,9 +278,6 @@ impl Update<'_> {
         Ok(Exit::Clean)
     }
 }
-
-/// What the reader calls standard input here.
-const COMMANDS: &str = "<stdin>";
 
 fn counting_name(options: &Options) -> &'static str {
     match options.counting {
