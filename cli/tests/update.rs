@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Folder, Run, example, hipac, hipac_reading};
@@ -78,7 +78,7 @@ fn a_command_that_fails_is_underlined_and_leaves_both_files_as_they_were() {
         ("*filter\n-F web\n-X web\nCOMMIT\n", ["<stdin>:3:4", "FORWARD rule 5 leads to it"]),
         ("*filter\n-A web -j DROP\n-I web 99 -j DROP\nCOMMIT\n", ["<stdin>:3:8", "chain web has"]),
         ("*filter\n-A web --dport 70000 -j DROP\nCOMMIT\n", ["<stdin>:2:8", "there is no option"]),
-        ("*filter\n-A web -j web\nCOMMIT\n", ["<stdin>:2:11", "loop"]),
+        ("*filter\n-I web -j web\nCOMMIT\n", ["<stdin>:2:11", "loop"]),
         ("ip6tables -F\n", ["<stdin>:1:1", "IPv6"]),
         ("flush everything\n", ["<stdin>:1:1", "neither a rule"]),
     ] {
@@ -179,43 +179,69 @@ fn updates_wait_for_each_other() {
     hipac(&["verify", &files.rules, &files.image]).exits(0);
 }
 
-/// Starts an update and kills it after some time; says whether it had ended before.
-fn killed_after(files: &Files, commands: &str, delay: Duration) -> bool {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hipac"))
-        .args(["update", &files.image, "--rules", &files.rules, commands])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("hipac starts");
-    std::thread::sleep(delay);
-    let ended = child.try_wait().expect("a child").is_some();
-    // SIGKILL.
-    let _ = child.kill();
-    child.wait().expect("a child");
-    ended
+/// An update that runs.
+struct Running(Child);
+
+impl Running {
+    fn start(files: &Files, commands: &str) -> Running {
+        let child = Command::new(env!("CARGO_BIN_EXE_hipac"))
+            .args(["update", &files.image, "--rules", &files.rules, commands])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("hipac starts");
+        Running(child)
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_some()
+    }
+
+    /// Waits until the first byte of a new file is written, or it has ended.
+    fn wait_for_writing(&mut self, files: &Files) {
+        let new = files.folder.path(".fw.rules.hipac-new");
+        while !fs::exists(&new).expect("a folder") && !self.has_ended() {}
+    }
+
+    /// Ends it at once: nothing of it runs any more.
+    fn kill(mut self, after: Duration) {
+        let begin = Instant::now();
+        while begin.elapsed() < after && !self.has_ended() {}
+        // SIGKILL.
+        let _ = self.0.kill();
+        self.0.wait().expect("a child");
+    }
 }
 
-/// `HIPAC_KILLS` says how many instants are tried.
+/// How long updates take, and the part of it in which files are written: medians.
+fn times(files: &Files, commands: &str, old: (&[u8], &[u8])) -> (Duration, Duration) {
+    let mut times: Vec<(Duration, Duration)> = (0..5)
+        .map(|_| {
+            files.put(old);
+            let begin = Instant::now();
+            let mut running = Running::start(files, commands);
+            running.wait_for_writing(files);
+            let writing = Instant::now();
+            assert!(running.0.wait().expect("a child").success());
+            (begin.elapsed(), writing.elapsed())
+        })
+        .collect();
+    times.sort();
+    times[2]
+}
+
+/// `HIPAC_KILLS` says at how many instants.
 #[test]
 fn killed_at_any_instant_each_file_is_the_old_or_the_new_one() {
-    let kills = std::env::var("HIPAC_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
-    let text = hipac(&["generate", "gateway", "--rules", "1000"]).exits(0).stdout;
+    let kills = std::env::var("HIPAC_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(16);
+    let text = hipac(&["generate", "gateway", "--rules", "200"]).exits(0).stdout;
     let files = Files::new(Some(&text), &[]);
     let (old_rules, old_image) = files.bytes();
     // The commands are kept elsewhere, so that the folder has nothing but the two files.
     let elsewhere = Folder::new();
     let commands = elsewhere.write("commands", INSERT);
-    let mut times: Vec<Duration> = (0..5)
-        .map(|_| {
-            files.put((&old_rules, &old_image));
-            let begin = Instant::now();
-            files.update(INSERT, &[]).exits(0);
-            begin.elapsed()
-        })
-        .collect();
-    times.sort();
-    let whole = times[2];
+    let (whole, writing) = times(&files, &commands, (&old_rules, &old_image));
     let (new_rules, new_image) = files.bytes();
     assert!(new_rules != old_rules && new_image != old_image);
     hipac(&["verify", &files.rules, &files.image]).exits(0);
@@ -226,9 +252,14 @@ fn killed_at_any_instant_each_file_is_the_old_or_the_new_one() {
         files.put((&old_rules, &old_image));
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let part = (random >> 33) as f64 / (1u64 << 31) as f64;
-        // Every other one where files are written, which is at the end.
-        let part = if kill % 2 == 0 { part } else { 0.6 + 0.4 * part };
-        killed_after(&files, &commands, whole.mul_f64(part));
+        let mut running = Running::start(&files, &commands);
+        // One of four at any instant, the others where files are written.
+        if kill % 4 == 0 {
+            running.kill(whole.mul_f64(part));
+        } else {
+            running.wait_for_writing(&files);
+            running.kill(writing.mul_f64(part));
+        }
         let (rules, image) = files.bytes();
         // Opened and audited, and one of the two.
         hipac(&["classify", &files.image, "--packet", ""]).exits(0);
@@ -241,11 +272,8 @@ fn killed_at_any_instant_each_file_is_the_old_or_the_new_one() {
         let names = files.folder.names();
         assert!(names.len() <= 4, "{names:?}");
         leftovers += usize::from(names.len() > 2);
-        if image != new_image {
-            files.update(INSERT, &[]).exits(0);
-        } else {
-            files.update("*filter\nCOMMIT\n", &[]).exits(0);
-        }
+        let repeated = if image == new_image { "*filter\nCOMMIT\n" } else { INSERT };
+        files.update(repeated, &[]).exits(0);
         assert_eq!(files.folder.names(), ["fw.himg", "fw.rules"]);
         assert!(files.bytes().1 == new_image, "kill {kill}: repeating it does not repair");
     }

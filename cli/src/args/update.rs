@@ -9,7 +9,7 @@ use super::{Counting, parse_size};
 pub(crate) const UPDATE_HELP: &str = "\
 Examples:
   hipac update fw.himg --rules fw.rules changes
-  echo 'iptables -I FORWARD 3 -s 192.0.2.7 -j DROP' | hipac update fw.himg --rules fw.rules
+  echo 'iptables -D FORWARD 3' | hipac update fw.himg --rules fw.rules
 
 COMMANDS are what `iptables-restore --noflush` takes (*TABLE, :CHAIN, -A -I -D -R -C -N -X -E -P -F \
 -Z, COMMIT), or lines that begin with `iptables`. They mean what they mean to iptables, counters \
@@ -24,7 +24,8 @@ the options that IMAGE was compiled with, unless they are the defaults.
 Each file is replaced in one step, first FILE, then IMAGE: whatever happens, each is the old one or \
 the new one. If a crash leaves the new FILE beside the old IMAGE, the next update sees it and makes \
 IMAGE of FILE first. When its commands are those that were interrupted, they are not carried out \
-again: simply repeat it. One update at a time; others wait.
+again: simply repeat it. (After a crash behind both, repeating it does carry them out again: look at \
+FILE.) One update at a time; others wait.
 
 Exit codes: 0 done; 1 a command cannot be carried out; 2 not done for another reason.";
 
