@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 
 pub(crate) mod answers;
+pub(crate) mod update;
 
 /// Compiles iptables rulesets into one search structure, classifies packets with it, and shows
 /// that it means what the rules say. Needs no kernel and no root.
@@ -68,6 +69,13 @@ pub(crate) enum Command {
         /// Compile what could be read even when the ruleset has errors.
         #[arg(long)]
         keep_going: bool,
+    },
+    /// Carry out iptables commands on a ruleset and its image: all of them or none, and each file
+    /// is the old one or the new one at every instant.
+    #[command(after_help = update::UPDATE_HELP)]
+    Update {
+        #[command(flatten)]
+        options: update::UpdateOptions,
     },
     /// Say what happens to packets: the verdict and the rule that gives it.
     #[command(

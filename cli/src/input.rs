@@ -7,6 +7,8 @@ use hipac_classifier::Image;
 use hipac_rules::fault::{Severity, render_all};
 use hipac_rules::{Family, Fault, Hook, ParseOptions, Ruleset, TableKind, parse};
 
+use serde::Serialize;
+
 use crate::args::{InputFormat, RulesFile};
 use crate::exit::Failure;
 use crate::output::counted;
@@ -43,6 +45,21 @@ impl Rules {
         }
     }
 
+    /// Prints faults on standard error; `Err` when there are errors: nobody may say to go on.
+    pub(crate) fn accept_whole(&self) -> Result<(), Failure> {
+        self.print_faults();
+        match self.error_count() {
+            0 => Ok(()),
+            count => {
+                let errors = counted(count, "error");
+                Err(Failure::at(
+                    &self.name,
+                    format_args!("{errors} as above: iptables-restore would refuse it"),
+                ))
+            }
+        }
+    }
+
     /// Prints faults on standard error, and that the rest is used.
     pub(crate) fn report(&self) {
         self.print_faults();
@@ -56,6 +73,30 @@ impl Rules {
     fn print_faults(&self) {
         if !self.faults.is_empty() {
             diagnose(&render_all(&self.faults, &self.name, &self.text));
+        }
+    }
+}
+
+/// A fault in JSON.
+#[derive(Serialize)]
+pub(crate) struct FaultLine<'a> {
+    severity: &'static str,
+    message: &'a str,
+    line: u32,
+    column: u32,
+    width: u32,
+    help: Option<&'a str>,
+}
+
+impl FaultLine<'_> {
+    pub(crate) fn of(fault: &Fault) -> FaultLine<'_> {
+        FaultLine {
+            severity: fault.severity.name(),
+            message: &fault.message,
+            line: fault.line,
+            column: fault.column,
+            width: fault.width,
+            help: fault.help.as_deref(),
         }
     }
 }

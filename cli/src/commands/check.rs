@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::{Format, RulesFile};
 use crate::exit::{Exit, Failure};
-use crate::input::{self, Rules};
+use crate::input::{self, FaultLine, Rules};
 use crate::output::{self, counted, grouped, list};
 
 pub(crate) fn run(of: &RulesFile, format: Format) -> Result<Exit, Failure> {
@@ -49,16 +49,6 @@ struct Report<'a> {
     faults: Vec<FaultLine<'a>>,
 }
 
-#[derive(Serialize)]
-struct FaultLine<'a> {
-    severity: &'static str,
-    message: &'a str,
-    line: u32,
-    column: u32,
-    width: u32,
-    help: Option<&'a str>,
-}
-
 impl<'a> Report<'a> {
     fn of(rules: &'a Rules) -> Report<'a> {
         let facts = Facts::of(&rules.ruleset);
@@ -77,18 +67,7 @@ impl<'a> Report<'a> {
             residual_names: facts.residual_names.into_iter().collect(),
             errors: count(Severity::Error),
             warnings: count(Severity::Warning),
-            faults: rules
-                .faults
-                .iter()
-                .map(|f| FaultLine {
-                    severity: f.severity.name(),
-                    message: &f.message,
-                    line: f.line,
-                    column: f.column,
-                    width: f.width,
-                    help: f.help.as_deref(),
-                })
-                .collect(),
+            faults: rules.faults.iter().map(FaultLine::of).collect(),
         }
     }
 }

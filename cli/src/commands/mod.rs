@@ -13,6 +13,7 @@ mod plan;
 mod query;
 mod test;
 mod trace;
+mod update;
 mod verify;
 
 use crate::args::{Args, Command};
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Compile { rules, output, build, keep_going } => {
             compile::run(rules, output.as_deref(), build, *keep_going, format)
         }
+        Command::Update { options } => update::run(options, format),
         Command::Classify { rules, packet, trace, table, chain, assume } => {
             let question = classify::Question {
                 packet: packet.as_deref(),
