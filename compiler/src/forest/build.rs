@@ -61,7 +61,7 @@ pub(super) fn memory_price(boxes: usize) -> f64 {
 
 /// A tree before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tree {
+pub(super) enum Tree {
     /// No rule.
     Empty,
     /// A leaf. What has continuations, and all of these but the last, lacks its `next`.
@@ -79,7 +79,7 @@ pub enum Tree {
 
 impl Tree {
     /// Bytes it takes, but for what alignment adds.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let padded = |bytes: &Vec<u8>| bytes.len().next_multiple_of(UNIT);
         match self {
             Tree::Empty => 0,
@@ -109,7 +109,7 @@ impl Tree {
 
     /// Nodes and lean leaves' worth of work that a lookup is expected to do in it, were children
     /// met as their entries are many.
-    pub fn visits(&self) -> f64 {
+    pub(super) fn visits(&self) -> f64 {
         match self {
             Tree::Empty => 0.0,
             Tree::Leaf { kind: Kind::Fat, .. } => 1.0 + self.entries() as f64 / 24.0,
@@ -126,7 +126,7 @@ impl Tree {
 
 /// A node before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub(super) struct Node {
     /// Key offset of its window.
     pub window: u8,
     /// Its bounds.

@@ -1,13 +1,26 @@
 //! Laying out: trees become bytes, parents before children, children side by side.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
+use foldhash::fast::FixedState;
 use hipac_classifier::forest::node::{self, NO_CHILD, NODE_BYTES};
 use hipac_classifier::forest::root::{CELL_BYTES, Cell, HEADER_BYTES, Root, TREE_BYTES, TreeRecord};
 use hipac_classifier::forest::{ARENA_SLACK, Kind, LINE, Ref, UNIT, fat, leaf_bits};
 
-use super::build::{Node, Tree};
-use super::root::{Forest, RootPlan};
+use super::build::{Node, Shape, Tree};
+use super::root::Sketch;
+
+/// Cells that are built at a time.
+const GROUP: usize = 4096;
+
+/// The leaves of cells that were laid out, by the hash of their bytes: of several with one hash,
+/// the last.
+#[derive(Default)]
+struct Shared {
+    hasher: FixedState,
+    leaves: HashMap<u64, Ref, FixedState>,
+}
 
 /// The bytes of a forest in the making.
 #[derive(Debug, Clone, Default)]
@@ -44,49 +57,74 @@ impl Arena {
         self.bytes
     }
 
-    /// Lays out an entry's forest and says where its root is.
+    /// Lays out an entry's forest, each region in the shape that `shape_of` gives it, and says where
+    /// its root is. What one group of cells became is laid out while the next one is built, and
+    /// then forgotten: trees take little memory besides their bytes.
     ///
     /// # Errors
     /// The arena would have more than 2^28 units.
-    pub fn add(&mut self, forest: &Forest) -> Result<Ref, ArenaFull> {
-        match forest {
-            Forest::Tree(tree) => self.tree(tree, 0),
-            Forest::Root(root) => self.root(root),
+    pub fn add<'s>(
+        &mut self,
+        sketch: &Sketch<'_>,
+        shape_of: impl Fn(usize) -> &'s Shape + Sync,
+    ) -> Result<Ref, ArenaFull> {
+        if !sketch.has_root() {
+            return self.tree(&sketch.whole(shape_of(0)), 0);
         }
+        let records: Vec<TreeRecord> = sketch.records().collect();
+        let root = self.reserve(HEADER_BYTES + TREE_BYTES * records.len(), LINE)?;
+        let scale = sketch.scale();
+        let header = Root::encode_header(records.len(), scale.first, scale.shift);
+        self.bytes[root..root + HEADER_BYTES].copy_from_slice(&header);
+        let mut shared = Shared::default();
+        let mut first = 0;
+        for (t, record) in records.into_iter().enumerate() {
+            let cells = record.cell_count();
+            let table = self.reserve(CELL_BYTES * cells, LINE)?;
+            let record = TreeRecord { cells: (table / UNIT) as u32, ..record };
+            self.bytes[root + HEADER_BYTES + TREE_BYTES * t..][..TREE_BYTES]
+                .copy_from_slice(&record.encode());
+            let group = |start: usize| {
+                let group = start..cells.min(start + GROUP);
+                sketch.cells(t, group, |cell| shape_of(first + cell))
+            };
+            let mut built = group(0);
+            for start in (0..cells).step_by(GROUP) {
+                let lay_out = || self.cells(table + CELL_BYTES * start, &built, &mut shared);
+                let (laid_out, next) = rayon::join(lay_out, || group(start + GROUP));
+                laid_out?;
+                built = next;
+            }
+            first += cells;
+        }
+        self.cells += first;
+        Ok(Ref::root(root))
     }
 
-    fn root(&mut self, plan: &RootPlan) -> Result<Ref, ArenaFull> {
-        let offset = self.reserve(HEADER_BYTES + TREE_BYTES * plan.trees.len(), LINE)?;
-        let header = Root::encode_header(plan.trees.len(), plan.scale.first, plan.scale.shift);
-        self.bytes[offset..offset + HEADER_BYTES].copy_from_slice(&header);
-        // Equal leaves of different cells are stored once.
-        let mut shared: HashMap<Vec<u8>, Ref> = HashMap::new();
-        for (t, tree) in plan.trees.iter().enumerate() {
-            let table = self.reserve(CELL_BYTES * tree.cells.len(), LINE)?;
-            let record = TreeRecord { cells: (table / UNIT) as u32, ..tree.record };
-            self.bytes[offset + HEADER_BYTES + TREE_BYTES * t..][..TREE_BYTES]
-                .copy_from_slice(&record.encode());
-            for (i, (below, gate)) in tree.cells.iter().enumerate() {
-                let reference = match below {
-                    Tree::Empty => Ref::EMPTY,
-                    Tree::Leaf { bytes, continuations, .. } if continuations.is_empty() => {
-                        match shared.get(bytes) {
-                            Some(reference) => *reference,
-                            None => {
-                                let reference = self.tree(below, 0)?;
-                                shared.insert(bytes.clone(), reference);
-                                reference
-                            }
+    /// Lays out what some cells lead to, and fills in the cells, which begin at offset `table`.
+    fn cells(&mut self, table: usize, cells: &[(Tree, u32)], shared: &mut Shared) -> Result<(), ArenaFull> {
+        for (i, (below, gate)) in cells.iter().enumerate() {
+            let reference = match below {
+                Tree::Empty => Ref::EMPTY,
+                // Equal leaves of different cells are stored once.
+                Tree::Leaf { kind, bytes, continuations } if continuations.is_empty() => {
+                    let hash = shared.hasher.hash_one(bytes);
+                    let earlier = shared.leaves.get(&hash).copied().filter(|leaf| leaf.kind() == *kind);
+                    match earlier.filter(|leaf| self.bytes[leaf.offset()..].starts_with(bytes)) {
+                        Some(leaf) => leaf,
+                        None => {
+                            let leaf = self.tree(below, 0)?;
+                            shared.leaves.insert(hash, leaf);
+                            leaf
                         }
                     }
-                    _ => self.tree(below, 0)?,
-                };
-                let cell = if reference.is_empty() { Cell::EMPTY } else { Cell { reference, gate: *gate } };
-                self.bytes[table + CELL_BYTES * i..][..CELL_BYTES].copy_from_slice(&cell.encode());
-            }
+                }
+                _ => self.tree(below, 0)?,
+            };
+            let cell = if reference.is_empty() { Cell::EMPTY } else { Cell { reference, gate: *gate } };
+            self.bytes[table + CELL_BYTES * i..][..CELL_BYTES].copy_from_slice(&cell.encode());
         }
-        self.cells += plan.trees.iter().map(|t| t.cells.len()).sum::<usize>();
-        Ok(Ref::root(offset))
+        Ok(())
     }
 
     fn tree(&mut self, tree: &Tree, depth: u32) -> Result<Ref, ArenaFull> {

@@ -3,6 +3,8 @@
 //! A [`Sketch`] knows which boxes every cell has. From it a forest is built, each *region* (a
 //! cell, or the whole of an entry without a root) in the shape that the budget allows it.
 
+use std::ops::Range;
+
 use hipac_classifier::Key;
 use hipac_classifier::forest::root::{Bits, FILTER_ALL, Scale, TreeRecord};
 use rayon::prelude::*;
@@ -11,31 +13,6 @@ use super::boxes::Boxes;
 use super::build::{Builder, Shape, Tree, memory_price};
 use super::filter::Filter;
 use super::index::{Index, each_cell, split};
-
-/// What an entry's boxes become.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Forest {
-    /// One tree.
-    Tree(Tree),
-    /// A root of several trees.
-    Root(RootPlan),
-}
-
-/// A root before it has an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootPlan {
-    pub(super) scale: Scale,
-    pub(super) trees: Vec<RootTree>,
-}
-
-/// A tree of a root before it has an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RootTree {
-    /// Its record but for the place of the cells.
-    pub(super) record: TreeRecord,
-    /// What each cell leads to, and its gate.
-    pub(super) cells: Vec<(Tree, u32)>,
-}
 
 /// Fewer boxes than this have no root.
 const ROOT_BOXES_MIN: usize = 48;
@@ -127,7 +104,7 @@ impl<'a> Sketch<'a> {
             visits: tree.visits() as f32,
         };
         if self.trees.is_empty() {
-            return vec![measure(&self.whole(&builder))];
+            return vec![measure(&self.whole(shape))];
         }
         let of_tree = |tree: &TreeSketch| -> Vec<Measure> {
             let cells = (0..tree.cell_count()).into_par_iter().with_min_len(64);
@@ -136,28 +113,33 @@ impl<'a> Sketch<'a> {
         self.trees.iter().flat_map(of_tree).collect()
     }
 
-    /// The forest, each region in the shape that `shape_of` gives it.
-    pub fn build<'s>(&self, shape_of: impl Fn(usize) -> &'s Shape + Sync) -> Forest {
-        if self.trees.is_empty() {
-            return Forest::Tree(
-                self.whole(&Builder { boxes: self.boxes, shape: shape_of(0).at_price(self.price) }),
-            );
-        }
-        let mut first = 0;
-        let trees = self.trees.iter().map(|tree| {
-            let cells = (0..tree.cell_count()).into_par_iter().with_min_len(64).map(|cell| {
-                let shape = shape_of(first + cell).at_price(self.price);
-                let builder = Builder { boxes: self.boxes, shape };
-                tree.cell(&builder, cell, self.scale)
-            });
-            let cells = cells.collect();
-            first += tree.cell_count();
-            RootTree { record: tree.record, cells }
-        });
-        Forest::Root(RootPlan { scale: self.scale, trees: trees.collect() })
+    /// How positions are scaled for the gates.
+    pub(super) fn scale(&self) -> Scale {
+        self.scale
     }
 
-    fn whole(&self, builder: &Builder<'_>) -> Tree {
+    /// The records of its trees but for the places of their cells.
+    pub(super) fn records(&self) -> impl Iterator<Item = TreeRecord> {
+        self.trees.iter().map(|tree| tree.record)
+    }
+
+    /// What some cells of a tree lead to, and their gates; the cell counts from 0 in its tree.
+    pub(super) fn cells<'s>(
+        &self,
+        tree: usize,
+        cells: Range<usize>,
+        shape_of: impl Fn(usize) -> &'s Shape + Sync,
+    ) -> Vec<(Tree, u32)> {
+        let cells = cells.into_par_iter().with_min_len(64).map(|cell| {
+            let builder = Builder { boxes: self.boxes, shape: shape_of(cell).at_price(self.price) };
+            self.trees[tree].cell(&builder, cell, self.scale)
+        });
+        cells.collect()
+    }
+
+    /// The tree of all boxes.
+    pub(super) fn whole(&self, shape: &Shape) -> Tree {
+        let builder = Builder { boxes: self.boxes, shape: shape.at_price(self.price) };
         builder.tree((0..self.boxes.len() as u32).collect(), &full_region(self.boxes), 0, 0)
     }
 }
