@@ -11,6 +11,7 @@ use hipac_classifier::forest::Ref;
 use hipac_classifier::image::Parts;
 use hipac_classifier::key::KEY_BYTES_MAX;
 use hipac_rules::{Field, Ruleset, ValueSet};
+use rayon::prelude::*;
 
 use crate::condition::{Space, interface_bounds};
 use crate::expand::{EntryBoxes, KeyPlan};
@@ -147,11 +148,13 @@ pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, Compile
     }
     let mut parts = tables::parts(ruleset, &lowered, &plan)?;
     parts.ranks = ranks;
-    let entries: Vec<EntryBoxes> =
-        (0..lowered.lists.len()).map(|i| plan.expand(&lowered, i, parts.entries[i].first)).collect();
-
-    // Boxes and programs say all of it.
-    lowered.lists.iter_mut().for_each(|list| list.rules = Vec::new());
+    let entries = (0..lowered.lists.len()).map(|i| {
+        let boxes = plan.expand(&lowered, i, parts.entries[i].first);
+        // Boxes and programs say all of it.
+        lowered.lists[i].rules = Vec::new();
+        boxes
+    });
+    let entries: Vec<EntryBoxes> = entries.collect();
     drop(plan);
 
     let (built, visits) = build(&entries, &lowered, &mut parts, options.memory_bytes_max)?;
@@ -230,7 +233,7 @@ impl<'a> ForestBuilder<'a> {
     /// The sketches of all entries: for each the sound packets' one, then the others' when there
     /// is.
     fn sketches(&self, parts: &Parts, cells_per_box: f64) -> Vec<Sketch<'a>> {
-        let all = self.entries.iter().zip(&parts.entries).flat_map(|(entry, record)| {
+        let all = self.entries.par_iter().zip(&parts.entries).flat_map_iter(|(entry, record)| {
             let boxes = std::iter::once(&entry.sound).chain(&entry.broken);
             boxes.map(|boxes| Sketch::new(boxes, cells_per_box, record.first, record.count))
         });

@@ -227,7 +227,9 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
     }
     debug_assert!(positions.is_sorted());
     let first = n as u8 | if is_long { LONG } else { 0 };
-    let mut out = vec![first, guards.len() as u8, ranges.len() as u8, exact.len() as u8];
+    // Room for all of it and no more: there are many leaves.
+    let mut out = Vec::with_capacity(layout.bytes());
+    out.extend([first, guards.len() as u8, ranges.len() as u8, exact.len() as u8]);
     out.extend([&guards, &ranges, &exact].into_iter().flatten().map(|c| c.window));
     out.resize(layout.lo_at(), 0);
     let put = |out: &mut Vec<u8>, value: u32| out.extend((value as u16).to_le_bytes());

@@ -11,8 +11,8 @@ use hipac_classifier::forest::{ARENA_SLACK, Kind, LINE, Ref, UNIT, fat, leaf_bit
 use super::build::{Node, Shape, Tree};
 use super::root::Sketch;
 
-/// Cells that are built at a time.
-const GROUP: usize = 4096;
+/// Cells that are built at a time: enough for all cores, few enough to weigh little.
+const GROUP: usize = 512;
 
 /// The leaves of cells that were laid out, by the hash of their bytes: of several with one hash,
 /// the last.
@@ -149,6 +149,12 @@ impl Arena {
         let end = (offset + bytes).next_multiple_of(UNIT);
         if end / UNIT >= Ref::UNITS_MAX {
             return Err(ArenaFull);
+        }
+        if end > self.bytes.capacity() {
+            // A quarter more, where a vector would take as much again: what compiling may take at
+            // its peak is promised.
+            let more = end.max(self.bytes.capacity() + self.bytes.capacity() / 4) - self.bytes.len();
+            self.bytes.reserve_exact(more);
         }
         self.bytes.resize(end, 0);
         Ok(offset)

@@ -56,8 +56,8 @@ pub(super) struct Filter {
 /// Keys that candidates are judged by.
 const KEYS: usize = 256;
 
-/// Rules of a cell that are looked at for each key: the bits of a `u16`.
-const RULES: usize = u16::BITS as usize;
+/// Rules of a cell that are looked at for each key: the bits of a `u8`.
+const RULES: usize = u8::BITS as usize;
 
 impl Filter {
     fn new(axes: &[Axis], halves: [Half; 2]) -> Filter {
@@ -186,7 +186,7 @@ impl<'c> Misses<'c> {
 
     /// For each key the rules that a half lets through, a bit each. `is_last`: its lowest two bits
     /// are folded.
-    fn passing(&self, intervals: &[Intervals], half: Half, is_last: bool) -> Vec<u16> {
+    fn passing(&self, intervals: &[Intervals], half: Half, is_last: bool) -> Vec<u8> {
         let axes = self.points.len() / self.count().max(1);
         let of_key = |(key, of_key): (usize, &Intervals)| {
             let mut value = self.points[key * axes + half.axis] >> half.shift;
@@ -201,8 +201,8 @@ impl<'c> Misses<'c> {
                 let (lo, hi) = (of_key.lo[n] >> shift, of_key.hi[n] >> shift);
                 value.wrapping_sub(lo) & mask <= hi - lo
             };
-            let bits: u16 = (0..RULES).map(|n| u16::from(passes(n)) << n).sum();
-            bits & ((1u32 << self.rules[key].len()) - 1) as u16
+            let bits: u8 = (0..RULES).map(|n| u8::from(passes(n)) << n).sum();
+            bits & ((1u32 << self.rules[key].len()) - 1) as u8
         };
         intervals.iter().enumerate().map(of_key).collect()
     }

@@ -195,7 +195,7 @@ impl Field {
 const SAMPLE: usize = 16_384;
 
 /// Boxes looked at to find out which of these are worth it.
-const FEW: usize = 2048;
+const FEW: usize = 1024;
 
 /// Indices of one size that are.
 const FINALISTS: usize = 4;

@@ -65,7 +65,7 @@ impl<'a> Sketch<'a> {
             let all = (0..boxes.len() as u32).collect();
             let trees = split(boxes, all, cells_max, sketch.price);
             sketch.trees =
-                trees.into_iter().map(|(list, index)| TreeSketch::new(boxes, &list, index)).collect();
+                trees.into_par_iter().map(|(list, index)| TreeSketch::new(boxes, &list, index)).collect();
         }
         sketch
     }
@@ -85,32 +85,42 @@ impl<'a> Sketch<'a> {
         if self.trees.is_empty() { 0 } else { 192 + 8 * self.region_count() }
     }
 
-    /// The boxes of each region: how many lookups are expected to come there, relative to others.
-    pub fn box_counts(&self) -> Vec<u32> {
-        let cells = |tree: &TreeSketch| -> Vec<u32> {
-            (0..tree.cell_count()).map(|cell| tree.list(cell).len() as u32).collect()
-        };
+    /// The boxes of a region: how many lookups are expected to come there, relative to others.
+    pub fn box_count(&self, region: u32) -> usize {
         if self.trees.is_empty() {
-            return vec![self.boxes.len() as u32];
+            return self.boxes.len();
         }
-        self.trees.iter().flat_map(cells).collect()
+        let (tree, cell) = self.place(region);
+        self.trees[tree].list(cell).len()
     }
 
-    /// All regions in one shape.
-    pub fn measure(&self, shape: &Shape) -> Vec<Measure> {
+    /// The tree of a region, and its cell there.
+    fn place(&self, region: u32) -> (usize, usize) {
+        let mut cell = region as usize;
+        for (t, tree) in self.trees.iter().enumerate() {
+            if cell < tree.cell_count() {
+                return (t, cell);
+            }
+            cell -= tree.cell_count();
+        }
+        unreachable!("regions are the cells of all trees")
+    }
+
+    /// Some regions in one shape.
+    pub fn measure(&self, shape: &Shape, regions: &[u32]) -> Vec<Measure> {
         let builder = Builder { boxes: self.boxes, shape: shape.at_price(self.price) };
         let measure = |tree: &Tree| Measure {
             bytes: u32::try_from(tree.bytes()).unwrap_or(u32::MAX),
             visits: tree.visits() as f32,
         };
         if self.trees.is_empty() {
-            return vec![measure(&self.whole(shape))];
+            return regions.iter().map(|_| measure(&self.whole(shape))).collect();
         }
-        let of_tree = |tree: &TreeSketch| -> Vec<Measure> {
-            let cells = (0..tree.cell_count()).into_par_iter().with_min_len(64);
-            cells.map(|cell| measure(&tree.cell(&builder, cell, self.scale).0)).collect()
+        let of_region = |&region: &u32| {
+            let (tree, cell) = self.place(region);
+            measure(&self.trees[tree].cell(&builder, cell, self.scale).0)
         };
-        self.trees.iter().flat_map(of_tree).collect()
+        regions.par_iter().with_min_len(64).map(of_region).collect()
     }
 
     /// How positions are scaled for the gates.
