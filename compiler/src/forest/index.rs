@@ -98,19 +98,25 @@ pub(super) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize, memory_price
     let (in_both, only_a): (Vec<u32>, Vec<u32>) = in_a.iter().partition(|&&i| axes[b].is_narrow(boxes, i));
     let with_both = merged(&in_both, &in_b);
     // Rules narrow in both fields go where they cost less.
+    let lists = [in_a, in_b, only_a, with_both];
+    let indices: Vec<Option<(Index, f64)>> =
+        lists.par_iter().map(|list| enough(list).then(|| best_index(list, &axes))).collect();
+    let mut ways = lists.into_iter().zip(indices);
     let mut best: Option<(f64, Trees)> = None;
-    for pair in [[in_a, in_b], [only_a, with_both]] {
+    for _ in 0..2 {
         let mut trees = Vec::new();
         let mut cost = 0.0;
         let mut rest = Vec::new();
-        for list in pair {
-            if enough(&list) {
-                let (index, price) = best_index(&list, &axes);
-                cost += price * list.len() as f64;
-                trees.push((list, index));
-            } else {
-                cost += 2.0 * list.len() as f64;
-                rest = merged(&rest, &list);
+        for (list, index) in ways.by_ref().take(2) {
+            match index {
+                Some((index, price)) => {
+                    cost += price * list.len() as f64;
+                    trees.push((list, index));
+                }
+                None => {
+                    cost += 2.0 * list.len() as f64;
+                    rest = merged(&rest, &list);
+                }
             }
         }
         trees.sort_by_key(|(list, _)| std::cmp::Reverse(list.len()));
