@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::condition::{Space, interface_bounds};
 use crate::expand::{EntryBoxes, KeyPlan};
 use crate::forest::budget::{self, Measured, Steps};
-use crate::forest::{Arena, Shape, Sketch};
+use crate::forest::{Arena, Boxes, Shape, Sketch};
 use crate::lower::{LowerError, Lowered, lower};
 use crate::options::Options;
 use crate::tables;
@@ -233,9 +233,11 @@ impl<'a> ForestBuilder<'a> {
     /// The sketches of all entries: for each the sound packets' one, then the others' when there
     /// is.
     fn sketches(&self, parts: &Parts, cells_per_box: f64) -> Vec<Sketch<'a>> {
+        let boxes_of = |entry: &'a EntryBoxes| std::iter::once(&entry.sound).chain(&entry.broken);
+        let boxes = self.entries.iter().flat_map(boxes_of).map(Boxes::len).sum();
         let all = self.entries.par_iter().zip(&parts.entries).flat_map_iter(|(entry, record)| {
-            let boxes = std::iter::once(&entry.sound).chain(&entry.broken);
-            boxes.map(|boxes| Sketch::new(boxes, cells_per_box, record.first, record.count))
+            let positions = (record.first, record.count);
+            boxes_of(entry).map(move |of| Sketch::new(of, cells_per_box, positions, boxes))
         });
         all.collect()
     }

@@ -40,9 +40,10 @@ impl Shape {
         }
         let cheap = 1.0 - price / MEMORY_PRICE;
         Shape {
-            // More would compound from node to node.
-            copies_max: self.copies_max + 0.5 * cheap,
-            copy_price: self.copy_price * price / MEMORY_PRICE,
+            // They compound from node to node: with 3 in place of 1.5 a thousand rules take up to
+            // twice the bytes, and lookups a twentieth less time.
+            copies_max: self.copies_max + 1.5 * cheap,
+            copy_price: self.copy_price * (1.0 - cheap) * (1.0 - 0.5 * cheap),
             ..*self
         }
     }
@@ -51,7 +52,7 @@ impl Shape {
 /// What a doubling of the bytes must save in a large forest, in visits.
 const MEMORY_PRICE: f64 = 0.5;
 
-/// What a doubling of the bytes must save, in visits, when there are so many boxes: what larger
+/// What a doubling of the bytes must save, in visits, when an image has so many boxes: what larger
 /// means for the caches. Next to nothing in the first level (32 KiB), half a visit from about the
 /// end of the second one on (1 MiB).
 pub(super) fn memory_price(boxes: usize) -> f64 {

@@ -52,14 +52,19 @@ pub struct Measure {
 }
 
 impl<'a> Sketch<'a> {
-    /// The trees of an entry whose positions are `first` and the `count` − 1 behind it. Same
-    /// boxes, same sketch, whatever the number of threads.
-    pub fn new(boxes: &'a Boxes, cells_per_box: f64, first: u32, count: u32) -> Sketch<'a> {
+    /// The trees of an entry whose positions are `first` and the `count` − 1 behind it, in an image
+    /// of so many boxes. Same boxes, same sketch, whatever the number of threads.
+    pub fn new(
+        boxes: &'a Boxes,
+        cells_per_box: f64,
+        (first, count): (u32, u32),
+        image_boxes: usize,
+    ) -> Sketch<'a> {
         let cells_max = (boxes.len() as f64 * cells_per_box) as usize;
         // A large forest is not to be mostly cells.
         let cells_max = cells_max.min(CELLS_MANY.max(boxes.len() / 2));
         let mut sketch =
-            Sketch { boxes, price: memory_price(boxes.len()), scale: Scale::of(first, count), trees: vec![] };
+            Sketch { boxes, price: memory_price(image_boxes), scale: Scale::of(first, count), trees: vec![] };
         // Rules that test nothing leave nothing to index by.
         if boxes.len() >= ROOT_BOXES_MIN && cells_max >= 2 && !boxes.axes.is_empty() {
             let all = (0..boxes.len() as u32).collect();
