@@ -165,7 +165,7 @@ impl<'t> Parser<'t> {
             let batch: Vec<Lines> = reading.iter().map_while(stretch).collect();
             let count = batch.len();
             let mut apply = || applied[..waiting].iter_mut().for_each(|reader| self.apply(reader));
-            let mut read = || match (&mut *reading, &batch[..]) {
+            let read = || match (&mut *reading, &batch[..]) {
                 (_, []) => {}
                 ([reader, ..], [lines]) => reader.read(lines.clone()),
                 (readers, _) => {
