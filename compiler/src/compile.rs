@@ -266,7 +266,7 @@ impl<'a> ForestBuilder<'a> {
             let mut boxes = 0;
             for (root, of) in roots.iter_mut().zip(std::iter::once(&entry.sound).chain(&entry.broken)) {
                 let (sketch, steps) = (&sketches[next], &steps[next]);
-                *root = arena.add(sketch, |region| steps.shape(region)).map_err(too_large)?;
+                *root = arena.add_sketch(sketch, |region| steps.shape(region)).map_err(too_large)?;
                 for (sum, count) in regions.iter_mut().zip(steps.counts(sketch.region_count())) {
                     *sum += count;
                 }

@@ -63,7 +63,7 @@ pub(super) fn memory_price(boxes: usize) -> f64 {
 
 /// A tree before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Tree {
+pub enum Tree {
     /// No rule.
     Empty,
     /// A leaf. What has continuations, and all of these but the last, lacks its `next`.
@@ -81,7 +81,7 @@ pub(super) enum Tree {
 
 impl Tree {
     /// Bytes it takes, but for what alignment adds.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let padded = |bytes: &Vec<u8>| bytes.len().next_multiple_of(UNIT);
         match self {
             Tree::Empty => 0,
@@ -111,7 +111,7 @@ impl Tree {
 
     /// Nodes and lean leaves' worth of work that a lookup is expected to do in it, were children
     /// met as their entries are many.
-    pub(super) fn visits(&self) -> f64 {
+    pub fn visits(&self) -> f64 {
         match self {
             Tree::Empty => 0.0,
             Tree::Leaf { kind: Kind::Fat, .. } => 1.0 + self.entries() as f64 / 24.0,
@@ -128,7 +128,7 @@ impl Tree {
 
 /// A node before it has an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Node {
+pub struct Node {
     /// Key offset of its window.
     pub window: u8,
     /// Its bounds.

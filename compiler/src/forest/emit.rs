@@ -5,11 +5,11 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hipac_classifier::forest::node::{self, NO_CHILD, NODE_BYTES};
-use hipac_classifier::forest::root::{CELL_BYTES, Cell, HEADER_BYTES, Root, TREE_BYTES, TreeRecord};
+use hipac_classifier::forest::root::{CELL_BYTES, Cell, HEADER_BYTES, Root, Scale, TREE_BYTES, TreeRecord};
 use hipac_classifier::forest::{ARENA_SLACK, Kind, LINE, Ref, UNIT, fat, leaf_bits};
 
 use super::build::{Node, Shape, Tree};
-use super::root::Sketch;
+use super::root::{Forest, Sketch};
 
 /// Cells that are built at a time: enough for all cores, few enough to weigh little.
 const GROUP: usize = 512;
@@ -57,13 +57,31 @@ impl Arena {
         self.bytes
     }
 
-    /// Lays out an entry's forest, each region in the shape that `shape_of` gives it, and says where
-    /// its root is. What one group of cells became is laid out while the next one is built, and
-    /// then forgotten: trees take little memory besides their bytes.
+    /// Lays out an entry's forest and says where its root is.
     ///
     /// # Errors
     /// The arena would have more than 2^28 units.
-    pub fn add<'s>(
+    pub fn add(&mut self, forest: &Forest) -> Result<Ref, ArenaFull> {
+        let plan = match forest {
+            Forest::Tree(tree) => return self.tree(tree, 0),
+            Forest::Root(plan) => plan,
+        };
+        let root = self.root(plan.scale, plan.trees.len())?;
+        let mut shared = Shared::default();
+        for (t, tree) in plan.trees.iter().enumerate() {
+            let table = self.table(root, t, &tree.record)?;
+            self.cells(table, &tree.cells, &mut shared)?;
+        }
+        Ok(Ref::root(root))
+    }
+
+    /// The same of a sketch, each region in the shape that `shape_of` gives it. What one group of
+    /// cells became is laid out while the next one is built, and then forgotten: trees take little
+    /// memory besides their bytes.
+    ///
+    /// # Errors
+    /// The arena would have more than 2^28 units.
+    pub fn add_sketch<'s>(
         &mut self,
         sketch: &Sketch<'_>,
         shape_of: impl Fn(usize) -> &'s Shape + Sync,
@@ -71,19 +89,12 @@ impl Arena {
         if !sketch.has_root() {
             return self.tree(&sketch.whole(shape_of(0)), 0);
         }
-        let records: Vec<TreeRecord> = sketch.records().collect();
-        let root = self.reserve(HEADER_BYTES + TREE_BYTES * records.len(), LINE)?;
-        let scale = sketch.scale();
-        let header = Root::encode_header(records.len(), scale.first, scale.shift);
-        self.bytes[root..root + HEADER_BYTES].copy_from_slice(&header);
+        let root = self.root(sketch.scale(), sketch.records().count())?;
         let mut shared = Shared::default();
         let mut first = 0;
-        for (t, record) in records.into_iter().enumerate() {
+        for (t, record) in sketch.records().enumerate() {
+            let table = self.table(root, t, &record)?;
             let cells = record.cell_count();
-            let table = self.reserve(CELL_BYTES * cells, LINE)?;
-            let record = TreeRecord { cells: (table / UNIT) as u32, ..record };
-            self.bytes[root + HEADER_BYTES + TREE_BYTES * t..][..TREE_BYTES]
-                .copy_from_slice(&record.encode());
             let group = |start: usize| {
                 let group = start..cells.min(start + GROUP);
                 sketch.cells(t, group, |cell| shape_of(first + cell))
@@ -97,8 +108,24 @@ impl Arena {
             }
             first += cells;
         }
-        self.cells += first;
         Ok(Ref::root(root))
+    }
+
+    /// A root whose records are still empty.
+    fn root(&mut self, scale: Scale, trees: usize) -> Result<usize, ArenaFull> {
+        let offset = self.reserve(HEADER_BYTES + TREE_BYTES * trees, LINE)?;
+        let header = Root::encode_header(trees, scale.first, scale.shift);
+        self.bytes[offset..offset + HEADER_BYTES].copy_from_slice(&header);
+        Ok(offset)
+    }
+
+    /// The table of a root's tree, its cells still empty, and the record that leads to it.
+    fn table(&mut self, root: usize, tree: usize, record: &TreeRecord) -> Result<usize, ArenaFull> {
+        let table = self.reserve(CELL_BYTES * record.cell_count(), LINE)?;
+        let record = TreeRecord { cells: (table / UNIT) as u32, ..*record };
+        self.bytes[root + HEADER_BYTES + TREE_BYTES * tree..][..TREE_BYTES].copy_from_slice(&record.encode());
+        self.cells += record.cell_count();
+        Ok(table)
     }
 
     /// Lays out what some cells lead to, and fills in the cells, which begin at offset `table`.
@@ -244,5 +271,36 @@ impl Arena {
             self.bytes[base - UNIT + 4..][..4].copy_from_slice(&smallest.to_le_bytes());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::boxes::{Axis, Boxes};
+    use super::super::root::{RootPlan, RootTree};
+    use super::*;
+
+    #[test]
+    fn a_sketch_is_laid_out_as_its_forest_would_be() {
+        let axes = [(0, true, u32::MAX), (4, false, 0xffff)];
+        let axes = axes.map(|(offset, is_wide, max)| Axis { offset, is_wide, max });
+        let mut boxes = Boxes::new(axes.to_vec());
+        for i in 0..12_000u32 {
+            let (address, port) = (i.wrapping_mul(0x9e37_79b9) & !0xff, i.wrapping_mul(i) % 60_000);
+            let address = if i % 10 == 0 { (0, u32::MAX) } else { (address, address | 0xff) };
+            boxes.push(&[address, (port, port + i % 900)], i, i + 1);
+        }
+        let sketch = Sketch::new(&boxes, 4.0, (0, 12_000), 12_000);
+        assert!(sketch.region_count() > 2 * GROUP);
+        let shape = &Shape::LADDER[0];
+        let tree = |(t, record): (usize, TreeRecord)| {
+            let cells = sketch.cells(t, 0..record.cell_count(), |_| shape);
+            RootTree { record, cells }
+        };
+        let trees = sketch.records().enumerate().map(tree).collect();
+        let forest = Forest::Root(RootPlan { scale: sketch.scale(), trees });
+        let (mut at_once, mut by_groups) = (Arena::default(), Arena::default());
+        assert_eq!(at_once.add(&forest), by_groups.add_sketch(&sketch, |_| shape));
+        assert_eq!(at_once.finish(), by_groups.finish());
     }
 }

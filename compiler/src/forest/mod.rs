@@ -39,4 +39,4 @@ mod root;
 pub use boxes::{Axis, Boxes};
 pub use build::Shape;
 pub use emit::Arena;
-pub use root::{Measure, Sketch};
+pub use root::{Forest, Measure, Sketch};

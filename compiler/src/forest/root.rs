@@ -14,6 +14,31 @@ use super::build::{Builder, Shape, Tree, memory_price};
 use super::filter::Filter;
 use super::index::{Index, each_cell, split};
 
+/// What an entry's boxes become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forest {
+    /// One tree.
+    Tree(Tree),
+    /// A root of several trees.
+    Root(RootPlan),
+}
+
+/// A root before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootPlan {
+    pub(crate) scale: Scale,
+    pub(crate) trees: Vec<RootTree>,
+}
+
+/// A tree of a root before it has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RootTree {
+    /// Its record but for the place of the cells.
+    pub(crate) record: TreeRecord,
+    /// What each cell leads to, and its gate.
+    pub(crate) cells: Vec<(Tree, u32)>,
+}
+
 /// Fewer boxes than this have no root.
 const ROOT_BOXES_MIN: usize = 48;
 
