@@ -48,7 +48,7 @@ impl Half {
 
 /// The filter of a tree: five bits of a key, from one or two fields.
 #[derive(Debug, Clone)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     halves: [Half; 2],
     bits: [Bits; 2],
 }
@@ -65,12 +65,12 @@ impl Filter {
     }
 
     /// The bits in a key.
-    pub(super) fn bits(&self) -> [Bits; 2] {
+    pub(crate) fn bits(&self) -> [Bits; 2] {
         self.bits
     }
 
     /// The filter bits under which a box may hold a key.
-    pub(super) fn bits_of_box(&self, boxes: &Boxes, i: u32) -> u32 {
+    pub(crate) fn bits_of_box(&self, boxes: &Boxes, i: u32) -> u32 {
         let [mut a, b] = self.halves.map(|h| h.values(boxes.interval(i, h.axis)));
         if self.halves[1].count == 0 {
             return folded(a);
@@ -84,7 +84,7 @@ impl Filter {
     }
 
     /// The filter that turns away most keys that match nothing in their cell.
-    pub(super) fn choose<'c>(boxes: &Boxes, list: &[u32], cell_of: impl Fn(&Key) -> &'c [u32]) -> Filter {
+    pub(crate) fn choose<'c>(boxes: &Boxes, list: &[u32], cell_of: impl Fn(&Key) -> &'c [u32]) -> Filter {
         let misses = Misses::sample(boxes, list, cell_of);
         // Five bits of one field are judged first; then the best fields give three bits, or two,
         // to pairs. A half is judged once: a pair lets a rule through that both halves do.

@@ -17,14 +17,14 @@ const TREE_SHARE_MIN: usize = 50;
 
 /// Some bits of an axis: `count` of them below bit `top`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Half {
-    pub(super) axis: usize,
+pub(crate) struct Half {
+    pub(crate) axis: usize,
     top: u32,
-    pub(super) count: u32,
+    pub(crate) count: u32,
 }
 
 impl Half {
-    pub(super) const NONE: Half = Half { axis: 0, top: 0, count: 0 };
+    pub(crate) const NONE: Half = Half { axis: 0, top: 0, count: 0 };
 
     /// Values of the half within an interval of the axis: first and how many; they wrap around.
     fn values(&self, interval: (u32, u32)) -> (u32, u32) {
@@ -39,7 +39,7 @@ impl Half {
     }
 
     /// The bits in a key.
-    pub(super) fn bits(&self, axes: &[Axis]) -> Bits {
+    pub(crate) fn bits(&self, axes: &[Axis]) -> Bits {
         if self.count == 0 {
             return Bits::default();
         }
@@ -56,7 +56,7 @@ impl Half {
     }
 
     /// The region of one value, when the bits are the topmost ones.
-    pub(super) fn narrow(&self, axes: &[Axis], value: u32, region: &mut (u32, u32)) {
+    pub(crate) fn narrow(&self, axes: &[Axis], value: u32, region: &mut (u32, u32)) {
         let shift = self.top - self.count;
         if self.count > 0 && self.top == bits_of(&axes[self.axis]) {
             let last = (((u64::from(value) + 1) << shift) - 1).min(u64::from(axes[self.axis].max));
@@ -71,13 +71,13 @@ fn bits_of(axis: &Axis) -> u32 {
 }
 
 /// The bits that choose a cell.
-pub(super) type Index = [Half; 2];
+pub(crate) type Index = [Half; 2];
 
 /// The boxes of each tree, and its index.
-pub(super) type Trees = Vec<(Vec<u32>, Index)>;
+pub(crate) type Trees = Vec<(Vec<u32>, Index)>;
 
 /// The boxes as lists for trees, the largest first, the widest rules last, each with its index.
-pub(super) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize, memory_price: f64) -> Trees {
+pub(crate) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize, memory_price: f64) -> Trees {
     let best_index =
         |list: &[u32], fields: &[Field]| best_index(boxes, list, fields, cells_max, memory_price);
     let axes: Vec<Field> = (0..boxes.axes.len()).map(|a| Field::of(boxes, a, &all)).collect();
@@ -432,13 +432,13 @@ struct Scratch {
     met: Vec<u32>,
 }
 
-fn cells_of(boxes: &Boxes, i: u32, index: &Index) -> usize {
+pub(crate) fn cells_of(boxes: &Boxes, i: u32, index: &Index) -> usize {
     index.iter().map(|h| h.values(boxes.interval(i, h.axis)).1 as usize).product()
 }
 
 /// Calls `f` with each cell that a box meets.
 #[inline]
-pub(super) fn each_cell(boxes: &Boxes, i: u32, index: &Index, mut f: impl FnMut(usize)) {
+pub(crate) fn each_cell(boxes: &Boxes, i: u32, index: &Index, mut f: impl FnMut(usize)) {
     let [(first_a, many_a), (first_b, many_b)] = index.map(|h| h.values(boxes.interval(i, h.axis)));
     let (mask_a, mask_b) = ((1u32 << index[0].count) - 1, (1u32 << index[1].count) - 1);
     for a in 0..many_a {
