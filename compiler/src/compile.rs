@@ -189,25 +189,35 @@ fn build(
             fastest_visits = measured.visits(&[]);
         }
         let built = builder.build(&sketches, &measured.choose(0), parts)?;
-        smallest.push((parts.image_bytes(built.arena.len()), heaviest(lowered, &built.costs)));
+        let bytes = parts.image_bytes(built.arena.len());
+        if bytes <= limit {
+            // The largest roots whose smallest image fits: as fast as fits below them.
+            drop(built);
+            return fitting(&builder, &sketches, &measured, parts, limit, fastest_visits);
+        }
+        smallest.push((bytes, heaviest(lowered, &built.costs)));
         if !sketches.iter().any(Sketch::has_root) {
             break; // smaller ones are the same
         }
     }
-    let fitting = smallest.iter().position(|(bytes, _)| *bytes <= limit);
-    let Some(size) = fitting else {
-        smallest.push((fastest_bytes, fastest_costs));
-        let (needed, per_entry) = smallest.into_iter().min().unwrap_or_default();
-        return Err(CompileError::Memory { needed, limit, per_entry });
-    };
+    smallest.push((fastest_bytes, fastest_costs));
+    let (needed, per_entry) = smallest.into_iter().min().unwrap_or_default();
+    Err(CompileError::Memory { needed, limit, per_entry })
+}
 
-    // The largest roots whose smallest image fits: as fast as fits below them.
-    let sketches = builder.sketches(parts, budget::ROOT_SIZES[size]);
-    let measured = Measured::new(&sketches);
+/// The fastest forest of these sketches whose image fits; the smallest one's does.
+fn fitting(
+    builder: &ForestBuilder<'_>,
+    sketches: &[Sketch<'_>],
+    measured: &Measured,
+    parts: &mut Parts,
+    limit: usize,
+    fastest_visits: f64,
+) -> Result<(Built, Option<(f64, f64)>), CompileError> {
     let mut allowed = limit - parts.image_bytes(0).min(limit);
     loop {
         let steps = measured.choose(allowed);
-        let built = builder.build(&sketches, &steps, parts)?;
+        let built = builder.build(sketches, &steps, parts)?;
         let image_bytes = parts.image_bytes(built.arena.len());
         if image_bytes <= limit {
             return Ok((built, Some((fastest_visits, measured.visits(&steps)))));
