@@ -15,6 +15,10 @@ use crate::forest::node;
 use crate::forest::{DEPTH_MAX, Kind, LINE, Ref};
 use crate::key::{KEY_BYTES, Key, Keys};
 
+/// An arena of fewer bytes is in a near cache, or soon will be: asking for its lines costs more
+/// than it saves.
+const SMALL: usize = 256 << 10;
+
 /// Keys of a block.
 pub(super) const BLOCK: usize = 64;
 
@@ -128,6 +132,9 @@ impl Block<'_> {
     /// Asks for the lines of where keys are.
     #[inline(always)]
     fn fetch<K: Kernel>(&self, keys: u64) {
+        if self.arena.len() < SMALL {
+            return;
+        }
         let start = self.arena.as_ptr();
         for key in Set(keys) {
             let here = Ref(self.here[key]);
