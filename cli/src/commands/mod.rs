@@ -17,6 +17,7 @@ mod verify;
 
 use crate::args::{Args, Command};
 use crate::exit::{Exit, Failure};
+use crate::packets::Source;
 
 /// Runs the command that was given.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
@@ -27,13 +28,13 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Compile { rules, output, build, keep_going } => {
             compile::run(rules, output.as_deref(), build, *keep_going, format)
         }
-        Command::Classify { rules, packet, trace, table, chain, assume } => {
+        Command::Classify { rules, packet, trace, pcap, table, chain, assume, replay } => {
             let question = classify::Question {
-                packet: packet.as_deref(),
-                trace: trace.as_deref(),
+                source: Source { flags: packet.as_deref(), trace: trace.as_deref(), pcap: pcap.as_deref() },
                 table,
                 chain: chain.as_deref(),
                 assume: *assume,
+                replay,
             };
             classify::run(rules, &question, format)
         }
