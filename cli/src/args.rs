@@ -74,7 +74,7 @@ pub(crate) enum Command {
     #[command(
         after_help = CLASSIFY_HELP,
         mut_arg("file", |file| file.help("A ruleset or an image; `-` reads standard input")),
-        group = ArgGroup::new("packets").required(true).args(["packet", "trace"]),
+        group = ArgGroup::new("packets").required(true).args(["packet", "trace", "pcap"]),
     )]
     Classify {
         #[command(flatten)]
