@@ -28,12 +28,12 @@ const NETWORK: u32 = 0xfff0_0000;
 const LINK: u32 = 0xffe0_0000;
 
 /// A program that has been checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     instructions: Vec<Instruction>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Instruction {
     code: u16,
     jump_true: u8,

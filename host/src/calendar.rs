@@ -12,7 +12,7 @@ use crate::settings::Settings;
 const DAY_SECONDS: i64 = 86400;
 
 /// When it holds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Calendar {
     dates: (i64, i64),
     times: (i64, i64),

@@ -55,7 +55,7 @@ pub struct Counters {
 }
 
 /// `connbytes`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ConnBytes {
     from: u64,
     to: u64,
@@ -63,14 +63,14 @@ pub(crate) struct ConnBytes {
     direction: Direction,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Mode {
     Packets,
     Bytes,
     Average,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Direction {
     Original,
     Reply,
@@ -123,7 +123,7 @@ impl ConnBytes {
 }
 
 /// `connlimit`: the open connections that this rule has seen, by host or network.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ConnLimit {
     limit: u64,
     is_upto: bool,

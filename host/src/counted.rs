@@ -7,7 +7,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::settings::Settings;
 
 /// `statistic`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Statistic {
     /// Every `every + 1`-th packet.
     Nth { count: u32, every: u32, is_inverted: bool },
@@ -50,7 +50,7 @@ impl Statistic {
 }
 
 /// `quota`: bytes left.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Quota {
     left: u64,
     is_inverted: bool,

@@ -35,7 +35,7 @@ const SCALE: u64 = 1_000_000;
 const PIECE_SHIFT: u32 = 4;
 
 /// What one rule says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HashLimit {
     pub(crate) table: usize,
     unit: Unit,
@@ -50,7 +50,7 @@ enum Unit {
 }
 
 /// A table, as its first rule has set it up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Table {
     config: Config,
     entries: HashMap<Key, Entry>,
@@ -58,7 +58,7 @@ pub(crate) struct Table {
     loaded: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Config {
     unit: Unit,
     is_rate_match: bool,
@@ -80,14 +80,14 @@ struct Key {
     ports: (u16, u16),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Entry {
     expires: u64,
     previous: u64,
     fill: Fill,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Fill {
     /// `cap` of a bucket of bytes: how often it may still be filled at once.
     Credit {
@@ -378,3 +378,6 @@ fn byte_cost(length: u32, cost: u64, credit: &mut u64, cap: &mut u64, hz: Hz) ->
     }
     cost
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 const SCALE: u32 = 10_000;
 
 /// The bucket.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Limit {
     previous: u64,
     credit: u32,

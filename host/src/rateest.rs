@@ -12,7 +12,7 @@ use crate::clock::Hz;
 use crate::settings::Settings;
 
 /// An estimator, made by the first `RATEEST` rule that names it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Estimator {
     interval_log: u32,
     ewma_log: u32,
@@ -22,7 +22,7 @@ pub(crate) struct Estimator {
     packets: Rate,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Rate {
     counted: u64,
     counted_before: u64,
@@ -94,7 +94,7 @@ impl Rate {
 }
 
 /// `rateest`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Compare {
     pub(crate) first: usize,
     pub(crate) second: Option<usize>,
@@ -106,7 +106,7 @@ pub(crate) struct Compare {
     packets: Option<(u32, u32)>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Order {
     Lower,
     Higher,

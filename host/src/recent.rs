@@ -23,7 +23,7 @@ use crate::settings::Settings;
 const STAMPS_DEFAULT: u32 = 32;
 
 /// What one rule asks of its list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Recent {
     pub(crate) list: usize,
     command: Command,
@@ -44,7 +44,7 @@ enum Command {
 }
 
 /// A list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct List {
     mask: u128,
     stamps_mask: u16,
@@ -56,7 +56,7 @@ pub(crate) struct List {
     next_age: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Entry {
     age: u64,
     ttl: u8,
@@ -279,6 +279,14 @@ mod tests {
         // Four places: the fifth stamp overwrites the first.
         let rules = ["--set", "--rcheck --seconds 1 --hitcount 4"];
         check(100, &rules, "0 0 7, 1 0 7, 2 0 7, 3 0 7, 250 1 7, 251 1 7, 251 0 7, 251 1 7", "+++++-++");
+    }
+
+    #[test]
+    fn a_ring_has_room_for_the_largest_hitcount_of_its_rules() {
+        let rules = ["--set", "--rcheck --hitcount 40", "--rcheck --hitcount 3"];
+        let packets: Vec<String> = (0..40).map(|tick| format!("{tick} 0 7")).collect();
+        check(100, &rules, &format!("{}, 50 1 7", packets[..39].join(",")), &format!("{}-", "+".repeat(39)));
+        check(100, &rules, &format!("{}, 50 1 7", packets.join(",")), &"+".repeat(41));
     }
 
     #[test]

@@ -85,8 +85,8 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// All that a ruleset's residual matches keep, and their parameters.
-#[derive(Debug, Clone)]
+/// All that a ruleset's residual matches keep, and their parameters. States are equal when they will answer alike.
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     options: Options,
     /// Where the rules of a chain begin in a count of all, by table and position of the chain.
@@ -99,7 +99,7 @@ pub struct State {
 }
 
 /// What rules share by name.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Shared {
     buckets: Vec<hashlimit::Table>,
     lists: Vec<List>,
@@ -115,7 +115,7 @@ enum Kind {
 }
 
 /// What one match keeps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Kept {
     Limit(Limit),
     HashLimit(HashLimit),
@@ -132,7 +132,7 @@ enum Kept {
 }
 
 /// What a target does to the state.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Act {
     /// Counts for an estimator.
     Estimate(usize),

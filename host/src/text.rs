@@ -24,6 +24,13 @@ pub(crate) struct Text {
     is_inverted: bool,
 }
 
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        let parts = |t: &Text| (t.from, t.to, t.ignores_case, t.is_inverted);
+        parts(self) == parts(other) && self.finder.needle() == other.finder.needle()
+    }
+}
+
 impl Text {
     pub(crate) fn new(settings: Settings<'_>) -> Result<Text, String> {
         let (name, mut bytes) = match (settings.text("string"), settings.text("hex-string")) {

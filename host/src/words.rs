@@ -12,20 +12,20 @@
 use crate::settings::Settings;
 
 /// All tests of a rule; each must hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Words {
     tests: Vec<Test>,
     is_inverted: bool,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Test {
     first: u32,
     steps: Vec<(Operator, u32)>,
     ranges: Vec<(u32, u32)>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Operator {
     And,
     Left,

@@ -303,7 +303,7 @@ fn what_counts_counts_as_in_the_kernel() {
         "-m hashlimit --hashlimit-upto 20b/s --hashlimit-burst 100b --hashlimit-mode srcip --hashlimit-name h7",
         "-m hashlimit --hashlimit-upto 3/sec --hashlimit-mode srcip --hashlimit-name h8 --hashlimit-rate-match --hashlimit-rate-interval 90",
         "-m hashlimit --hashlimit-above 512b/s --hashlimit-mode srcip --hashlimit-name h9 --hashlimit-rate-match --hashlimit-rate-interval 90",
-        "-m hashlimit --hashlimit-upto 1/hour --hashlimit-mode srcip,srcport --hashlimit-htable-size 16 --hashlimit-htable-max 16 --hashlimit-name h10",
+        "-m hashlimit --hashlimit-upto 1/hour --hashlimit-mode srcip,srcport --hashlimit-htable-size 16 --hashlimit-htable-max 4 --hashlimit-name h10",
     ]
     .map(str::to_owned)
     .into();
