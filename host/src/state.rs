@@ -321,6 +321,11 @@ impl State {
         })
     }
 
+    /// Rules without a residual match change the state as well: their target counts.
+    pub fn counts_targets(&self) -> bool {
+        self.targets.values().any(|act| matches!(act, Act::Estimate(_)))
+    }
+
     /// Tells that a rule matched: its target may count, or change the packet's bytes.
     pub fn matched(
         &mut self,

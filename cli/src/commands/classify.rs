@@ -67,7 +67,7 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
                 let answer = asking.answer(&mut Some(Known { state, before, origins, arrival }))?;
                 // What was assumed of one packet has left its traces for those that follow.
                 let given = replayed.assumed_of.filter(|_| answer.is_stateful);
-                if replayed.assumed_of.is_none() && !answer.assumed.is_empty() {
+                if replayed.assumed_of.is_none() && answer.leaves_traces {
                     replayed.assumed_of = Some(number);
                 }
                 (answer, given)
@@ -120,6 +120,8 @@ struct Answer {
     known: Vec<(Asked, Outcome)>,
     /// One of them counts or remembers.
     is_stateful: bool,
+    /// What the rules keep from here on hangs on what was assumed.
+    leaves_traces: bool,
     /// Those that are not known, with what they were taken to do.
     assumed: Vec<(Asked, bool)>,
     /// Other ends, were some residual matches to come out differently.
@@ -153,16 +155,25 @@ struct Known<'a> {
 struct Came {
     decision: Decision,
     known: Vec<(Asked, Outcome)>,
-    is_stateful: bool,
+    /// Those of them that count or remember, in order, with the one field that rules change and they look at.
+    counted: Vec<(Asked, u8)>,
     assumed: Vec<(Asked, bool)>,
 }
 
 impl Asking<'_> {
     fn answer(&self, known: &mut Option<Known<'_>>) -> Result<Answer, Failure> {
         let came = self.evaluate(known, &BTreeMap::new())?;
-        let Came { decision, known: holding, is_stateful, assumed } = came;
-        let mut answer =
-            Answer { decision, known: holding, is_stateful, assumed, otherwise: Vec::new(), has_more: false };
+        let Came { decision, known: holding, counted, assumed } = came;
+        let counts_targets = known.as_ref().is_some_and(|known| known.state.counts_targets());
+        let mut answer = Answer {
+            decision,
+            known: holding,
+            is_stateful: !counted.is_empty(),
+            leaves_traces: counts_targets && !assumed.is_empty(),
+            assumed,
+            otherwise: Vec::new(),
+            has_more: false,
+        };
         // Every way the residual matches can come out: flip one at a time, depth first.
         let mut open = vec![(BTreeMap::new(), answer.assumed.clone(), 0)];
         let mut tries = 0;
@@ -170,13 +181,15 @@ impl Asking<'_> {
             for at in from..asked.len() {
                 tries += 1;
                 if tries > TRIES_MAX {
-                    answer.has_more = true;
+                    (answer.has_more, answer.leaves_traces) = (true, true);
                     return Ok(answer);
                 }
                 let mut fixed: BTreeMap<Asked, bool> = fixed.clone();
                 fixed.extend(asked[..at].iter().copied());
                 fixed.insert(asked[at].0, !asked[at].1);
                 let came = self.evaluate_aside(known, &fixed)?;
+                // The same questions leave the same state behind.
+                answer.leaves_traces |= came.counted != counted;
                 if came.decision != decision && !answer.otherwise.contains(&came.decision) {
                     answer.otherwise.push(came.decision);
                 }
@@ -214,12 +227,12 @@ impl Asking<'_> {
             arrival,
             assumed: Vec::new(),
             answered: Vec::new(),
-            is_stateful: false,
+            counted: Vec::new(),
         };
         let decision = self.image.evaluate(self.entry, &mut self.packet.clone(), &mut host);
         let decision = decision.map_err(|e: EvaluateError| Failure::new(e))?;
-        let Recorder { assumed, answered, is_stateful, .. } = host;
-        Ok(Came { decision, known: answered, is_stateful, assumed })
+        let Recorder { assumed, answered, counted, .. } = host;
+        Ok(Came { decision, known: answered, counted, assumed })
     }
 }
 
@@ -231,7 +244,7 @@ struct Recorder<'a, 'k> {
     arrival: Option<Arrival<'k>>,
     assumed: Vec<(Asked, bool)>,
     answered: Vec<(Asked, Outcome)>,
-    is_stateful: bool,
+    counted: Vec<(Asked, u8)>,
 }
 
 impl Host for Recorder<'_, '_> {
@@ -242,7 +255,9 @@ impl Host for Recorder<'_, '_> {
             && let Some(outcome) = known.state.ask(place, match_index.into(), packet, arrival)
         {
             self.answered.push((asked, outcome));
-            self.is_stateful |= kind != ResidualKind::Pure;
+            if kind != ResidualKind::Pure {
+                self.counted.push((asked, packet.ttl));
+            }
             return outcome;
         }
         let held = self.fixed.get(&asked).copied().unwrap_or(self.default);
