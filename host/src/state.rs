@@ -124,7 +124,7 @@ enum Kept {
     Quota(Quota),
     ConnBytes(ConnBytes),
     ConnLimit(ConnLimit),
-    Text(Text),
+    Text(Box<Text>),
     Words(Words),
     Program(bpf::Program),
     Calendar(Calendar),
@@ -233,7 +233,7 @@ impl State {
             "quota" => Kept::Quota(Quota::new(settings)),
             "connbytes" => Kept::ConnBytes(ConnBytes::new(settings)?),
             "connlimit" => Kept::ConnLimit(ConnLimit::new(settings, family)?),
-            "string" => Kept::Text(Text::new(settings)?),
+            "string" => Kept::Text(Box::new(Text::new(settings)?)),
             "u32" => Kept::Words(Words::new(settings)?),
             "bpf" => match settings.text("bytecode") {
                 Some(text) => Kept::Program(bpf::Program::parse(text)?),
