@@ -7,7 +7,8 @@
 //!
 //! All rules that name a list share it, across tables. Its mask is that of the rule that was loaded first; its
 //! rings have as many places as the largest `--hitcount` of its rules needs, a power of two, 32 when none has
-//! one. A list holds [`Options::recent_addresses_max`](crate::Options) addresses; a further one takes the place
+//! one. (The kernel shares a list between the families as well, mask and rings; a state is of one family, and does
+//! not see the other's rules.) A list holds [`Options::recent_addresses_max`](crate::Options) addresses; a further one takes the place
 //! of the one that was longest not seen.
 
 use std::collections::{BTreeMap, HashMap};

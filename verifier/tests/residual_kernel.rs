@@ -5,23 +5,24 @@
 //!                                                    └▶ oracle, with a state ─▶ rules matched     the same?
 //! ```
 //!
-//! Rules have no target: each counts what it matches, and each is looked at for every packet. What hangs on time
-//! is chosen so that a few milliseconds do not matter. Skipped, saying so, where there is no network namespace or
+//! Both families. Rules have no target: each counts what it matches, and each is looked at for every packet. What hangs on time
+//! is chosen so that a few milliseconds do not matter. `HIPAC_SEEDS=100` draws a hundred times as many rules and
+//! packets. Skipped, saying so, where there is no network namespace or
 //! no such tool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use hipac_classifier::Packet;
+use hipac_classifier::{Answer, Packet};
 use hipac_host::{Arrival, Hz, Options, State, Time, bpf};
-use hipac_rules::{Family, Hook, ParseOptions, Ruleset, TableKind, parse};
-use hipac_verifier::{Event, Exact, Oracle, Script};
+use hipac_rules::{Family, Hook, ParseOptions, Residual, Ruleset, TableKind, parse};
+use hipac_verifier::{Event, Exact, Oracle, Outcomes, RuleId, Script};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -38,10 +39,12 @@ fn is_inside(name: &str) -> bool {
         let status = Command::new("unshare").args(["-n", "sh", "-c", script]).stderr(Stdio::null()).status();
         status.is_ok_and(|s| s.success())
     };
-    if !can(
-        "ip link set lo up && iptables-legacy-save >/dev/null && command -v iptables-legacy-restore >/dev/null",
-    ) {
-        println!("skipped: no network namespace, or no iptables-legacy");
+    let script = FAMILIES.map(|family| {
+        let (save, restore) = (tool(family, "save"), tool(family, "restore"));
+        format!("{save} >/dev/null && command -v {restore} >/dev/null")
+    });
+    if !can(&format!("ip link set lo up && {}", script.join(" && "))) {
+        println!("skipped: no network namespace, or no iptables-legacy and ip6tables-legacy");
         return false;
     }
     let me = env::current_exe().expect("a test knows its own file");
@@ -70,6 +73,8 @@ fn run(tool: &str, arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
 /// Ticks a second of this kernel, where it says so.
 fn hz() -> Hz {
     let config = Command::new("zcat").arg("/proc/config.gz").output().ok();
@@ -79,7 +84,15 @@ fn hz() -> Hz {
 }
 
 /// A packet of protocol 253, or of UDP.
-fn packet(source: u32, ttl: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+fn packet(family: Family, source: u32, ttl: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    if family == Family::V6 {
+        let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut bytes = vec![0x60, 0, 0, 0, length[0], length[1], protocol, ttl];
+        bytes.extend(Ipv6Addr::from(0xfd00 << 112 | u128::from(source)).octets());
+        bytes.extend(Ipv6Addr::LOCALHOST.octets());
+        bytes.extend(payload);
+        return bytes;
+    }
     let total = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
     let mut bytes = vec![0x45, 0, total[0], total[1], 0x12, 0x34, 0, 0, ttl, protocol, 0, 0];
     bytes.extend((0x7f00_0100 | source).to_be_bytes());
@@ -94,22 +107,50 @@ fn packet(source: u32, ttl: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Both sides.
 struct Sides<'r> {
+    family: Family,
     oracle: &'r Oracle<'r>,
     state: State,
     matched: BTreeMap<usize, u64>,
+    /// Rules of which some answer was not known.
+    unknown: BTreeSet<usize>,
     socket: Socket,
 }
 
+/// Notes the rules whose matches have no answer.
+struct Noting<'a> {
+    exact: Exact<'a>,
+    unknown: &'a mut BTreeSet<usize>,
+}
+
+impl Outcomes for Noting<'_> {
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual, packet: &Packet) -> Answer {
+        let answer = self.exact.residual(rule, match_index, kind, packet);
+        if !self.exact.is_known() {
+            self.unknown.insert(rule.rule());
+        }
+        answer
+    }
+
+    fn matched(&mut self, rule: RuleId, packet: &Packet) {
+        self.exact.matched(rule, packet);
+    }
+}
+
 impl Sides<'_> {
-    fn send(&mut self, bytes: &[u8]) {
+    fn send(&mut self, source: u32, ttl: u8, protocol: u8, payload: &[u8]) {
+        let bytes = &packet(self.family, source, ttl, protocol, payload);
         let at = Time::from(SystemTime::now());
-        self.socket.send_to(bytes, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("lo takes it");
-        let packet = Packet::from_ip_bytes(bytes).expect("an IPv4 packet");
+        let to: SocketAddr = match self.family {
+            Family::V4 => (Ipv4Addr::LOCALHOST, 0).into(),
+            Family::V6 => (Ipv6Addr::LOCALHOST, 0).into(),
+        };
+        self.socket.send_to(bytes, &to.into()).expect("lo takes it");
+        let packet = Packet::from_ip_bytes(bytes).expect("an IP packet");
         let packet = Packet { in_interface: hipac_classifier::InterfaceName::new("lo").unwrap(), ..packet };
         let arrival = Arrival { wire: Some(bytes), ..Arrival::at(at) };
-        let mut exact = Exact::new(&mut self.state, arrival, Script::AllHold);
-        let evaluation = self.oracle.evaluate(TableKind::Filter, Hook::Input, &packet, &mut exact);
-        assert_eq!(exact.assumed(), 0, "everything is known here");
+        let exact = Exact::new(&mut self.state, arrival, Script::AllHold);
+        let mut outcomes = Noting { exact, unknown: &mut self.unknown };
+        let evaluation = self.oracle.evaluate(TableKind::Filter, Hook::Input, &packet, &mut outcomes);
         for event in evaluation.events {
             if let Event::Matched(rule) = event {
                 *self.matched.entry(rule.rule()).or_insert(0) += 1;
@@ -120,7 +161,7 @@ impl Sides<'_> {
     /// Counters of both sides.
     #[track_caller]
     fn compare(&self, rules: &[String]) {
-        let saved = run("iptables-legacy-save", &["-c", "-t", "filter"], "");
+        let saved = run(&tool(self.family, "save"), &["-c", "-t", "filter"], "");
         let counters: Vec<u64> = saved
             .lines()
             .filter_map(|line| {
@@ -131,39 +172,62 @@ impl Sides<'_> {
         let mut differing = Vec::new();
         for (i, rule) in rules.iter().enumerate() {
             let (theirs, ours) = (counters[i], self.matched.get(&i).copied().unwrap_or(0));
-            if theirs != ours {
+            if theirs != ours && !self.unknown.contains(&i) {
                 differing.push(format!("{rule}: the kernel {theirs}, hipac {ours}"));
             }
         }
         assert!(differing.is_empty(), "{} of {}:\n{}", differing.len(), rules.len(), differing.join("\n"));
+        // Programs that ask for the frame's header by chance.
+        assert!(self.unknown.len() * 50 <= rules.len(), "{:?} are not known", self.unknown);
         let moved = self.matched.values().filter(|n| **n > 0).count();
-        println!("{} rules, {moved} of them matched some packet: 0 differences", rules.len());
+        println!(
+            "{}: {} rules, {moved} of them matched some packet: 0 differences",
+            self.family.name(),
+            rules.len()
+        );
     }
 }
 
-fn ruleset(text: &str) -> Ruleset {
-    let parsed = parse(text, &ParseOptions { family: Some(Family::V4), ..ParseOptions::default() });
+fn tool(family: Family, what: &str) -> String {
+    let number = if family == Family::V6 { "6" } else { "" };
+    format!("ip{number}tables-legacy-{what}")
+}
+
+fn ruleset(text: &str, family: Family) -> Ruleset {
+    let parsed = parse(text, &ParseOptions { family: Some(family), ..ParseOptions::default() });
     assert!(!parsed.has_errors(), "{}", hipac_rules::render_all(&parsed.faults, "rules", text.as_bytes()));
     parsed.ruleset
 }
 
+/// Whether packets went when they should.
+enum Fair {
+    Yes,
+    No,
+}
+
 /// Loads rules on both sides, and calls `send` with them.
 #[track_caller]
-fn check(rules: &[String], send: impl FnOnce(&mut Sides<'_>)) {
+fn check(family: Family, rules: &[String], send: impl FnOnce(&mut Sides<'_>) -> Fair) {
     // Dropped at the end, so that no error comes back.
     let mut text = "*filter\n:INPUT DROP [0:0]\n".to_owned();
     rules.iter().for_each(|rule| writeln!(text, "-A INPUT {rule}").unwrap());
     text.push_str("COMMIT\n");
-    let ours = ruleset(&text);
+    let ours = ruleset(&text, family);
     run("ip", &["link", "set", "lo", "up"], "");
-    run("iptables-legacy-restore", &[], &text);
+    run(&tool(family, "restore"), &[], &text);
     let loaded = Time::from(SystemTime::now());
     let state = State::new(&ours, Options { hz: hz(), ..Options::default() }, loaded).unwrap();
     let oracle = Oracle::new(&ours).unwrap();
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).expect("root may");
-    let mut sides = Sides { oracle: &oracle, state, matched: BTreeMap::new(), socket };
-    send(&mut sides);
-    sides.compare(rules);
+    let domain = if family == Family::V6 { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(255))).expect("root may");
+    let mut sides =
+        Sides { family, oracle: &oracle, state, matched: BTreeMap::new(), unknown: BTreeSet::new(), socket };
+    match send(&mut sides) {
+        Fair::Yes => sides.compare(rules),
+        Fair::No => println!("skipped: the machine is too busy to keep time"),
+    }
+    // Lists of `recent` belong to both families: the next rules shall find none.
+    run(&tool(family, "restore"), &[], "*filter\nCOMMIT\n");
 }
 
 fn below(random: &mut ChaCha8Rng, bound: u32) -> u32 {
@@ -184,7 +248,18 @@ fn texts_words_and_programs_are_as_the_kernels() {
     if !is_inside("texts_words_and_programs_are_as_the_kernels") {
         return;
     }
-    let mut random = ChaCha8Rng::seed_from_u64(1);
+    for seed in seeds() {
+        texts_words_and_programs(seed);
+    }
+}
+
+/// One, or as many as `HIPAC_SEEDS` says.
+fn seeds() -> std::ops::RangeInclusive<u64> {
+    1..=env::var("HIPAC_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
+fn texts_words_and_programs(seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
     let r = &mut random;
     let mut rules = Vec::new();
     for _ in 0..120 {
@@ -225,13 +300,16 @@ fn texts_words_and_programs_are_as_the_kernels() {
             rules.push(format!("-m bpf --bytecode \"{program}\""));
         }
     }
-    check(&rules, |sides| {
-        for i in 0..200 {
-            let mut payload = letters(r, 30).into_bytes();
-            payload.extend((0..below(r, 5)).map(|_| 0xc0 + below(r, 64) as u8));
-            sides.send(&packet(i % 8, 1 + below(r, 250) as u8, 253, &payload));
-        }
-    });
+    for family in FAMILIES {
+        check(family, &rules, |sides| {
+            for i in 0..200 {
+                let mut payload = letters(r, 30).into_bytes();
+                payload.extend((0..below(r, 5)).map(|_| 0xc0 + below(r, 64) as u8));
+                sides.send(i % 8, 1 + below(r, 250) as u8, 253, &payload);
+            }
+            Fair::Yes
+        });
+    }
 }
 
 /// A program that may be valid.
@@ -316,17 +394,32 @@ fn what_counts_counts_as_in_the_kernel() {
     // A full table drops the packet: what stands behind it counts less.
     rules.sort_by_key(|rule| rule.contains("h10"));
     rules.push("-m recent --set --name behind".to_owned());
-    check(&rules, |sides| {
-        let mut random = ChaCha8Rng::seed_from_u64(2);
-        let r = &mut random;
-        for _ in 0..400 {
-            // A header of UDP: ports, length, no checksum.
-            let ports = [0, 10 + below(r, 3) as u8, 0, 20 + below(r, 2) as u8];
-            let payload: Vec<u8> = ports.into_iter().chain(vec![0; 4 + below(r, 60) as usize]).collect();
-            let protocol = if below(r, 3) == 0 { 253 } else { 17 };
-            sides.send(&packet(below(r, 8), 60 + below(r, 3) as u8, protocol, &payload));
-        }
-    });
+    for (seed, family) in seeds().flat_map(|seed| FAMILIES.map(|family| (seed, family))) {
+        let rules: Vec<String> = rules.iter().map(|rule| of_family(rule, family)).collect();
+        check(family, &rules, |sides| {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let r = &mut random;
+            for _ in 0..400 {
+                // A header of UDP: ports, length, no checksum.
+                let ports = [0, 10 + below(r, 3) as u8, 0, 20 + below(r, 2) as u8];
+                let payload: Vec<u8> = ports.into_iter().chain(vec![0; 4 + below(r, 60) as usize]).collect();
+                let protocol = if below(r, 3) == 0 { 253 } else { 17 };
+                sides.send(below(r, 8), 60 + below(r, 3) as u8, protocol, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+/// Masks are written otherwise.
+fn of_family(rule: &str, family: Family) -> String {
+    match family {
+        Family::V4 => rule.to_owned(),
+        Family::V6 => rule
+            .replace("255.255.255.254", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe")
+            .replace("255.255.255.0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00")
+            .replace("srcmask 30", "srcmask 126"),
+    }
 }
 
 #[test]
@@ -362,16 +455,17 @@ fn time_passes_as_in_the_kernel() {
     rules.extend((1..=31).map(|day| format!("-m time --monthdays {day}")));
     rules.push("-m time --datestart 2020-01-01".to_owned());
     rules.push("-m time --datestop 2020-01-01".to_owned());
-    check(&rules, |sides| {
+    // What differs between the families has nothing to do with time.
+    check(Family::V4, &rules, |sides| {
         // Gaps that lie far from what decides: 0.5 and 1 second.
         for gap_ms in [0, 150, 700, 0, 1300, 150, 1300, 700, 150] {
             let begin = Instant::now();
             sleep(Duration::from_millis(gap_ms));
-            assert!(
-                begin.elapsed() < Duration::from_millis(gap_ms + 100),
-                "the machine was too busy for this test"
-            );
-            sides.send(&packet(1, 64, 253, b"text"));
+            if begin.elapsed() > Duration::from_millis(gap_ms + 100) {
+                return Fair::No;
+            }
+            sides.send(1, 64, 253, b"text");
         }
+        Fair::Yes
     });
 }
