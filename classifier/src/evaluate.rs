@@ -65,7 +65,7 @@ pub enum Decision {
         /// See [`Image::verdict_name`].
         verdict: u8,
     },
-    /// A match found the packet malformed: dropped at once, nothing counted.
+    /// A match found the packet malformed, or the host dropped it ([`Answer::Drops`]): at once, nothing counted.
     Malformed {
         /// The rule whose match it was.
         rule: OriginId,

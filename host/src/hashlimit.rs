@@ -197,6 +197,9 @@ impl HashLimit {
         hz: Hz,
         now: u64,
     ) -> Option<Answer> {
+        if !table.suits(self) {
+            return None;
+        }
         let key = match table.config.key(packet, arrival)? {
             Some(key) => key,
             None => return Some(Answer::Drops),
@@ -208,8 +211,6 @@ impl HashLimit {
                 *current = current.wrapping_add(cost);
                 !*was_over && *current <= *burst
             }
-            // A rule of another kind than the table's: the kernel reads one as the other.
-            Fill::Credit { .. } if self.is_rate_match => return None,
             Fill::Credit { credit, cap, cost } => {
                 let cost = match self.unit {
                     Unit::Packets => *cost,
@@ -227,6 +228,11 @@ impl HashLimit {
 }
 
 impl Table {
+    /// The rule measures as the table does, by rate or by credit: otherwise the kernel reads one as the other.
+    pub(crate) fn suits(&self, rule: &HashLimit) -> bool {
+        self.config.is_rate_match == rule.is_rate_match
+    }
+
     /// The entry of a key, new or brought up to now; `None`: the table is full.
     fn touch(&mut self, key: Key, hz: Hz, now: u64) -> Option<&mut Entry> {
         let cleaned =

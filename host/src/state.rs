@@ -307,6 +307,7 @@ impl State {
     /// Some match of these rules may have no answer, for packets whose bytes are given or not: a caller who wants
     /// to ask what else could happen has to keep a copy of the state.
     pub fn may_not_know(&self, ruleset: &Ruleset, has_wire: bool) -> bool {
+        let rewrites = self.targets.values().any(|act| matches!(act, Act::Rewrite));
         let chains = ruleset.tables.iter().flat_map(|table| &table.chains);
         (0u32..).zip(chains.flat_map(|chain| &chain.rules)).any(|(number, rule)| {
             (0u8..).zip(&rule.matches).any(|(index, extension)| {
@@ -314,7 +315,10 @@ impl State {
                     && match self.matches.get(&(number, index)) {
                         None | Some(Kept::ConnBytes(_) | Kept::ConnLimit(_) | Kept::Program(_)) => true,
                         Some(Kept::Statistic(statistic)) => statistic.clone().holds().is_none(),
-                        Some(Kept::HashLimit(_) | Kept::Text(_) | Kept::Words(_)) => !has_wire,
+                        Some(Kept::Text(_) | Kept::Words(_)) => !has_wire || rewrites,
+                        Some(Kept::HashLimit(limit)) => {
+                            !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)
+                        }
                         Some(_) => false,
                     }
             })

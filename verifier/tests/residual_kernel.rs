@@ -363,6 +363,7 @@ fn what_counts_counts_as_in_the_kernel() {
         "-m recent ! --rcheck --hitcount 7 --name a",
         "-m recent --update --hitcount 9 --name a",
         "-m recent --rcheck --seconds 900 --hitcount 20 --name a",
+        "-m recent --rcheck --hitcount 40 --name a",
         "-m recent --rcheck --rttl --name a",
         "-m recent --rcheck --rttl --hitcount 3 --name a",
         "-p udp -m recent --set --name b --mask 255.255.255.254",
