@@ -441,6 +441,13 @@ fn time_passes_as_in_the_kernel() {
         "-m hashlimit --hashlimit-upto 2/sec --hashlimit-burst 1 --hashlimit-mode srcip --hashlimit-name h1",
         "-m hashlimit --hashlimit-upto 40b/s --hashlimit-mode srcip --hashlimit-name h2",
         "-m hashlimit --hashlimit-upto 2/sec --hashlimit-burst 1 --hashlimit-mode srcip --hashlimit-name h3 --hashlimit-rate-match",
+        "-j RATEEST --rateest-name e --rateest-interval 250ms --rateest-ewmalog 500ms",
+        "-m rateest --rateest e --rateest-gt --rateest-pps 0",
+        "-m rateest --rateest e --rateest-eq --rateest-pps 1",
+        "-m rateest --rateest e --rateest-gt --rateest-pps 1",
+        "-m rateest --rateest e --rateest-lt --rateest-bps 300bit",
+        "-m rateest --rateest e ! --rateest-lt --rateest-bps 40bit",
+        "-m rateest --rateest e --rateest-gt --rateest-bps 500bit",
     ]
     .map(str::to_owned)
     .into();
@@ -459,10 +466,10 @@ fn time_passes_as_in_the_kernel() {
     // What differs between the families has nothing to do with time.
     check(Family::V4, &rules, |sides| {
         // Gaps that lie far from what decides: 0.5 and 1 second.
-        for gap_ms in [0, 150, 700, 0, 1300, 150, 1300, 700, 150] {
+        for gap_ms in [0, 150, 700, 0, 1300, 150, 1300, 700, 100] {
             let begin = Instant::now();
             sleep(Duration::from_millis(gap_ms));
-            if begin.elapsed() > Duration::from_millis(gap_ms + 100) {
+            if begin.elapsed() > Duration::from_millis(gap_ms + 25) {
                 return Fair::No;
             }
             sides.send(1, 64, 253, b"text");
