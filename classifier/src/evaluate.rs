@@ -14,11 +14,29 @@ use crate::program::{BACK_BEHIND, Change, Op, Reader, ResidualKind, Step};
 pub trait Host {
     /// Does residual match `match_index` of rule `rule` hold for the packet? Stateful ones are
     /// asked exactly when, and in the order in which, the kernel would evaluate them.
-    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> bool;
+    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> Answer;
 
     /// Rule `rule` matched: its counters go up, its target runs. In order.
     fn matched(&mut self, rule: OriginId, packet: &Packet) {
         let _ = (rule, packet);
+    }
+}
+
+/// How a residual match came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// It holds.
+    Holds,
+    /// It does not.
+    Fails,
+    /// It does not, and drops the packet at once: nothing counts any more. (A table of `hashlimit` that is
+    /// full does so.)
+    Drops,
+}
+
+impl From<bool> for Answer {
+    fn from(holds: bool) -> Answer {
+        if holds { Answer::Holds } else { Answer::Fails }
     }
 }
 
@@ -27,8 +45,8 @@ pub trait Host {
 pub struct NoHost;
 
 impl Host for NoHost {
-    fn residual(&mut self, _: OriginId, _: u8, _: ResidualKind, _: &Packet) -> bool {
-        true
+    fn residual(&mut self, _: OriginId, _: u8, _: ResidualKind, _: &Packet) -> Answer {
+        Answer::Holds
     }
 }
 
@@ -47,7 +65,7 @@ pub enum Decision {
         /// See [`Image::verdict_name`].
         verdict: u8,
     },
-    /// A match found the packet malformed: dropped at once, nothing counted.
+    /// A match found the packet malformed, or the host dropped it ([`Answer::Drops`]): at once, nothing counted.
     Malformed {
         /// The rule whose match it was.
         rule: OriginId,
@@ -239,8 +257,10 @@ fn run(
             Step::Judged(true) => {}
             Step::Judged(false) => return Some(Next::Following),
             Step::Op(Op::Residual { match_index, kind }) => {
-                if !host.residual(rule, match_index, kind, packet) {
-                    return Some(Next::Following);
+                match host.residual(rule, match_index, kind, packet) {
+                    Answer::Holds => {}
+                    Answer::Fails => return Some(Next::Following),
+                    Answer::Drops => return Some(Next::Malformed),
                 }
             }
             Step::Op(Op::Need { drops, passes }) => {

@@ -19,7 +19,7 @@ pub mod program;
 pub mod wire;
 
 pub use dim::Dim;
-pub use evaluate::{Decision, Host, NoHost};
+pub use evaluate::{Answer, Decision, Host, NoHost};
 pub use image::{EntryId, Image, OriginId};
 pub use key::{Key, Keys};
 pub use packet::{CtState, InterfaceName, L4, Packet};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
+use hipac_host::{Hz, Time};
 
 pub(crate) mod answers;
 pub(crate) mod update;
@@ -81,7 +82,7 @@ pub(crate) enum Command {
     #[command(
         after_help = CLASSIFY_HELP,
         mut_arg("file", |file| file.help("A ruleset or an image; `-` reads standard input")),
-        group = ArgGroup::new("packets").required(true).args(["packet", "trace"]),
+        group = ArgGroup::new("packets").required(true).args(["packet", "trace", "pcap"]),
     )]
     Classify {
         #[command(flatten)]
@@ -92,6 +93,9 @@ pub(crate) enum Command {
         /// Many packets: a CSV file whose first row names fields, or a ClassBench trace.
         #[arg(long, value_name = "TRACE")]
         trace: Option<PathBuf>,
+        /// Many packets: a capture of tcpdump's classic format.
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
         /// The table that the packets meet.
         #[arg(long, default_value = "filter")]
         table: String,
@@ -101,6 +105,8 @@ pub(crate) enum Command {
         /// What residual matches, which no field decides (limit, recent, …), are taken to do.
         #[arg(long, value_enum, default_value_t = Assume::Hold)]
         assume: Assume,
+        #[command(flatten)]
+        replay: Replay,
     },
     /// Prove that an image does what its rules say, for every packet: rules matched, residual
     /// matches evaluated, effects, verdict. Or show a packet for which it does not.
@@ -299,9 +305,11 @@ interfaces, ctstate NEW, no mark, ttl 64, length 40.
 
 A CSV trace names its fields in the first row: in, out, src, dst, proto, sport, dport, icmp-type, \
 tcp-flags, ctstate, mark, connmark, ttl, tos, length, mac, pkt-type, src-type, dst-type, \
-physdev-in, physdev-out, bridged, l4, f. An empty cell leaves the default.
+physdev-in, physdev-out, bridged, l4, f, and at, when the packet comes. An empty cell leaves the default.
 
-Where the answer hangs on a residual match, the other ends are shown too.";
+Where the answer hangs on a residual match, the other ends are shown too. With --clock or --at they are \
+evaluated instead, over the packets from the first to the last; what cannot be known (a socket's owner, the \
+bytes of a packet given by its fields, …) is still shown with its other ends.";
 
 const BENCH_HELP: &str = "\
 Times are processor time, of builds on all threads, of lookups on one: medians of several passes, with the lowest and \
@@ -398,6 +406,27 @@ pub(crate) enum Assume {
     Hold,
     // They do not.
     Fail,
+}
+
+/// How packets are replayed: with a clock, residual matches are evaluated as the kernel does, each packet after
+/// the ones before.
+#[derive(Debug, Group)]
+pub(crate) struct Replay {
+    /// Evaluate limit, recent, string, … and take the times from the capture, or from the column `at`.
+    #[arg(long, help_heading = "Replay")]
+    pub(crate) clock: bool,
+    /// Evaluate them with all packets coming at this moment: 2026-11-25T15:00:00Z, or seconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = crate::replay::time, conflicts_with = "clock", help_heading = "Replay")]
+    pub(crate) at: Option<Time>,
+    /// What `statistic --mode random` draws from [default: its outcome is not known].
+    #[arg(long, value_name = "N", help_heading = "Replay")]
+    pub(crate) seed: Option<u64>,
+    /// Ticks a second of the kernel that is followed: its CONFIG_HZ.
+    #[arg(long, value_name = "N", default_value = "250", value_parser = crate::replay::hz, help_heading = "Replay")]
+    pub(crate) hz: Hz,
+    /// The kernel's time zone, in which `time --kerneltz` counts.
+    #[arg(long, value_name = "+HH:MM", default_value = "+00:00", value_parser = crate::replay::zone, allow_hyphen_values = true, help_heading = "Replay")]
+    pub(crate) kernel_tz: i32,
 }
 
 /// How an image is built.

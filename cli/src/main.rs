@@ -11,6 +11,7 @@ mod output;
 mod packets;
 mod pcap;
 mod progress;
+mod replay;
 mod sarif;
 mod traffic;
 

@@ -74,6 +74,6 @@ pub use agree::{Compared, Mismatch, Options, Progress, Report, check};
 pub use draw::{Case, Drawer};
 pub use image_subject::{ImageSubject, Stranger};
 pub use oracle::{Oracle, OracleError};
-pub use outcomes::{Outcomes, Script};
+pub use outcomes::{Exact, Outcomes, Script};
 pub use rule_id::{Place, RuleId};
 pub use subject::{By, Evaluation, Event, Subject, Verdict};

@@ -18,6 +18,7 @@ mod verify;
 
 use crate::args::{Args, Command};
 use crate::exit::{Exit, Failure};
+use crate::packets::Source;
 
 /// Runs the command that was given.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
@@ -29,13 +30,13 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             compile::run(rules, output.as_deref(), build, *keep_going, format)
         }
         Command::Update { options } => update::run(options, format),
-        Command::Classify { rules, packet, trace, table, chain, assume } => {
+        Command::Classify { rules, packet, trace, pcap, table, chain, assume, replay } => {
             let question = classify::Question {
-                packet: packet.as_deref(),
-                trace: trace.as_deref(),
+                source: Source { flags: packet.as_deref(), trace: trace.as_deref(), pcap: pcap.as_deref() },
                 table,
                 chain: chain.as_deref(),
                 assume: *assume,
+                replay,
             };
             classify::run(rules, &question, format)
         }

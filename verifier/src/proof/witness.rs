@@ -8,7 +8,7 @@ use std::fmt;
 
 use hipac_classifier::evaluate::EvaluateError;
 use hipac_classifier::program::ResidualKind;
-use hipac_classifier::{CtState, Decision, Dim, EntryId, Host, Image, L4, OriginId, Packet};
+use hipac_classifier::{Answer, CtState, Decision, Dim, EntryId, Host, Image, L4, OriginId, Packet};
 use hipac_rules::{Hook, Residual, Ruleset, TableKind, Target, TargetMeaning};
 
 use super::boxes::{self, Bounds};
@@ -37,10 +37,10 @@ pub enum Assumed {
 }
 
 impl Outcomes for Assumed {
-    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual) -> bool {
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual, packet: &Packet) -> Answer {
         match self {
-            Assumed::Script(script) => script.play().residual(rule, match_index, kind),
-            Assumed::Only(rules) => rules.contains(&rule),
+            Assumed::Script(script) => script.play().residual(rule, match_index, kind, packet),
+            Assumed::Only(rules) => Answer::from(rules.contains(&rule)),
         }
     }
 }
@@ -136,10 +136,10 @@ struct Notes<'a> {
 }
 
 impl Host for Notes<'_> {
-    fn residual(&mut self, origin: OriginId, number: u8, kind: ResidualKind, _: &Packet) -> bool {
+    fn residual(&mut self, origin: OriginId, number: u8, kind: ResidualKind, packet: &Packet) -> Answer {
         let Some(rule) = self.rules.get(origin.0 as usize).copied().flatten() else {
             self.is_strange = true;
-            return false;
+            return Answer::Fails;
         };
         let asked = match kind {
             ResidualKind::Pure => Residual::Pure,
@@ -147,11 +147,12 @@ impl Host for Notes<'_> {
             ResidualKind::Unknown => Residual::Unknown,
         };
         let match_index = number.into();
-        let held = self.assumed.residual(rule, match_index, asked);
+        let answer = self.assumed.residual(rule, match_index, asked, packet);
         if kind != ResidualKind::Pure {
+            let held = answer == Answer::Holds;
             self.events.push(Event::Residual { rule, match_index, held });
         }
-        held
+        answer
     }
 
     fn matched(&mut self, origin: OriginId, _: &Packet) {
