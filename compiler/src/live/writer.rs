@@ -134,9 +134,9 @@ pub(super) struct Writer {
     /// The era in which defaults were changed last.
     policy_era: u64,
     /// Boxes put in or taken out since it was built.
-    pub(super) drift: usize,
+    drift: usize,
     /// Boxes when it was built.
-    pub(super) built: usize,
+    built: usize,
 }
 
 /// Room for entries besides those that there are.
@@ -638,6 +638,13 @@ impl Writer {
         Ok(())
     }
 
+    /// The same where nobody reads yet.
+    pub(super) fn set_policy_now(&mut self, entry: u32, policy: Policy) -> Result<(), Refusal> {
+        let verdict = self.verdict(policy.name())?;
+        self.ground.generation.entries()[entry as usize].set_default(verdict, verdict, 0);
+        Ok(())
+    }
+
     /// A chain without rules gets an entry; `Err`: there is no room for one.
     pub(super) fn add_entry(&mut self, entry: u32) -> Result<(), Refusal> {
         let Some(place) = self.entries.get_mut(entry as usize) else { return Err(Refusal::Replan) };
@@ -726,6 +733,11 @@ impl Writer {
         let rules = self.rules.capacity() * size_of::<Placed>();
         let many: usize = self.many.iter().map(|m| 4 * m.capacity() + size_of::<Vec<BoxId>>()).sum();
         self.store.bytes() + mirrors + rules + many
+    }
+
+    /// Boxes put in or taken out since it was built; boxes then, and now.
+    pub(super) fn drift(&self) -> (usize, usize, usize) {
+        (self.drift, self.built, self.store.len())
     }
 
     /// Boxes of all lists.

@@ -59,7 +59,11 @@ pub(super) fn measure(
     (packets, drawn): (usize, &Drawn),
     options: &Options,
 ) -> Result<Report, Failure> {
-    let options = LiveOptions { memory_bytes_max: options.memory_bytes_max, counting: options.counting };
+    let options = LiveOptions {
+        memory_bytes_max: options.memory_bytes_max,
+        counting: options.counting,
+        background: true,
+    };
     let live = LiveTable::open(ruleset, &options).map_err(Failure::new)?;
     let before = live.stats().structure_bytes;
     let traffic = (drawn.traffic, drawn.seed);
