@@ -143,6 +143,8 @@ struct Frame {
     path: Vec<Rc<Clause>>,
     /// Where its end and RETURN lead: a label, or out of the list.
     label: Option<usize>,
+    /// A rule has ended it for all packets: what follows may be missing.
+    is_over: bool,
 }
 
 /// A list under way.
@@ -151,6 +153,8 @@ struct Walk<'t> {
     list: List,
     at: u32,
     end: u32,
+    /// No packet comes to the rule.
+    is_over: bool,
     labels: Vec<u32>,
     /// Labels that flat rules lead to, and where they do.
     landings: Vec<(usize, u32)>,
@@ -262,8 +266,8 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         let table = &self.ruleset.tables[chain.0];
         let list = List { record, flats: vec![], absent: vec![], until: vec![] };
         let mut walk =
-            Walk { table: (chain.0, table), list, at: first, end, labels: vec![], landings: vec![] };
-        let mut frames = vec![Frame { chain: chain.1, next: 0, path: vec![], label: None }];
+            Walk { table: (chain.0, table), list, at: first, end, is_over: false, labels: vec![], landings: vec![] };
+        let mut frames = vec![Frame { chain: chain.1, next: 0, path: vec![], label: None, is_over: false }];
         while let Some(frame) = frames.last_mut() {
             let here = (frame.chain, frame.next);
             let Some(rule) = table.chains[here.0].rules.get(here.1) else {
@@ -275,12 +279,15 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             };
             frame.next += 1;
             let (path, label) = (frame.path.clone(), frame.label);
+            walk.is_over = frame.is_over;
+            frame.is_over |= is_end(rule, self.ruleset.family);
             if let Some((chain, path)) = self.rule(&mut walk, here, rule, path, label)? {
                 if frames.len() > table.chains.len() {
                     return wrong("chains jump in a circle");
                 }
                 walk.labels.push(walk.at);
-                frames.push(Frame { chain, next: 0, path, label: Some(walk.labels.len() - 1) });
+                let label = Some(walk.labels.len() - 1);
+                frames.push(Frame { chain, next: 0, path, label, is_over: false });
             }
         }
         if walk.at != end {
@@ -355,6 +362,7 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         let only_counts = matches!((&rule.target, goes), (Target::None, _) | (_, Goes::Call(_, None)));
         let left_out = self.compared == Compared::Deciding
             && only_counts
+            && !walk.is_over
             && !does.iter().any(|d| !matches!(d, Does::Ask(_, ResidualKind::Pure)));
         let step = self.flat(walk, here, clauses.clone(), does, change(effect), goes, left_out)?;
         let is_unfolded = match step {
@@ -395,6 +403,7 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
                 walk.list.flats.push(Flat { clauses, checked, end, is_plain, changes: change.is_some() });
                 walk.at += 1;
             }
+            (Step::Absent, _) if walk.is_over => {}
             (Step::Absent, _) => walk.list.absent.push((at, clauses)),
             (Step::Unfold, _) if may_be_left_out => {}
             _ => return wrong(format!("position {at} is not of the rule that stands there")),
@@ -413,7 +422,8 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             let table = ruleset.tables.iter().position(|t| TableKind::from_name(table) == Some(t.kind))?;
             Some((table, ruleset.tables[table].chain_index(chain)?))
         });
-        if (chain, origin.number as usize) != (Some((walk.table.0, here.0)), here.1 + 1) {
+        let line = walk.table.1.chains[here.0].rules[here.1].line;
+        if (chain, origin.number as usize, origin.line) != (Some((walk.table.0, here.0)), here.1 + 1, line) {
             return None;
         }
         let mut reader = match flat {
@@ -846,6 +856,13 @@ impl<B: AsRef<[u8]>> Shared<'_, B> {
         let count = tree.filter[1].count();
         a.iter().flat_map(|&x| b.iter().map(move |&y| 1 << fold(x << count | y))).fold(0, |all, bit| all | bit)
     }
+}
+
+/// No packet comes to what follows a rule in its chain.
+fn is_end(rule: &Rule, family: Family) -> bool {
+    let Target::Extension(extension) = &rule.target else { return false };
+    let goes_on = matches!(extension.target_meaning(family), TargetMeaning::Continue(_));
+    !goes_on && rule.matches.is_empty() && meaning::of_ip_part(&rule.ip).is_empty()
 }
 
 fn change(effect: Effect) -> Option<Change> {

@@ -13,7 +13,7 @@ use hipac_rules::{Clause, Family, Field, FragmentTest, IpPart, L4Need, Test, Val
 /// One interval on each axis.
 pub(super) type Region = Vec<(u32, u32)>;
 
-/// One dimension of the key. (The transport header's state is one, in the key or not.)
+/// One dimension, in the key or not.
 pub(super) struct Axis {
     pub(super) dim: Dim,
     /// The values that keys have.
@@ -64,8 +64,13 @@ impl Space {
             let min = u32::from(is_name(slot.dim) && space.names.first() == Some(&0));
             space.add(Axis { dim: slot.dim, range: (min, max), classes })?;
         }
-        if space.of[Dim::L4.index()].is_none() {
-            space.add(Axis { dim: Dim::L4, range: (0, Dim::L4.max()), classes: None })?;
+        // What no key holds, rules may look at all the same.
+        let fields = FIELDS.iter().flat_map(|&field| words(field, family));
+        for &dim in fields {
+            if space.of[dim.index()].is_none() {
+                let max = if is_name(dim) { space.names.len() as u32 } else { dim.max() };
+                space.add(Axis { dim, range: (0, max), classes: None })?;
+            }
         }
         Some(space)
     }
@@ -139,9 +144,9 @@ impl Space {
     fn span(&self, field: Field, region: &Region) -> (u128, u128, u128) {
         let (mut lo, mut hi, mut known) = (0, 0, u128::MAX);
         for &dim in words(field, self.family) {
-            let interval = self.of[dim.index()].map(|axis| region[axis]);
+            let Some(axis) = self.of[dim.index()] else { return (0, u128::MAX, 0) };
+            let (first, last) = region[axis];
             if is_name(dim) {
-                let Some((first, last)) = interval else { return (0, u128::MAX, 0) };
                 let begin = |rank: u32| match rank.checked_sub(1) {
                     None => Some(0),
                     Some(at) => self.names.get(at as usize).copied(),
@@ -149,7 +154,6 @@ impl Space {
                 let end = begin(last.saturating_add(1)).map_or(u128::MAX, |next| next.saturating_sub(1));
                 return (begin(first).unwrap_or(u128::MAX), end, 0);
             }
-            let (first, last) = interval.unwrap_or((0, dim.max()));
             let bits = 32 - dim.max().leading_zeros();
             let unknown = u64::MAX.checked_shr((first ^ last).leading_zeros() + 32).unwrap_or(0);
             lo = lo << bits | u128::from(first);
@@ -176,8 +180,6 @@ impl Space {
             });
         }
         let (lo, hi, known) = self.span(test.field, region);
-        let bits: u32 = words(test.field, self.family).iter().map(|dim| 32 - Dim::max(*dim).leading_zeros()).sum();
-        let ones = u128::MAX.checked_shr(128 - bits).unwrap_or(0);
         let (all, none) = match &test.set {
             ValueSet::Ranges(ranges) => {
                 let meets = |r: &&(u128, u128)| r.0 <= hi && lo <= r.1;
@@ -185,7 +187,11 @@ impl Space {
             }
             ValueSet::Masked { value, mask } => {
                 let differs = value & !mask != 0 || (lo ^ value) & mask & known != 0;
-                (mask & !known == 0 && lo & mask == *value, differs || hi < *value || value | (!mask & ones) < lo)
+                let is_before = |first| first <= hi;
+                (
+                    mask & !known == 0 && lo & mask == *value,
+                    differs || !first_masked(lo, *value, *mask).is_some_and(is_before),
+                )
             }
             ValueSet::Interface { name, prefix } => match numbers(name, *prefix) {
                 Some((first, last)) => (first <= lo && hi <= last, hi < first || last < lo),
@@ -307,6 +313,20 @@ impl Space {
     }
 }
 
+/// The first number at or above `lo` whose bits under a mask have a value.
+fn first_masked(lo: u128, value: u128, mask: u128) -> Option<u128> {
+    let x = lo & !mask | value;
+    let Some(highest) = (x ^ lo).checked_ilog2() else { return Some(x) };
+    let below = (1u128 << highest) - 1;
+    if x > lo {
+        return Some(x & (mask | !below));
+    }
+    // The lowest free bit above that can still be raised.
+    let free = !mask & !lo & !below & !(1 << highest);
+    let bit = free & free.wrapping_neg();
+    (bit != 0).then(|| lo & !mask & !(bit | (bit - 1)) | bit | value)
+}
+
 fn number_holds(test: &Test, x: u128) -> bool {
     let holds = match &test.set {
         ValueSet::Ranges(ranges) => ranges.iter().any(|r| r.0 <= x && x <= r.1),
@@ -322,6 +342,31 @@ fn numbers(name: &str, prefix: bool) -> Option<(u128, u128)> {
     let free = if prefix { u128::MAX.checked_shr(8 * name.len() as u32).unwrap_or(0) } else { 0 };
     Some((first, first | free))
 }
+
+const FIELDS: [Field; 22] = [
+    Field::Source,
+    Field::Destination,
+    Field::InInterface,
+    Field::OutInterface,
+    Field::Protocol,
+    Field::L4,
+    Field::SourcePort,
+    Field::DestinationPort,
+    Field::TcpFlags,
+    Field::CtState,
+    Field::Mark,
+    Field::ConnMark,
+    Field::Ttl,
+    Field::Length,
+    Field::Tos,
+    Field::Mac,
+    Field::PacketType,
+    Field::SourceType,
+    Field::DestinationType,
+    Field::PhysIn,
+    Field::PhysOut,
+    Field::Bridged,
+];
 
 pub(super) fn is_name(dim: Dim) -> bool {
     matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut)
@@ -401,4 +446,19 @@ pub(super) fn need(need: L4Need) -> Option<(u8, u8)> {
 pub(super) fn in_states(states: u8) -> Clause {
     let set = (0..7u32).filter(|s| states >> s & 1 == 1).map(|s| (s.into(), s.into())).collect();
     vec![Test { field: Field::L4, negated: false, set: ValueSet::Ranges(set) }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_masked;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_first_number_under_a_mask_is_the_first(lo in 0u128..300, value in 0u128..300, mask in 0u128..300) {
+            prop_assume!(value & !mask == 0);
+            let slow = (lo..2048).find(|x| x & mask == value);
+            prop_assert_eq!(first_masked(lo, value, mask), slow);
+        }
+    }
 }

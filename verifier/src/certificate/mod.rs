@@ -31,8 +31,6 @@
 
 mod check;
 mod meaning;
-#[cfg(test)]
-mod tests;
 mod write;
 
 use hipac_classifier::Image;
@@ -193,8 +191,15 @@ pub fn write<B: AsRef<[u8]>>(
     image: &Image<B>,
     compared: Compared,
 ) -> Result<Vec<u8>, Refused> {
-    let mut finder = write::Finder::default();
-    Checker::new(ruleset, image, compared, &mut finder)?.run()?;
+    let find = |skips_void: bool| {
+        let mut finder = write::Finder { steps: vec![], skips_void };
+        Checker::new(ruleset, image, compared, &mut finder)?.run()?;
+        Ok(finder)
+    };
+    let finder = find(false).or_else(|refused| match compared {
+        Compared::Deciding => find(true),
+        Compared::All => Err(refused),
+    })?;
     let mut out = Vec::with_capacity(HEADER_BYTES + finder.steps.len());
     out.extend(MAGIC);
     out.extend(VERSION.to_le_bytes());

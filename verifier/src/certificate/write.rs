@@ -16,17 +16,19 @@ const HOLES_MAX: u32 = 8;
 #[derive(Debug, Default)]
 pub(super) struct Finder {
     pub(super) steps: Vec<u8>,
+    /// A rule that nothing satisfies has no flat rule, although the next one is its. (Jumps have flat
+    /// rules of their own between two visits of a chain, unless they are left out: then the next
+    /// visit may be meant.)
+    pub(super) skips_void: bool,
 }
 
 impl Guide for Finder {
     fn next<B: AsRef<[u8]>>(&mut self, on: &Shared<'_, B>, asked: &Asked<'_>) -> Result<Step, Refused> {
         let step = match asked {
             Asked::Rule { fits, clauses, may_be_left_out } => {
-                if is_void(on, clauses) {
-                    Step::Absent
-                } else if *fits {
+                if *fits && !(self.skips_void && is_void(on, clauses)) {
                     Step::Present
-                } else if *may_be_left_out {
+                } else if *may_be_left_out && !is_void(on, clauses) {
                     Step::Unfold
                 } else {
                     Step::Absent
