@@ -4,6 +4,8 @@
 //! highest, and some of their bits are known; small fields are looked at value by value. Both answers
 //! can be "no": then the region must be split.
 
+use std::rc::Rc;
+
 use hipac_classifier::image::Section;
 use hipac_classifier::key::KEY_BYTES;
 use hipac_classifier::program::{DimTest, Wanted};
@@ -134,7 +136,8 @@ impl Space {
                 let above = high(interval.0) << (8 * bytes);
                 let lowest = (above | u64::from(lo)) << shift;
                 let highest = (above | u64::from(hi)) << shift | ((1 << shift) - 1);
-                *interval = (interval.0.max(lowest as u32), interval.1.min(highest.min(u32::MAX.into()) as u32));
+                *interval =
+                    (interval.0.max(lowest as u32), interval.1.min(highest.min(u32::MAX.into()) as u32));
             }
         }
         true
@@ -209,6 +212,22 @@ impl Space {
         clause.iter().all(|test| self.test(test, region).1)
     }
 
+    /// A clause fails for all of a region, by itself, or value by value together with the others that
+    /// look at the same small field: an image may put values into one class that fail different ones.
+    pub(super) fn fails(&self, clause: &Clause, all: &[Rc<Clause>], region: &Region) -> bool {
+        if self.is_outside(clause, region) {
+            return true;
+        }
+        let field = clause.first().map(|test| test.field);
+        let Some(&[dim]) = field.map(|field| words(field, self.family)) else { return false };
+        let Some(axis) = self.of[dim.index()] else { return false };
+        let Some(classes) = &self.axes[axis].classes else { return false };
+        let about = || all.iter().filter(|c| c.iter().all(|test| Some(test.field) == field));
+        let fails = |raw: u32| about().any(|c| !c.iter().any(|test| number_holds(test, raw.into())));
+        let (lo, hi) = region[axis];
+        (0..=dim.max()).filter(|&raw| (lo..=hi).contains(&classes[raw as usize])).all(fails)
+    }
+
     /// Clauses of rules and clauses of a program hold for the same packets. Decided on a grid of values
     /// between which no test changes; `None` where there is none.
     pub(super) fn are_same(&self, rules: &[&Clause], programs: &[Vec<Vec<DimTest>>]) -> Option<bool> {
@@ -229,12 +248,15 @@ impl Space {
         let mut at = vec![0; grid.len()];
         loop {
             let value = |dim: Dim| grid.iter().position(|(d, _)| *d == dim).map_or(0, |i| grid[i].1[at[i]]);
-            let by_program = programs.iter().all(|c| c.iter().any(|all| all.iter().all(|t| t.holds(value(t.dim)))));
+            let by_program =
+                programs.iter().all(|c| c.iter().any(|all| all.iter().all(|t| t.holds(value(t.dim)))));
             let by_rules = rules.iter().all(|clause| clause.iter().any(|test| self.raw_holds(test, &value)));
             if by_program != by_rules {
                 return Some(false);
             }
-            let Some(next) = (0..grid.len()).find(|&i| at[i] + 1 < grid[i].1.len()) else { return Some(true) };
+            let Some(next) = (0..grid.len()).find(|&i| at[i] + 1 < grid[i].1.len()) else {
+                return Some(true);
+            };
             at[..next].fill(0);
             at[next] += 1;
         }
@@ -285,7 +307,8 @@ impl Space {
         masks.dedup();
         match masks[..] {
             [] => {
-                let beside = ends.iter().flat_map(|&x| [x.saturating_sub(1), x, x.saturating_add(1).min(max)]);
+                let beside =
+                    ends.iter().flat_map(|&x| [x.saturating_sub(1), x, x.saturating_add(1).min(max)]);
                 let mut all: Vec<u32> = beside.collect();
                 all.sort_unstable();
                 all.dedup();

@@ -30,7 +30,9 @@
 //! Linear in the certificate and the image.
 
 mod check;
+mod follow;
 mod meaning;
+mod place;
 mod write;
 
 use hipac_classifier::Image;
@@ -38,7 +40,8 @@ use hipac_rules::Ruleset;
 
 use crate::agree::Compared;
 pub use check::Checked;
-use check::{Asked, Checker, Guide, Shared};
+use check::{Asked, Checker, Guide};
+use place::Shared;
 
 const MAGIC: [u8; 8] = *b"hipaccrt";
 const VERSION: u32 = 1;
@@ -196,10 +199,7 @@ pub fn write<B: AsRef<[u8]>>(
         Checker::new(ruleset, image, compared, &mut finder)?.run()?;
         Ok(finder)
     };
-    let finder = find(false).or_else(|refused| match compared {
-        Compared::Deciding => find(true),
-        Compared::All => Err(refused),
-    })?;
+    let finder = find(false).or_else(|refused| find(true).map_err(|_| refused))?;
     let mut out = Vec::with_capacity(HEADER_BYTES + finder.steps.len());
     out.extend(MAGIC);
     out.extend(VERSION.to_le_bytes());
@@ -253,5 +253,11 @@ pub fn check<B: AsRef<[u8]>>(
 
 /// FNV-1a: says which file it is, and is no protection.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+fn wrong<T>(what: impl Into<String>) -> Result<T, Refused> {
+    Err(Refused::Wrong(what.into()))
 }

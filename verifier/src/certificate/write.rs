@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use hipac_classifier::forest::root::Root;
 use hipac_classifier::forest::{Kind, Ref};
-use hipac_rules::{Clause, Test, ValueSet};
+use hipac_rules::{Clause, Field, Test, ValueSet};
 
-use super::check::{Asked, Guide, List, Must, Question, Shared, Spot};
+use super::check::{Asked, Guide, List, Must, Question};
 use super::meaning::{self, Region};
+use super::place::{Shared, Spot};
 use super::{Refused, Step};
 
 /// Free bits above fixed ones, at most, that make ranges of a mask.
@@ -18,17 +19,22 @@ pub(super) struct Finder {
     pub(super) steps: Vec<u8>,
     /// A rule that nothing satisfies has no flat rule, although the next one is its. (Jumps have flat
     /// rules of their own between two visits of a chain, unless they are left out: then the next
-    /// visit may be meant.)
+    /// visit may be meant. Of what drops cut headers a rule may have several.)
     pub(super) skips_void: bool,
 }
 
 impl Guide for Finder {
     fn next<B: AsRef<[u8]>>(&mut self, on: &Shared<'_, B>, asked: &Asked<'_>) -> Result<Step, Refused> {
         let step = match asked {
-            Asked::Rule { fits, clauses, may_be_left_out } => {
-                if *fits && !(self.skips_void && is_void(on, clauses)) {
+            Asked::Rule { fits, drops, clauses, may_be_left_out } => {
+                let about_header = |clause: &&Rc<Clause>| clause.iter().all(|test| test.field == Field::L4);
+                let skips = match drops {
+                    true => is_void(on, clauses.iter().filter(about_header)),
+                    false => self.skips_void && is_void(on, clauses.iter()),
+                };
+                if *fits && !skips {
                     Step::Present
-                } else if *may_be_left_out && !is_void(on, clauses) {
+                } else if *may_be_left_out && !is_void(on, clauses.iter()) {
                     Step::Unfold
                 } else {
                     Step::Absent
@@ -36,9 +42,19 @@ impl Guide for Finder {
             }
             Asked::Region(question) => of_region(on, question).ok_or_else(|| {
                 let at = question.position;
-                let region: Vec<String> = on.space.axes.iter().zip(question.region).filter(|(a, r)| **r != a.range)
-                    .map(|(a, (lo, hi))| format!("{} {lo:#x}–{hi:#x}", a.dim.name())).collect();
-                Refused::Wrong(format!("position {at}: no step leads on ({:?}) {}", question.must, region.join(", ")))
+                let region: Vec<String> = on
+                    .space
+                    .axes
+                    .iter()
+                    .zip(question.region)
+                    .filter(|(a, r)| **r != a.range)
+                    .map(|(a, (lo, hi))| format!("{} {lo:#x}–{hi:#x}", a.dim.name()))
+                    .collect();
+                Refused::Wrong(format!(
+                    "position {at}: no step leads on ({:?}) {}",
+                    question.must,
+                    region.join(", ")
+                ))
             })?,
         };
         step.encode(&mut self.steps);
@@ -47,9 +63,12 @@ impl Guide for Finder {
 }
 
 /// No key satisfies the clauses, as far as single ones say.
-fn is_void<B: AsRef<[u8]>>(on: &Shared<'_, B>, clauses: &[Rc<Clause>]) -> bool {
+fn is_void<'c, B: AsRef<[u8]>>(
+    on: &Shared<'_, B>,
+    mut clauses: impl Iterator<Item = &'c Rc<Clause>>,
+) -> bool {
     let mut region: Region = on.space.axes.iter().map(|axis| axis.range).collect();
-    clauses.iter().any(|clause| {
+    clauses.any(|clause| {
         while let Some((axis, lo, hi)) = trimmed(on, clause, &region) {
             region[axis] = (lo, hi);
         }
@@ -64,7 +83,7 @@ fn of_region<B: AsRef<[u8]>>(on: &Shared<'_, B>, q: &Question<'_>) -> Option<Ste
             if on.space.is_inside(clause, q.region) {
                 continue;
             }
-            if on.space.is_outside(clause, q.region) {
+            if on.space.fails(clause, q.clauses, q.region) {
                 return Some(Step::Outside { clause: number });
             }
             if let Some((axis, lo, hi)) = trimmed(on, clause, q.region) {
@@ -89,7 +108,9 @@ fn of_region<B: AsRef<[u8]>>(on: &Shared<'_, B>, q: &Question<'_>) -> Option<Ste
         return Some(step);
     }
     hidden(on, q).or_else(|| match q.must {
-        Must::Hold => undecided().find_map(|(_, (clause, _))| split(on, clause, q.region)).or(Some(Step::Shut)),
+        Must::Hold => {
+            undecided().find_map(|(_, (clause, _))| split(on, clause, q.region)).or(Some(Step::Shut))
+        }
         _ => None,
     })
 }
@@ -157,7 +178,11 @@ fn axes_of<B: AsRef<[u8]>>(on: &Shared<'_, B>, clause: &Clause) -> Vec<usize> {
 }
 
 /// An axis on which both ends of a region or one fail a clause: what is left there.
-fn trimmed<B: AsRef<[u8]>>(on: &Shared<'_, B>, clause: &Clause, region: &Region) -> Option<(usize, u32, u32)> {
+fn trimmed<B: AsRef<[u8]>>(
+    on: &Shared<'_, B>,
+    clause: &Clause,
+    region: &Region,
+) -> Option<(usize, u32, u32)> {
     let mut inner = region.clone();
     for axis in axes_of(on, clause) {
         let (lo, hi) = region[axis];
@@ -305,7 +330,9 @@ fn hidden<B: AsRef<[u8]>>(on: &Shared<'_, B>, q: &Question<'_>) -> Option<Step> 
     if let Some(&by) = candidates.iter().find(|&&by| fully(q.region, by)) {
         return Some(Step::Hidden { position: by });
     }
-    let open = |by: u32| list.flat(by).map_or(0, |f| f.clauses.iter().filter(|c| !on.space.is_inside(c, q.region)).count());
+    let open = |by: u32| {
+        list.flat(by).map_or(0, |f| f.clauses.iter().filter(|c| !on.space.is_inside(c, q.region)).count())
+    };
     let by = candidates.into_iter().min_by_key(|&by| open(by))?;
     let flat = list.flat(by)?;
     flat.clauses.iter().filter(|c| !on.space.is_inside(c, q.region)).find_map(|c| near(on, c, q.region))
