@@ -23,6 +23,7 @@ Exit codes:
   0  done, nothing found
   1  done, and faults or mismatches were found
   2  not done: unreadable input, wrong use, no room
+  130  interrupted
 Results go to standard output, diagnostics and progress to standard error.
 
 Start with `hipac demo`, which needs no input.";

@@ -160,9 +160,9 @@ fn checked<B: AsRef<[u8]>>(
         )?,
         (Format::Text, Ok(facts)) => writeln!(
             out,
-            "accepted: {}, {} in leaves, {} followed",
+            "accepted: {}, {} boxes in leaves, {} followed",
             output::counted(facts.flat_rules, "flat rule"),
-            output::counted(usize::try_from(facts.stored).unwrap_or(usize::MAX), "box"),
+            output::grouped(usize::try_from(facts.stored).unwrap_or(usize::MAX)),
             output::counted(usize::try_from(facts.steps).unwrap_or(usize::MAX), "step"),
         )?,
         (Format::Text, Err(refused)) => writeln!(out, "not accepted: {refused}")?,

@@ -12,8 +12,8 @@
 //!   each stored box that is too large       split · inside · hidden …
 //! ```
 //!
-//! Every step is one sentence about one region, and the checker (`check`, with its reading of tests in
-//! `meaning`) looks whether it is true: a region is one interval on each axis of the key, and a test of a rule
+//! Every step is one sentence about one region, and the checker (`check` walks the rules, `follow` the forest,
+//! `place` and `meaning` read them) looks whether it is true: a region is one interval on each axis of the key, and a test of a rule
 //! holds for all of it, for none of it, or for some. It has neither sets of boxes nor a search, and takes
 //! nothing from the prover.
 //!
