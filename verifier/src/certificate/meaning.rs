@@ -479,7 +479,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_first_number_under_a_mask_is_the_first(lo in 0u128..300, value in 0u128..300, mask in 0u128..300) {
-            prop_assume!(value & !mask == 0);
+            let value = value & mask;
             let slow = (lo..2048).find(|x| x & mask == value);
             prop_assert_eq!(first_masked(lo, value, mask), slow);
         }

@@ -26,6 +26,9 @@
 //! definition says. The certificate itself is not trusted: the checksums in it say *which* rules and
 //! image it is about, and that it is whole; nothing of the proof hangs on them.
 //!
+//! Not every proof is found in steps: of rules that repeat their matches in odd ways the writer may say that it
+//! found none. Then the proof stands, without a certificate.
+//!
 //! # Cost
 //! Linear in the certificate and the image.
 
