@@ -25,6 +25,7 @@ Exit codes:
   0  done, nothing found
   1  done, and faults or mismatches were found
   2  not done: unreadable input, wrong use, no room
+  130  interrupted
 Results go to standard output, diagnostics and progress to standard error.
 
 Start with `hipac demo`, which needs no input.";
@@ -122,6 +123,13 @@ pub(crate) enum Command {
         /// What they are drawn from: same seed, same packets.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Write the proof down, step by step, for whoever wants to check it: see --check-certificate.
+        #[arg(long, value_name = "CERT", conflicts_with = "packets")]
+        certificate: Option<PathBuf>,
+        /// Do not prove: follow the steps of this certificate by a second, small checker that shares
+        /// nothing with the proof and searches for nothing.
+        #[arg(long, value_name = "CERT", conflicts_with_all = ["packets", "certificate"], requires = "image")]
+        check_certificate: Option<PathBuf>,
         #[command(flatten)]
         build: Build,
     },

@@ -175,6 +175,13 @@ fn image_of_bytes(path: &Path, bytes: mapped::Bytes) -> Result<OpenImage, Failur
 
 fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
     let name = file::name(&of.file);
+    if text.starts_with(&hipac_classifier::image::format::MAGIC) {
+        return Err(Failure::at(
+            &name,
+            "this is an image, and holds no rules: give the ruleset that it was compiled from \
+             (`hipac verify RULES IMAGE` proves that it was)",
+        ));
+    }
     let family = match (of.ipv4, of.ipv6) {
         (true, _) => Some(Family::V4),
         (_, true) => Some(Family::V6),

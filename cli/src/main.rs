@@ -5,6 +5,7 @@ mod commands;
 mod exit;
 mod file;
 mod input;
+mod interrupt;
 mod mapped;
 mod measure;
 mod output;
@@ -21,6 +22,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
+    interrupt::install();
     match commands::run(&args) {
         Ok(exit) => exit.into(),
         Err(failure) => failure.report(),

@@ -49,6 +49,7 @@
 //! can be on both sides. It does no I/O.
 
 pub mod agree;
+pub mod certificate;
 pub mod diff;
 pub mod draw;
 pub mod explain;

@@ -226,7 +226,12 @@ impl Sides<'_> {
         if report.is_equal() {
             writeln!(out, "Every packet is treated alike (proved).")?;
         }
-        for place in &report.places {
+        let has_words = |p: &&PlaceReport| !p.differences.is_empty() || p.undecided.is_some();
+        for (number, place) in report.places.iter().filter(has_words).enumerate() {
+            if number > 0 {
+                // What follows a table without a gap is a row of it.
+                writeln!(out)?;
+            }
             if !place.differences.is_empty() {
                 writeln!(out, "**{}**\n\n| packets | was | now |\n|---|---|---|", entry_name(place))?;
             }

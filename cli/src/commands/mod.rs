@@ -40,8 +40,14 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             };
             classify::run(rules, &question, format)
         }
-        Command::Verify { rules, image, packets, seed, build } => {
-            let plan = verify::Plan { packets: *packets, seed: *seed, options: build.options() };
+        Command::Verify { rules, image, packets, seed, certificate, check_certificate, build } => {
+            let plan = verify::Plan {
+                packets: *packets,
+                seed: *seed,
+                certificate: certificate.as_deref(),
+                check: check_certificate.as_deref(),
+                options: build.options(),
+            };
             verify::run(rules, image.as_deref(), &plan, format)
         }
         Command::Trace { rules, trace } => trace::run(rules, trace, format),

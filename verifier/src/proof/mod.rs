@@ -172,8 +172,21 @@ impl Refutation {
 
 /// Proves that an image does what its rules say, or says where it does not.
 ///
+/// ```
+/// # use hipac_classifier::Image;
+/// # use hipac_rules::Ruleset;
+/// use hipac_verifier::proof::{Options, prove};
+///
+/// fn must_be_equal(rules: &Ruleset, image: &Image<Vec<u8>>) {
+///     if let Err(refutation) = prove(rules, image, &Options::default()) {
+///         panic!("{}", refutation.show(rules));
+///     }
+/// }
+/// ```
+///
 /// # Cost
-/// See [the module](self); 50 bytes a flat rule and 8 a dimension of the key besides.
+/// Nothing is set up before: of 20 rules, thousands of proofs a second
+/// (`a_small_ruleset_is_proved_in_well_under_a_millisecond`). Else see [the module](self); 50 bytes a flat rule and 8 a dimension of the key besides.
 ///
 /// # Errors
 /// A difference with a packet that shows it; something that cannot be proved; or rules that cannot be
