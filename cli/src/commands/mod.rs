@@ -37,8 +37,13 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             };
             classify::run(rules, &question, format)
         }
-        Command::Verify { rules, image, packets, seed, build } => {
-            let plan = verify::Plan { packets: *packets, seed: *seed, options: build.options() };
+        Command::Verify { rules, image, packets, kernel, seed, build } => {
+            let plan = verify::Plan {
+                packets: *packets,
+                asks_kernel: *kernel,
+                seed: *seed,
+                options: build.options(),
+            };
             verify::run(rules, image.as_deref(), &plan, format)
         }
         Command::Trace { rules, trace } => trace::run(rules, trace, format),
