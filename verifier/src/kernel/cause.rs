@@ -35,6 +35,9 @@ pub enum Cause {
     TooLong,
     /// An address translation could not be done.
     Translation,
+    /// What looks into TCP options (`--tcp-option`, `tcpmss`, TCPMSS, TCPOPTSTRIP) drops a packet whose options do
+    /// not lie within it: where they begin and end is no field of ours.
+    TcpOffset,
     /// The stack did not like an option or an extension header that rules do not look at.
     ExtensionHeader,
 }
@@ -57,6 +60,7 @@ impl Cause {
             Cause::LinkLocal => "link-local address, not forwarded",
             Cause::TooLong => "longer than the way out takes",
             Cause::Translation => "address translation failed",
+            Cause::TcpOffset => "TCP options out of bounds, dropped by what reads them",
             Cause::ExtensionHeader => "extension header refused",
         }
     }
@@ -104,22 +108,35 @@ fn is_fragment(packet: &Packet, bytes: &[u8]) -> bool {
     match (packet.l4, packet.is_v6) {
         (L4::Fragment | L4::FragmentAt8, _) => true,
         (_, false) => bytes.get(6).is_some_and(|b| b & 0x20 != 0),
-        (_, true) => fragment_header(bytes).is_some_and(|[_, flags]| flags & 1 != 0),
+        // Even one that says that it is all of it: an empty one is dropped.
+        (_, true) => has_fragment_header(bytes) == Some(true),
     }
 }
 
-/// Offset and flags of the fragment header behind the extension headers, if there is one.
-fn fragment_header(bytes: &[u8]) -> Option<[u8; 2]> {
-    let (mut next, mut at) = (*bytes.get(6)?, 40);
-    loop {
+/// Whether there is a fragment header among the extension headers.
+fn has_fragment_header(bytes: &[u8]) -> Option<bool> {
+    Some(walk(bytes)?.1)
+}
+
+fn transport_offset(bytes: &[u8]) -> Option<usize> {
+    Some(walk(bytes)?.0)
+}
+
+/// Where the IPv6 extension headers end, and whether one of them is a fragment header; `None` where they
+/// break off.
+fn walk(bytes: &[u8]) -> Option<(usize, bool)> {
+    let (mut next, mut at, mut is_fragment) = (*bytes.get(6)?, 40, false);
+    while matches!(next, 0 | 43 | 44 | 51 | 60) {
         let length = usize::from(*bytes.get(at + 1)?);
-        match next {
-            44 => return Some([*bytes.get(at + 2)?, *bytes.get(at + 3)?]),
-            51 => (next, at) = (*bytes.get(at)?, at + 4 * (length + 2)),
-            0 | 43 | 60 => (next, at) = (*bytes.get(at)?, at + 8 * (length + 1)),
-            _ => return None,
-        }
+        is_fragment |= next == 44;
+        let header_bytes = match next {
+            44 => 8,
+            51 => 4 * (length + 2),
+            _ => 8 * (length + 1),
+        };
+        (next, at) = (*bytes.get(at)?, at + header_bytes);
     }
+    Some((at, is_fragment))
 }
 
 /// Why a packet that PREROUTING let pass reached neither INPUT nor FORWARD.
@@ -172,6 +189,20 @@ fn routing_v6(packet: &Packet) -> Option<Cause> {
     } else {
         (packet.packet_type != 0).then_some(Cause::LinkBroadcast)
     }
+}
+
+/// Why a packet got no further in a table of which some rule looks into TCP options.
+pub(super) fn at_options(packet: &Packet, bytes: &[u8]) -> Option<Cause> {
+    if packet.protocol != 6 {
+        return None;
+    }
+    let at = match packet.is_v6 {
+        false => usize::from(bytes.first()? & 15) * 4,
+        true => transport_offset(bytes)?,
+    };
+    let header = bytes.get(at..)?;
+    let offset = usize::from(header.get(12)? >> 4) * 4;
+    (offset < 20 || offset > header.len()).then_some(Cause::TcpOffset)
 }
 
 /// Why a packet that a hook's last chain let pass did not reach the next hook.

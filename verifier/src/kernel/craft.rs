@@ -45,6 +45,39 @@ pub(super) fn craft(packet: &Packet, id: u16, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// The bytes of an IP packet with these fields and this payload, as they are and nothing drawn.
+#[cfg(test)]
+pub(super) fn with_payload(packet: &Packet, id: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = match packet.is_v6 {
+        true => ipv6_header(packet, id, packet.protocol, payload.len()),
+        // No flags are drawn for a part that is no multiple of 8 bytes long; a fixed seed draws none.
+        false => ipv4_header(packet, id, 0, 20, payload.len(), &mut Random::new(1, 1)),
+    };
+    bytes.extend(payload);
+    bytes
+}
+
+/// A transport header with these fields, and a payload of zeros up to the packet's length.
+#[cfg(test)]
+pub(super) fn plain_payload(packet: &Packet) -> Vec<u8> {
+    let fixed = if packet.is_v6 { 40 } else { 20 };
+    let length = (packet.length as usize).saturating_sub(fixed).max(header_bytes(packet.protocol));
+    let mut bytes = vec![0; length.max(20)];
+    bytes[..2].copy_from_slice(&packet.source_port.to_be_bytes());
+    bytes[2..4].copy_from_slice(&packet.destination_port.to_be_bytes());
+    match packet.protocol {
+        6 => (bytes[12], bytes[13]) = (0x50, packet.tcp_flags),
+        17 | 136 => bytes[4..6].copy_from_slice(&(length as u16).to_be_bytes()),
+        1 | 58 => bytes[..2].copy_from_slice(&packet.destination_port.to_be_bytes()),
+        132 => bytes[15] = length.saturating_sub(12) as u8,
+        33 => (bytes[4], bytes[8]) = (4, 1),
+        _ => {}
+    }
+    bytes.truncate(length);
+    fill_in_checksum(packet, &mut bytes);
+    bytes
+}
+
 /// How many bytes follow the IP header, so that the transport header is as whole as it shall be.
 fn payload_bytes(packet: &Packet, fixed_bytes: usize, random: &mut Random) -> usize {
     let wanted = (packet.length as usize).min(if packet.is_v6 { 65_535 + 40 } else { 65_535 });
@@ -88,7 +121,11 @@ fn payload(packet: &Packet, length: usize, random: &mut Random) -> Vec<u8> {
     match packet.protocol {
         6 => {
             bytes[..4].copy_from_slice(&[s0, s1, d0, d1]);
-            let options = if random.percent(25) && length >= 24 { random.below((length - 20) / 4 + 1).min(10) } else { 0 };
+            let options = if random.percent(25) && length >= 24 {
+                random.below((length - 20) / 4 + 1).min(10)
+            } else {
+                0
+            };
             let words = if random.percent(3) { random.below(16) } else { 5 + options };
             bytes[12] = (words as u8) << 4;
             bytes[13] = packet.tcp_flags;
@@ -163,8 +200,12 @@ fn fill_in_checksum(packet: &Packet, payload: &mut [u8]) {
     };
     let pseudo = match packet.protocol {
         1 => 0,
-        _ => address(packet.source) + address(packet.destination)
-            + u32::from(packet.protocol) + payload.len() as u32,
+        _ => {
+            address(packet.source)
+                + address(packet.destination)
+                + u32::from(packet.protocol)
+                + payload.len() as u32
+        }
     };
     let checksum = match !((pseudo + sum(payload)) % 0xffff) as u16 {
         // Zero says that there is none.

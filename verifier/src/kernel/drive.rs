@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
 use hipac_classifier::{CtState, L4, Packet};
-use hipac_rules::{Hook, Ruleset, TableKind};
+use hipac_rules::{Extension, Hook, Rule, Ruleset, TableKind, Target};
 
 use super::cause::{self, Cause};
 use super::host::{DEVICES_MAX, ETHERNET, Route, is_device_name};
 use super::judge::{self, Sent, goes_on, judge};
+use super::probe::Looks;
 use super::report::{Difference, Report};
 use super::session::{self, MARKS_MAX, Session, Traversal};
 use super::{KernelError, Options, craft};
@@ -32,7 +33,8 @@ pub(super) fn check(
 ) -> Result<Report, KernelError> {
     let ruleset = oracle.ruleset();
     let drawer = Drawer::new(oracle, options.seed);
-    let session = Session::open(text, ruleset, marks(&drawer))?;
+    let looks = Looks::of(oracle);
+    let session = Session::open(text, ruleset, looks, marks(&drawer))?;
     let mut run = Run {
         oracle,
         subject,
@@ -40,7 +42,8 @@ pub(super) fn check(
         session,
         random: Random::new(options.seed, u64::MAX),
         tables: session::tables(ruleset),
-        tracks: false,
+        tracks: looks.at_connections,
+        reads_options: reads_options(ruleset),
         matched: HashSet::new(),
         places: HashSet::new(),
         report: Report {
@@ -103,6 +106,19 @@ fn not_driven(ruleset: &Ruleset) -> Vec<String> {
     words
 }
 
+/// Tables with rules that look into TCP options.
+fn reads_options(ruleset: &Ruleset) -> BTreeSet<TableKind> {
+    let reads = |extension: &Extension| {
+        matches!(extension.name(), "tcpmss" | "TCPMSS" | "TCPOPTSTRIP")
+            || extension.settings.iter().any(|s| s.option.name == "tcp-option")
+    };
+    let reads_rule = |rule: &Rule| {
+        rule.matches.iter().any(reads) || matches!(&rule.target, Target::Extension(target) if reads(target))
+    };
+    let tables = ruleset.tables.iter();
+    tables.filter(|t| t.chains.iter().flat_map(|c| &c.rules).any(reads_rule)).map(|t| t.kind).collect()
+}
+
 struct Run<'a> {
     oracle: &'a Oracle<'a>,
     subject: Option<&'a dyn Subject>,
@@ -110,8 +126,10 @@ struct Run<'a> {
     session: Session,
     random: Random,
     tables: BTreeSet<TableKind>,
-    /// Connections were seen: connection tracking is on.
+    /// Connection tracking is on.
     tracks: bool,
+    /// Tables with rules that look into TCP options.
+    reads_options: BTreeSet<TableKind>,
     matched: HashSet<RuleId>,
     places: HashSet<(TableKind, Hook, Option<String>, Option<String>)>,
     report: Report,
@@ -127,7 +145,9 @@ impl Run<'_> {
         self.prepare(case.hook, &packet)?;
         let frame = match sent.mac {
             None => bytes.clone(),
-            Some(source) => [&destination(sent.packet_type)[..], &source, ether_type(packet.is_v6), &bytes].concat(),
+            Some(source) => {
+                [&destination(sent.packet_type)[..], &source, ether_type(packet.is_v6), &bytes].concat()
+            }
         };
         let traversals = self.session.send(device, &frame)?;
         self.report.packets += 1;
@@ -198,15 +218,20 @@ impl Run<'_> {
         self.session.host.route(if to_host { Route::Local } else { Route::Out(out) })?;
         if self.tracks {
             let connections = &mut self.session.connections;
-            if connections.made >= CONNECTIONS_MAX || self.report.packets.is_multiple_of(CONNECTIONS_MAX as u64) {
+            if connections.made >= CONNECTIONS_MAX
+                || self.report.packets.is_multiple_of(CONNECTIONS_MAX as u64)
+            {
                 // That there are none to forget is no fault.
                 let _ = connections.forget();
             }
             // What tracking does not take (an odd protocol, a broken address) is sent without.
             match packet.ct_state {
                 CtState::Established => drop(connections.make(packet, false)),
-                CtState::Related => drop(connections.make(packet, true)),
-                CtState::Invalid | CtState::New | CtState::Untracked => {}
+                // Address translation takes related ICMP for errors about another connection.
+                CtState::Related if !matches!(packet.protocol, 1 | 58) => {
+                    drop(connections.make(packet, true))
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -217,18 +242,18 @@ impl Run<'_> {
         if traversals.is_empty() {
             match cause::before_all(sent_packet, bytes) {
                 Some(cause) => self.count(cause),
-                None => self.vanished((TableKind::Raw, Hook::Prerouting), "reached no chain", *sent_packet, bytes),
+                None => {
+                    self.vanished((TableKind::Raw, Hook::Prerouting), "reached no chain", *sent_packet, bytes)
+                }
             }
             return;
         }
-        let mut untracked = false;
         let mut before: Option<(&Traversal, Packet)> = None;
         let mut is_translated = false;
         for (i, traversal) in traversals.iter().enumerate() {
             let place = (traversal.table, traversal.hook);
             let seen = &traversal.entry;
-            self.tracks |= seen.connection.is_some();
-            let packet = match judge::packet_of(seen, &self.session.host, sent, untracked) {
+            let packet = match judge::packet_of(traversal, &self.session.host, sent) {
                 Ok(packet) => packet,
                 Err(_) => {
                     self.report.packets_unread += 1;
@@ -257,12 +282,19 @@ impl Run<'_> {
                 Event::Matched(rule) => Some(*rule),
                 Event::Residual { .. } => None,
             }));
+            if judged.difference.is_some()
+                && judged.kernel_dropped
+                && self.reads_options.contains(&traversal.table)
+                && let Some(cause) = cause::at_options(&judged.packet, &seen.bytes)
+            {
+                return self.count(cause);
+            }
             if let Some(difference) = judged.difference {
                 let what = "rules matched differ".to_owned();
                 self.differs(place, what, judged.packet, &seen.bytes, difference.kernel, difference.ours);
                 return;
             }
-            untracked |= judged.after.ct_state == CtState::Untracked;
+            is_translated |= packet.ct_snat || packet.ct_dnat;
             is_translated |= place.0 == TableKind::Nat && judged.evaluation.verdict.name != "ACCEPT";
             let is_last = i + 1 == traversals.len();
             match (goes_on(&judged.evaluation), is_last) {
@@ -304,7 +336,7 @@ impl Run<'_> {
             return self.vanished(place, &what, *packet, bytes);
         }
         let host = &self.session.host;
-        let to_host = host.is_all_local() || host.is_local(packet.destination);
+        let to_host = host.is_all_local() || packet.destination_type == judge::LOCAL;
         match (last.hook, cause::behind(last.hook, packet, bytes, is_translated, to_host)) {
             (Hook::Input | Hook::Output | Hook::Postrouting, _) => {}
             (_, Some(cause)) => self.count(cause),

@@ -215,7 +215,8 @@ pub(super) fn run_tool(name: &'static str, arguments: &[&str], input: &[u8]) -> 
     let said = thread::scope(|scope| {
         // It may end before it has read everything: what it says then is the reason.
         scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
-        let said = scope.spawn(move || stderr.map(io::read_to_string).and_then(Result::ok).unwrap_or_default());
+        let said =
+            scope.spawn(move || stderr.map(io::read_to_string).and_then(Result::ok).unwrap_or_default());
         let end = Instant::now() + TOOL_PATIENCE;
         let status = loop {
             match child.try_wait().map_err(failed)? {

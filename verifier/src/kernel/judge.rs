@@ -7,7 +7,7 @@ use hipac_classifier::{CtState, InterfaceName, Packet};
 use hipac_rules::{Hook, Residual, Ruleset, TableKind};
 
 use super::host::Host;
-use super::observe::{Line, LineKind, Seen};
+use super::observe::{Line, LineKind};
 use super::session::Traversal;
 use crate::explain::{kernel, trace, way};
 use crate::oracle::Target;
@@ -34,6 +34,8 @@ pub(super) struct Judged {
     pub(super) evaluation: Evaluation,
     /// The packet as the chain has left it, by the oracle.
     pub(super) after: Packet,
+    /// The kernel ended it without a rule or a policy.
+    pub(super) kernel_dropped: bool,
     /// Residual matches were asked, and taken to come out so that the sides agree, if that is possible.
     pub(super) hangs: bool,
     /// What differs, with the lines of both sides; `None` when nothing does.
@@ -48,7 +50,8 @@ pub(super) struct Differing {
 }
 
 /// The packet of rules that the kernel had at this point.
-pub(super) fn packet_of(seen: &Seen, host: &Host, sent: &Sent, is_untracked: bool) -> Result<Packet, WireError> {
+pub(super) fn packet_of(of: &Traversal, host: &Host, sent: &Sent) -> Result<Packet, WireError> {
+    let seen = &of.entry;
     let mut packet = Packet::from_ip_bytes(&seen.bytes)?;
     let name = |index| match index {
         0 => InterfaceName::NONE,
@@ -57,12 +60,9 @@ pub(super) fn packet_of(seen: &Seen, host: &Host, sent: &Sent, is_untracked: boo
     packet.in_interface = name(seen.in_index);
     packet.out_interface = name(seen.out_index);
     packet.mark = seen.mark;
-    packet.ct_state = if is_untracked { CtState::Untracked } else { CtState::Invalid };
-    if let Some(connection) = seen.connection {
-        packet.ct_state = connection.state;
-        packet.connmark = connection.mark;
-        (packet.ct_snat, packet.ct_dnat) = (connection.snat, connection.dnat);
-    }
+    // Where nothing was asked, no rule looks at it.
+    packet.ct_state = CtState::Invalid;
+    of.probed.iter().for_each(|probe| probe.apply(&mut packet));
     packet.mac = sent.mac;
     packet.packet_type = sent.packet_type;
     packet.source_type = address_type(packet.is_v6, packet.source, host);
@@ -70,11 +70,13 @@ pub(super) fn packet_of(seen: &Seen, host: &Host, sent: &Sent, is_untracked: boo
     Ok(packet)
 }
 
+/// The route type of this host's own addresses.
+pub(super) const LOCAL: u8 = 2;
+
 /// The route type of an address on this host.
 fn address_type(is_v6: bool, address: u128, host: &Host) -> u8 {
     const UNSPEC: u8 = 0;
     const UNICAST: u8 = 1;
-    const LOCAL: u8 = 2;
     const BROADCAST: u8 = 3;
     const MULTICAST: u8 = 5;
     if is_v6 {
@@ -89,7 +91,7 @@ fn address_type(is_v6: bool, address: u128, host: &Host) -> u8 {
     match address {
         0 | 0x7fff_ffff | 0xffff_ffff => BROADCAST,
         _ if address >> 28 == 0xe => MULTICAST,
-        _ if address >> 24 == 127 || host.is_local(address) => LOCAL,
+        _ if address >> 24 == 127 || host.is_local(address) || host.is_all_local() => LOCAL,
         _ => UNICAST,
     }
 }
@@ -130,8 +132,7 @@ pub(super) fn judge(
     if !is_same && difference.is_none() {
         // The ends differ where the lines do not: a drop without a line.
         let kernel = traversal.lines.iter().map(show_line).collect();
-        difference =
-            Some(Differing { kernel, ours: vec![evaluation.verdict.show(ruleset).to_string()] });
+        difference = Some(Differing { kernel, ours: vec![evaluation.verdict.show(ruleset).to_string()] });
     }
     if is_same && in_full {
         difference = full(oracle, traversal, &packet, &answers);
@@ -150,7 +151,7 @@ pub(super) fn judge(
         }
     }
     let after = after(oracle, &packet, &evaluation);
-    Judged { packet, evaluation, after, hangs, difference }
+    Judged { packet, evaluation, after, kernel_dropped: kernel_end == End::Dropped, hangs, difference }
 }
 
 /// Compares the lines themselves, ends of chains included.

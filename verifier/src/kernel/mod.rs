@@ -36,6 +36,7 @@ mod host;
 mod judge;
 mod netlink;
 mod observe;
+mod probe;
 mod report;
 mod session;
 mod sys;

@@ -90,8 +90,7 @@ const RECEIVE_BUFFER_BYTES: usize = 32 << 20;
 impl Socket {
     /// A socket of a netlink protocol; `None`: of rtnetlink, whose number is 0.
     pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Socket> {
-        let fd =
-            socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(PATIENCE))?;
         Ok(Socket { fd, sequence: 0, buffer: vec![0; 1 << 17] })

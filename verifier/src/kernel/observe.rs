@@ -2,11 +2,11 @@
 //!
 //! The TRACE target makes the kernel log each rule that matches, through the socket that is bound for it. A
 //! line is text (`TRACE: filter:FORWARD:rule:17 `), and beside it, as attributes, the hook, the devices, the
-//! mark, the packet's bytes as the rules so far have left them, and its connection with state and mark.
+//! mark, and the packet's bytes as the rules so far have left them. (Its connection would be too, by a part of
+//! the kernel that is often left out; `probe.rs` has it from rules.)
 
 use std::io;
 
-use hipac_classifier::CtState;
 use hipac_rules::{Family, Hook, TableKind};
 use rustix::net::netlink::NETFILTER;
 
@@ -50,16 +50,6 @@ pub(super) struct Seen {
     /// 0: none.
     pub(super) in_index: u32,
     pub(super) out_index: u32,
-    pub(super) connection: Option<Connection>,
-}
-
-/// The connection of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Connection {
-    pub(super) state: CtState,
-    pub(super) snat: bool,
-    pub(super) dnat: bool,
-    pub(super) mark: u32,
 }
 
 const SUBSYSTEM_LOG: u16 = 4;
@@ -77,11 +67,9 @@ impl Observer {
         const MODE: u16 = 2;
         const BUFFER: u16 = 3;
         const THRESHOLD: u16 = 5;
-        const FLAGS: u16 = 6;
         const BIND: u8 = 1;
         const PF_BIND: u8 = 3;
         const COPY_PACKET: u8 = 2;
-        const WITH_CONNECTION: u16 = 4;
         let mut socket = Socket::open(Some(NETFILTER))?;
         socket.hear_much()?;
         let config = |family: u8| Message::new(LOG_CONFIG, 0).fixed(&[family, 0, 0, 0]);
@@ -97,8 +85,6 @@ impl Observer {
                 .attribute(BUFFER, &(96_u32 << 10).to_be_bytes())
                 .attribute(THRESHOLD, &1_u32.to_be_bytes()),
         )?;
-        // A kernel without connection tracking's netlink says no; there is then no connection to see.
-        let _ = socket.ask(config(0).attribute(FLAGS, &WITH_CONNECTION.to_be_bytes()));
         Ok(Observer(socket))
     }
 
@@ -117,7 +103,6 @@ impl Observer {
 /// The line that a log message holds; `None` when it is of another target than TRACE.
 fn line(body: &[u8]) -> Option<Line> {
     let (mut hook, mut text, mut seen) = (None, &b""[..], Seen::default());
-    let (mut state, mut entry) = (None, None);
     for (kind, value) in attributes(body) {
         match kind {
             1 => hook = value.get(2).copied(),
@@ -126,15 +111,10 @@ fn line(body: &[u8]) -> Option<Line> {
             5 => seen.out_index = be32(value),
             9 => seen.bytes = value.to_vec(),
             10 => text = value,
-            18 => entry = Some(value),
-            19 => state = Some(be32(value)),
             _ => {}
         }
     }
-    if let (Some(state), Some(entry)) = (state, entry) {
-        seen.connection = connection(state, entry);
-    }
-    // Chains' names hold no colon: the tools refuse it where it would confuse, and so the last ones count.
+    // A chain's name may hold colons: the last two count.
     let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0').strip_prefix("TRACE: ")?;
     let mut words = text.trim_end().rsplitn(3, ':');
     let (number, kind, place) = (words.next()?, words.next()?, words.next()?);
@@ -156,25 +136,4 @@ fn line(body: &[u8]) -> Option<Line> {
         number: number.parse().ok()?,
         seen,
     })
-}
-
-/// From the kernel's number of a packet's place in its connection, and the connection's attributes.
-fn connection(info: u32, entry: &[u8]) -> Option<Connection> {
-    /// Numbers of the reply direction begin here.
-    const REPLY: u32 = 3;
-    let state = match info % REPLY {
-        0 => CtState::Established,
-        1 => CtState::Related,
-        _ if info < REPLY => CtState::New,
-        _ => return None,
-    };
-    let (mut status, mut mark) = (0, 0);
-    for (kind, value) in attributes(entry) {
-        match kind {
-            3 => status = be32(value),
-            8 => mark = be32(value),
-            _ => {}
-        }
-    }
-    Some(Connection { state, snat: status & 0x10 != 0, dnat: status & 0x20 != 0, mark })
 }

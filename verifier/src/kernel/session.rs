@@ -14,6 +14,7 @@ use super::KernelError;
 use super::conntrack::Connections;
 use super::host::{self, Host, LOOPBACK};
 use super::observe::{Line, Observer, Seen};
+use super::probe::{Looks, Probe};
 
 /// Marks that packets can be given.
 pub(super) const MARKS_MAX: usize = 16;
@@ -26,9 +27,20 @@ pub(super) struct Session {
     pub(super) host: Host,
     pub(super) connections: Connections,
     observer: Observer,
-    /// How many rules of ours begin each built-in chain.
-    ours: BTreeMap<(TableKind, Hook), usize>,
+    /// The rules of ours that begin each built-in chain.
+    ours: BTreeMap<(TableKind, Hook), Vec<Ours>>,
     marks: Vec<u32>,
+}
+
+/// A rule of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ours {
+    /// Prepares the packet: its line says nothing.
+    Prepare,
+    /// Asks something.
+    Ask(Probe),
+    /// The last: its line says that the chain was entered.
+    Enter,
 }
 
 /// A packet's way through one built-in chain.
@@ -38,13 +50,20 @@ pub(super) struct Traversal {
     pub(super) hook: Hook,
     /// The packet when it came in.
     pub(super) entry: Seen,
+    /// What the kernel said yes to then.
+    pub(super) probed: Vec<Probe>,
     /// Numbered as in the ruleset.
     pub(super) lines: Vec<Line>,
 }
 
 impl Session {
     /// Loads `text`, whose rules are `ruleset`, into a new namespace that the calling thread enters.
-    pub(super) fn open(text: &[u8], ruleset: &Ruleset, marks: Vec<u32>) -> Result<Session, KernelError> {
+    pub(super) fn open(
+        text: &[u8],
+        ruleset: &Ruleset,
+        looks: Looks,
+        marks: Vec<u32>,
+    ) -> Result<Session, KernelError> {
         let family = ruleset.family;
         let names: Vec<String> = interfaces(ruleset).into_iter().collect();
         let host = Host::enter(family, &names)?;
@@ -57,7 +76,7 @@ impl Session {
             host::run_tool("ipset", &["restore"], create_sets(&sets, family).as_bytes())?;
         }
         host::run_tool(restore, &[], text)?;
-        let (ours, script) = first_rules(ruleset, &marks);
+        let (ours, script) = first_rules(ruleset, looks, &marks);
         host::run_tool(restore, &["--noflush"], script.as_bytes())?;
         let failed = |what: &'static str| move |error| KernelError::Setup { what, error };
         Ok(Session {
@@ -91,22 +110,28 @@ impl Session {
 
     fn traversals(&self, lines: Vec<Line>) -> Vec<Traversal> {
         let mut traversals: Vec<Traversal> = Vec::new();
+        let mut probed = Vec::new();
         for mut line in lines {
             let place = (line.table, line.hook);
             if line.chain == line.hook.name() {
-                let ours = self.ours.get(&place).copied().unwrap_or(0);
-                if line.number == ours {
-                    traversals.push(Traversal {
-                        table: line.table,
-                        hook: line.hook,
-                        entry: line.seen,
-                        lines: Vec::new(),
-                    });
-                    continue;
-                }
-                match line.number.checked_sub(ours) {
-                    Some(number) => line.number = number,
-                    None => continue,
+                let ours = self.ours.get(&place).map_or(&[][..], Vec::as_slice);
+                match ours.get(line.number.wrapping_sub(1)) {
+                    Some(Ours::Prepare) => continue,
+                    Some(Ours::Ask(probe)) => {
+                        probed.push(*probe);
+                        continue;
+                    }
+                    Some(Ours::Enter) => {
+                        traversals.push(Traversal {
+                            table: line.table,
+                            hook: line.hook,
+                            entry: line.seen,
+                            probed: std::mem::take(&mut probed),
+                            lines: Vec::new(),
+                        });
+                        continue;
+                    }
+                    None => line.number = line.number.saturating_sub(ours.len()),
                 }
             }
             // A copy of a packet (TEE) can be on its way within another's.
@@ -123,8 +148,12 @@ pub(super) fn tables(ruleset: &Ruleset) -> BTreeSet<TableKind> {
     ruleset.tables.iter().map(|t| t.kind).chain([TableKind::Raw, TableKind::Mangle]).collect()
 }
 
-/// The rules of ours, and how many each built-in chain begins with.
-fn first_rules(ruleset: &Ruleset, marks: &[u32]) -> (BTreeMap<(TableKind, Hook), usize>, String) {
+/// The rules of ours that each built-in chain begins with, and the text that adds them.
+fn first_rules(
+    ruleset: &Ruleset,
+    looks: Looks,
+    marks: &[u32],
+) -> (BTreeMap<(TableKind, Hook), Vec<Ours>>, String) {
     let mut ours = BTreeMap::new();
     let mut script = String::new();
     for table in tables(ruleset) {
@@ -133,17 +162,23 @@ fn first_rules(ruleset: &Ruleset, marks: &[u32]) -> (BTreeMap<(TableKind, Hook),
             let chain = hook.name();
             let mut rules = Vec::new();
             match (table, hook) {
-                (TableKind::Raw, Hook::Prerouting) => rules.push(format!("! -i {LOOPBACK} -j TRACE")),
+                (TableKind::Raw, Hook::Prerouting) => {
+                    rules.push((Ours::Prepare, format!("! -i {LOOPBACK} -j TRACE")));
+                }
                 (TableKind::Mangle, Hook::Prerouting) => rules.extend(
-                    marks.iter().enumerate().map(|(i, mark)| mark_rule(ruleset.family, i, *mark)),
+                    marks
+                        .iter()
+                        .enumerate()
+                        .map(|(i, mark)| (Ours::Prepare, mark_rule(ruleset.family, i, *mark))),
                 ),
                 _ => {}
             }
-            rules.push(String::new());
-            for (i, rule) in rules.iter().enumerate() {
+            rules.extend(looks.probes().into_iter().map(|probe| (Ours::Ask(probe), probe.rule())));
+            rules.push((Ours::Enter, String::new()));
+            for (i, (_, rule)) in rules.iter().enumerate() {
                 let _ = writeln!(script, "-I {chain} {} {rule}", i + 1);
             }
-            ours.insert((table, hook), rules.len());
+            ours.insert((table, hook), rules.into_iter().map(|(kind, _)| kind).collect());
         }
         script.push_str("COMMIT\n");
     }

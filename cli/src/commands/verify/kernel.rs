@@ -16,11 +16,10 @@ use crate::{input, output, progress};
 pub(super) fn run(of: &RulesFile, plan: &Plan, format: Format) -> Result<Exit, Failure> {
     let rules = input::rules(of)?;
     rules.accept(false)?;
-    let text = match of.input_format {
-        InputFormat::Iptables => rules.text.clone(),
-        // The kernel's tools do not read filters.
-        InputFormat::Classbench => hipac_rules::print(&rules.ruleset, &Default::default()).into_bytes(),
-    };
+    if of.input_format == InputFormat::Classbench {
+        let why = "--kernel wants iptables rules: no match of the kernel's tests ports of any protocol";
+        return Err(Failure::at(&rules.name, why));
+    }
     let oracle = Oracle::new(&rules.ruleset).map_err(|e| Failure::at(&rules.name, e))?;
     let compiled = hipac_compiler::compile(&rules.ruleset, &plan.options);
     let compiled = compiled.map_err(|e| compile::failure(&rules.name, &e))?;
@@ -32,13 +31,10 @@ pub(super) fn run(of: &RulesFile, plan: &Plan, format: Format) -> Result<Exit, F
         hipac_compiler::Counting::Deciding => None,
     };
     let defaults = kernel::Options::default();
-    let options = kernel::Options {
-        packets: plan.packets.unwrap_or(defaults.packets),
-        seed: plan.seed,
-        ..defaults
-    };
+    let options =
+        kernel::Options { packets: plan.packets.unwrap_or(defaults.packets), seed: plan.seed, ..defaults };
     let bar = progress::bar(options.packets, "asking the kernel");
-    let report = kernel::check(&text, &oracle, subject, &options, &|packets| bar.set_position(packets));
+    let report = kernel::check(&rules.text, &oracle, subject, &options, &|packets| bar.set_position(packets));
     bar.finish_and_clear();
     let report = report.map_err(|e| Failure::at(&rules.name, e))?;
     let mut out = output::stdout();
@@ -66,10 +62,19 @@ fn text_of(out: &mut impl Write, report: &Report) -> Result<(), Failure> {
         writeln!(out, "{}", output::table(&header, &rows))?;
     }
     for (cause, &packets) in &report.causes {
-        writeln!(out, "dropped by the stack, no rule asked: {} ({})", counted(packets, "packet"), cause.name())?;
+        writeln!(
+            out,
+            "dropped by the stack, no rule asked: {} ({})",
+            counted(packets, "packet"),
+            cause.name()
+        )?;
     }
     if report.packets_unread > 0 {
-        writeln!(out, "not compared: {} (extension headers cut short)", counted(report.packets_unread, "packet"))?;
+        writeln!(
+            out,
+            "not compared: {} (extension headers cut short)",
+            counted(report.packets_unread, "packet")
+        )?;
     }
     for words in &report.not_driven {
         writeln!(out, "not driven: {words}")?;
