@@ -38,6 +38,9 @@ pub enum Cause {
     /// What looks into TCP options (`--tcp-option`, `tcpmss`, TCPMSS, TCPOPTSTRIP) drops a packet whose options do
     /// not lie within it: where they begin and end is no field of ours.
     TcpOffset,
+    /// `connlimit` drops a packet that belongs to no connection and whose header is too short to say which one it
+    /// would be.
+    Connlimit,
     /// The stack did not like an option or an extension header that rules do not look at.
     ExtensionHeader,
 }
@@ -61,6 +64,7 @@ impl Cause {
             Cause::TooLong => "longer than the way out takes",
             Cause::Translation => "address translation failed",
             Cause::TcpOffset => "TCP options out of bounds, dropped by what reads them",
+            Cause::Connlimit => "header cut short, dropped by connlimit",
             Cause::ExtensionHeader => "extension header refused",
         }
     }
@@ -203,6 +207,12 @@ pub(super) fn at_options(packet: &Packet, bytes: &[u8]) -> Option<Cause> {
     let header = bytes.get(at..)?;
     let offset = usize::from(header.get(12)? >> 4) * 4;
     (offset < 20 || offset > header.len()).then_some(Cause::TcpOffset)
+}
+
+/// Why a packet got no further in a table of which some rule counts connections.
+pub(super) fn at_connlimit(packet: &Packet) -> Option<Cause> {
+    let has_none = matches!(packet.ct_state, CtState::Invalid | CtState::Untracked);
+    (has_none && packet.l4 != L4::Whole).then_some(Cause::Connlimit)
 }
 
 /// Why a packet that a hook's last chain let pass did not reach the next hook.

@@ -43,7 +43,11 @@ pub(super) fn check(
         random: Random::new(options.seed, u64::MAX),
         tables: session::tables(ruleset),
         tracks: looks.at_connections,
-        reads_options: reads_options(ruleset),
+        reads_options: tables_with(ruleset, |extension| {
+            matches!(extension.name(), "tcpmss" | "TCPMSS" | "TCPOPTSTRIP")
+                || extension.settings.iter().any(|s| s.option.name == "tcp-option")
+        }),
+        counts_connections: tables_with(ruleset, |extension| extension.name() == "connlimit"),
         matched: HashSet::new(),
         places: HashSet::new(),
         report: Report {
@@ -106,17 +110,13 @@ fn not_driven(ruleset: &Ruleset) -> Vec<String> {
     words
 }
 
-/// Tables with rules that look into TCP options.
-fn reads_options(ruleset: &Ruleset) -> BTreeSet<TableKind> {
-    let reads = |extension: &Extension| {
-        matches!(extension.name(), "tcpmss" | "TCPMSS" | "TCPOPTSTRIP")
-            || extension.settings.iter().any(|s| s.option.name == "tcp-option")
-    };
-    let reads_rule = |rule: &Rule| {
-        rule.matches.iter().any(reads) || matches!(&rule.target, Target::Extension(target) if reads(target))
+/// Tables of which some rule has such a match or target.
+fn tables_with(ruleset: &Ruleset, has: impl Fn(&Extension) -> bool) -> BTreeSet<TableKind> {
+    let rule_has = |rule: &Rule| {
+        rule.matches.iter().any(&has) || matches!(&rule.target, Target::Extension(target) if has(target))
     };
     let tables = ruleset.tables.iter();
-    tables.filter(|t| t.chains.iter().flat_map(|c| &c.rules).any(reads_rule)).map(|t| t.kind).collect()
+    tables.filter(|t| t.chains.iter().flat_map(|c| &c.rules).any(rule_has)).map(|t| t.kind).collect()
 }
 
 struct Run<'a> {
@@ -130,6 +130,8 @@ struct Run<'a> {
     tracks: bool,
     /// Tables with rules that look into TCP options.
     reads_options: BTreeSet<TableKind>,
+    /// Tables with rules that count connections.
+    counts_connections: BTreeSet<TableKind>,
     matched: HashSet<RuleId>,
     places: HashSet<(TableKind, Hook, Option<String>, Option<String>)>,
     report: Report,
@@ -284,8 +286,7 @@ impl Run<'_> {
             }));
             if judged.difference.is_some()
                 && judged.kernel_dropped
-                && self.reads_options.contains(&traversal.table)
-                && let Some(cause) = cause::at_options(&judged.packet, &seen.bytes)
+                && let Some(cause) = self.at_match(traversal, &judged.packet)
             {
                 return self.count(cause);
             }
@@ -311,6 +312,14 @@ impl Run<'_> {
             }
             before = Some((traversal, judged.after));
         }
+    }
+
+    /// Why the kernel drops a packet without a line, where a match or target of the table does so for what no
+    /// field of ours says.
+    fn at_match(&self, of: &Traversal, packet: &Packet) -> Option<Cause> {
+        let has = |tables: &BTreeSet<TableKind>| tables.contains(&of.table);
+        let options = has(&self.reads_options).then(|| cause::at_options(packet, &of.entry.bytes)).flatten();
+        options.or_else(|| has(&self.counts_connections).then(|| cause::at_connlimit(packet)).flatten())
     }
 
     /// The last chain let the packet pass: it was delivered, sent, or the stack took it.
