@@ -120,6 +120,10 @@ pub(crate) enum Command {
         /// drawn on and beside the bounds of rules, inside them, at random.
         #[arg(long)]
         packets: Option<u64>,
+        /// Ask the kernel: load the rules in a network namespace, send packets through them, and
+        /// compare which rules match [default: 10000 packets]. Wants root, or `unshare -Urn`.
+        #[arg(long, conflicts_with = "image")]
+        kernel: bool,
         /// What they are drawn from: same seed, same packets.
         #[arg(long, default_value_t = 1)]
         seed: u64,

@@ -152,7 +152,7 @@ pub struct L4Need {
     /// does not match; a first one with fewer bytes is dropped at once ("hotdrop"): no further
     /// rule is looked at and no counter moves.
     pub bytes: u8,
-    /// A later fragment at offset 8 is dropped at once as well (the `tcp` match).
+    /// A later fragment at offset 8 is dropped at once as well (the `tcp` match, in IPv4).
     pub drops_fragment_at_8: bool,
 }
 

@@ -56,6 +56,8 @@ pub mod explain;
 pub mod field_text;
 pub mod fields;
 pub mod image_subject;
+#[cfg(all(feature = "kernel", target_os = "linux"))]
+pub mod kernel;
 pub mod lint;
 pub mod oracle;
 pub mod outcomes;

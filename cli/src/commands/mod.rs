@@ -40,9 +40,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             };
             classify::run(rules, &question, format)
         }
-        Command::Verify { rules, image, packets, seed, certificate, check_certificate, build } => {
+        Command::Verify { rules, image, packets, kernel, seed, certificate, check_certificate, build } => {
             let plan = verify::Plan {
                 packets: *packets,
+                asks_kernel: *kernel,
                 seed: *seed,
                 certificate: certificate.as_deref(),
                 check: check_certificate.as_deref(),

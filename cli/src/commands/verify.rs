@@ -1,6 +1,9 @@
 //! `hipac verify`: an image against its rules: proved for every packet, or compared on drawn ones; and
 //! certificates of what was proved.
 
+#[cfg(target_os = "linux")]
+mod kernel;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -21,6 +24,8 @@ use crate::{file, input, output, progress};
 pub(crate) struct Plan<'a> {
     /// Compared on so many packets; proved when there is none.
     pub(crate) packets: Option<u64>,
+    /// The kernel is asked, and nothing proved.
+    pub(crate) asks_kernel: bool,
     pub(crate) seed: u64,
     /// Where a certificate goes.
     pub(crate) certificate: Option<&'a Path>,
@@ -35,6 +40,12 @@ pub(crate) fn run(
     plan: &Plan<'_>,
     format: Format,
 ) -> Result<Exit, Failure> {
+    if plan.asks_kernel {
+        #[cfg(target_os = "linux")]
+        return kernel::run(of, plan, format);
+        #[cfg(not(target_os = "linux"))]
+        return Err(Failure::new("--kernel asks a Linux kernel: there is none here"));
+    }
     let rules = input::rules(of)?;
     // What could be read is verified, whatever else the text holds; check is for its faults.
     rules.report();

@@ -40,6 +40,8 @@ use crate::fields::{self, INTERFACES, NUMBERS};
 use crate::outcomes::Script;
 use bounds::Bounds;
 use path::Paths;
+#[cfg(all(feature = "kernel", target_os = "linux"))]
+pub(crate) use path::all_rules;
 pub(crate) use path::{clauses, ip_tests, satisfy};
 pub(crate) use random::Random;
 

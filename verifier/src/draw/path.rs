@@ -156,7 +156,7 @@ impl Path {
 }
 
 /// All rules of a ruleset.
-pub(super) fn all_rules(ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
+pub(crate) fn all_rules(ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
     let chains = ruleset.tables.iter().flat_map(|t| t.chains.iter().enumerate().map(|(i, c)| (t.kind, i, c)));
     chains.flat_map(|(table, i, chain): (_, _, &Chain)| {
         (0..chain.rules.len()).filter_map(move |rule| RuleId::new(table, i, rule))
