@@ -197,9 +197,4 @@ impl Ground {
         // slot, whoever comes through that one: it is settled before this block is given back.)
         self.space.retire(switch);
     }
-
-    /// Changes of the transaction in the making.
-    pub(super) fn has_changes(&self) -> bool {
-        !self.touched.is_empty()
-    }
 }
