@@ -69,11 +69,46 @@ pub enum Dim {
     PhysOut,
     /// Bridged or routed.
     Bridged,
+    /// Which of up to eight uses of IP sets the packet is in, a bit each: see [`crate::sets`].
+    Set0,
+    /// The same for others.
+    Set1,
+    /// The same for others.
+    Set2,
+    /// The same for others.
+    Set3,
+    /// The same for others.
+    Set4,
+    /// The same for others.
+    Set5,
+    /// The same for others.
+    Set6,
+    /// The same for others.
+    Set7,
+    /// The same for others.
+    Set8,
+    /// The same for others.
+    Set9,
+    /// The same for others.
+    Set10,
+    /// The same for others.
+    Set11,
+    /// The same for others.
+    Set12,
+    /// The same for others.
+    Set13,
+    /// The same for others.
+    Set14,
+    /// The same for others.
+    Set15,
 }
 
 impl Dim {
     /// How many there are.
-    pub const COUNT: usize = 29;
+    pub const COUNT: usize = 45;
+
+    /// How many hold bits of IP sets; they are the last ones.
+    pub const SETS: usize = 16;
 
     /// All, by rising number.
     pub const ALL: [Dim; Dim::COUNT] = {
@@ -108,6 +143,22 @@ impl Dim {
             PhysIn,
             PhysOut,
             Bridged,
+            Set0,
+            Set1,
+            Set2,
+            Set3,
+            Set4,
+            Set5,
+            Set6,
+            Set7,
+            Set8,
+            Set9,
+            Set10,
+            Set11,
+            Set12,
+            Set13,
+            Set14,
+            Set15,
         ]
     };
 
@@ -139,7 +190,18 @@ impl Dim {
             L4 => 6,
             CtState => 31,
             Bridged => 1,
+            _ => 0xff,
         }
+    }
+
+    /// It holds bits of IP sets.
+    pub fn is_set(self) -> bool {
+        self.index() >= Dim::COUNT - Dim::SETS
+    }
+
+    /// The dimension of that number of those that hold bits of IP sets.
+    pub fn of_sets(index: usize) -> Option<Dim> {
+        Dim::ALL[Dim::COUNT - Dim::SETS..].get(index).copied()
     }
 
     /// Bytes it takes in a [`Key`](crate::key::Key): 2 or 4.
@@ -185,6 +247,22 @@ impl Dim {
             PhysIn => "physdev-in",
             PhysOut => "physdev-out",
             Bridged => "bridged",
+            Set0 => "set",
+            Set1 => "set[1]",
+            Set2 => "set[2]",
+            Set3 => "set[3]",
+            Set4 => "set[4]",
+            Set5 => "set[5]",
+            Set6 => "set[6]",
+            Set7 => "set[7]",
+            Set8 => "set[8]",
+            Set9 => "set[9]",
+            Set10 => "set[10]",
+            Set11 => "set[11]",
+            Set12 => "set[12]",
+            Set13 => "set[13]",
+            Set14 => "set[14]",
+            Set15 => "set[15]",
         }
     }
 }
@@ -280,6 +358,8 @@ pub fn value_of(packet: &Packet, dim: Dim, ranks: Ranks<'_>) -> u32 {
         PhysIn => ranks.rank(packet.phys_in),
         PhysOut => ranks.rank(packet.phys_out),
         Bridged => packet.bridged.into(),
+        // Only an image knows its sets: see `KeyMaker::raw`.
+        _ => 0,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod image;
 pub mod key;
 pub mod packet;
 pub mod program;
+pub mod sets;
 pub mod wire;
 
 pub use dim::Dim;

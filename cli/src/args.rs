@@ -366,6 +366,19 @@ pub(crate) struct RulesFile {
     /// rule a line, policy DROP).
     #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = InputFormat::Iptables)]
     pub(crate) input_format: InputFormat,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
+}
+
+/// What rules name and do not say.
+#[derive(Debug, Clone, Default, Group)]
+pub(crate) struct Outside {
+    /// The IP sets that rules name, as `ipset save` prints them. May be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ipset: Vec<PathBuf>,
+    /// Addresses of hosts that rules name, in the form of /etc/hosts. Without it names are refused.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hosts: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

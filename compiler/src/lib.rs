@@ -20,6 +20,7 @@ pub mod interval;
 pub mod lower;
 pub mod options;
 pub mod recode;
+pub mod sets;
 pub mod tables;
 
 pub use compile::{CompileError, Compiled, Cost, EntryCost, compile};

@@ -10,6 +10,7 @@
 //! a [`Ruleset`] and share no code beyond it.
 
 pub mod fault;
+pub mod ipset;
 pub mod meaning;
 pub mod model;
 pub mod names;

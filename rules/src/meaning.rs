@@ -9,6 +9,9 @@
 //! The registry *declares* meanings; the compiler turns them into interval sets and the
 //! verifier's oracle evaluates them on a packet, each with code of its own.
 
+use std::sync::Arc;
+
+use crate::ipset::Membership;
 use crate::model::Name;
 
 /// A field of a packet, or of what the kernel knows about it, that a test can look at.
@@ -63,6 +66,8 @@ pub enum Field {
     PhysOut,
     /// 1 when the packet is being bridged and not routed.
     Bridged,
+    /// All of the packet that IP sets look at; tested by [`ValueSet::Member`] alone.
+    Membership,
 }
 
 impl Field {
@@ -91,6 +96,7 @@ impl Field {
             Field::PhysIn => "physdev-in",
             Field::PhysOut => "physdev-out",
             Field::Bridged => "bridged",
+            Field::Membership => "set",
         }
     }
 }
@@ -114,6 +120,8 @@ pub enum ValueSet {
         /// A trailing `+` was given: every name that begins with `name`.
         prefix: bool,
     },
+    /// Packets that are in an IP set.
+    Member(Arc<Membership>),
 }
 
 /// One test of one field.

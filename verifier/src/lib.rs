@@ -56,6 +56,7 @@ pub mod field_text;
 pub mod fields;
 pub mod image_subject;
 pub mod lint;
+mod members;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;

@@ -3,9 +3,11 @@
 //! All tables are built in: a text means the same whether or not the machine that reads it has
 //! `/etc/protocols` and `/etc/services`.
 
+mod hosts;
 mod icmp;
 mod services;
 
+pub use hosts::Hosts;
 pub use icmp::{ICMP_TYPES, ICMPV6_TYPES, IcmpName};
 pub use services::port_of_service;
 

@@ -44,7 +44,7 @@ fn no_address(text: &str, family: Family) -> ValueFault {
     } else if host_like {
         ValueFault::new(
             format!("`{text}` is a host name, which hipac does not resolve"),
-            "write its address, so that the rule means the same everywhere",
+            "write its address, or say by --hosts FILE what it is",
         )
     } else {
         ValueFault::from(format!("`{text}` is no {this} address"))

@@ -308,6 +308,11 @@ impl ValueKind {
                 out.push(' ');
                 write_text(&pair.1, Quote::Needed, out);
             }
+            (ValueKind::Pair(_), Value::MatchSet(bound)) => {
+                write_text(&bound.words.0, Quote::Needed, out);
+                out.push(' ');
+                write_text(&bound.words.1, Quote::Needed, out);
+            }
             (ValueKind::Network { full_shown, .. }, Value::Network { address, mask }) => {
                 if !full_shown && *mask == family.full_mask() {
                     write_address(*address, family, out);

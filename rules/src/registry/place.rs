@@ -1,8 +1,12 @@
 //! Matches on where a packet comes from and goes to: address types and ranges, bridge ports,
 //! sets, routes.
 
+use std::sync::Arc;
+
+use crate::ipset::Membership;
 use crate::meaning::{Clause, Field, MatchMeaning, Residual, Test, ValueSet};
 use crate::model::{Extension, Family, Hook, Setting, TableKind};
+use crate::value::Value;
 
 use super::kind::ValueKind;
 use super::meaning::{test, value_set};
@@ -57,7 +61,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "set",
         help: "an ipset holds the packet's addresses or ports",
-        residual: Some(Residual::Pure),
+        quirks: Quirks::meaning(set),
         options: &[
             option("match-set", ValueKind::Pair("NAME src|dst[,…]"), "the set, and what is looked up")
                 .or(&["set"])
@@ -152,6 +156,28 @@ const ROUTE_TYPES: &[(&str, u64)] = &[
     ("NAT", 10),
     ("XRESOLVE", 11),
 ];
+
+/// A set that is known is looked up; any other is asked for.
+fn set(extension: &Extension, _: Family) -> MatchMeaning {
+    let mut meaning = MatchMeaning::default();
+    let Some(setting) = setting(&extension.settings, "match-set") else { return meaning };
+    let Value::MatchSet(bound) = &setting.value else {
+        return MatchMeaning { residual: Some(Residual::Pure), ..meaning };
+    };
+    let test = |membership: &Arc<Membership>| Test {
+        field: Field::Membership,
+        negated: setting.negated,
+        set: ValueSet::Member(Arc::clone(membership)),
+    };
+    let tests = bound.any_of.iter().map(test);
+    // In none of them, or in one of them.
+    if setting.negated {
+        meaning.clauses.extend(tests.map(|t| vec![t]))
+    } else {
+        meaning.clauses.push(tests.collect())
+    }
+    meaning
+}
 
 /// Types are fields; types by way of one interface need a route lookup of their own.
 fn addrtype(extension: &Extension, _: Family) -> MatchMeaning {

@@ -33,10 +33,12 @@ mod steer;
 mod tests;
 
 use hipac_classifier::{InterfaceName, L4, Packet};
+use hipac_rules::ipset::Column;
 use hipac_rules::{Family, Field, Hook, TableKind, Test, ValueSet};
 
 use crate::Oracle;
 use crate::fields::{self, INTERFACES, NUMBERS};
+use crate::members;
 use crate::outcomes::Script;
 use bounds::Bounds;
 use path::Paths;
@@ -197,6 +199,16 @@ fn beside(packet: &mut Packet, test: &Test, random: &mut Random) {
         ValueSet::Interface { name, prefix } => {
             if let Some(&name) = random.pick(&bounds::names_beside(name, *prefix)) {
                 fields::write_interface(packet, test.field, name);
+            }
+        }
+        ValueSet::Member(membership) => {
+            // Into the set, and then one step in one of its columns.
+            members::enter(membership, packet, random);
+            let column = membership.columns.get(random.below(membership.columns.len()));
+            if let Some(Column::Address(field) | Column::Port(field) | Column::BarePort(field)) = column {
+                let number = fields::number(packet, *field);
+                let step = if random.percent(50) { number.wrapping_add(1) } else { number.wrapping_sub(1) };
+                fields::write_number(packet, *field, step);
             }
         }
         set => {

@@ -11,6 +11,7 @@ use hipac_rules::{
 use super::bounds;
 use super::random::Random;
 use crate::fields::{self, INTERFACES};
+use crate::members;
 use crate::oracle::test_holds;
 use crate::{Oracle, RuleId};
 
@@ -231,6 +232,9 @@ pub(crate) fn satisfy(packet: &mut Packet, tests: &[Test], random: &mut Random) 
 
 /// Gives the field of a test a value for which it probably holds.
 fn write_for(packet: &mut Packet, test: &Test, random: &mut Random) {
+    if let ValueSet::Member(membership) = &test.set {
+        return members::enter(membership, packet, random);
+    }
     if INTERFACES.contains(&test.field) {
         fields::write_interface(packet, test.field, name_for(test, random));
     } else {
@@ -266,7 +270,7 @@ fn number_for(test: &Test, max: u128, random: &mut Random) -> u128 {
                 _ => value | (random.wide() & free),
             }
         }
-        ValueSet::Interface { .. } => 0,
+        ValueSet::Interface { .. } | ValueSet::Member(_) => 0,
     }
 }
 
