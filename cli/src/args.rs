@@ -220,6 +220,22 @@ pub(crate) enum Command {
         #[arg(long)]
         filters: bool,
     },
+    /// Show which matches there are, which options they have, and which values those take.
+    Matches {
+        #[command(flatten)]
+        of: Named,
+    },
+    /// Show which targets there are, which options they have, and which values those take.
+    Targets {
+        #[command(flatten)]
+        of: Named,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Show all of it on 100,000 generated rules: compile, verify, classify.
     Demo {
         /// What the rules are drawn from.
@@ -229,6 +245,22 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         rules: u32,
     },
+}
+
+/// A match or target, and what is asked about it.
+#[derive(Debug, Group)]
+pub(crate) struct Named {
+    /// This one [default: all].
+    pub(crate) name: Option<String>,
+    /// This option of it, as in --ctstate.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) option: Option<String>,
+    /// Those for IPv4 only.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// Those for IPv6 only.
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
 }
 
 const GENERATE_HELP: &str = "\

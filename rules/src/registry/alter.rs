@@ -42,7 +42,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             Law::OneOf(&["mask", "nfmask"]),
             Law::OneOf(&["mask", "ctmask"]),
         ],
-        quirks: Quirks { finish: Some(connmark_finish), meaning: None, effect: Some(connmark_effect) },
+        quirks: Quirks { finish: Some(connmark_finish), effect: Some(connmark_effect), ..Quirks::NONE },
         ..ExtensionSpec::TARGET
     },
     ExtensionSpec {

@@ -23,7 +23,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             flag("limit-iface-out", "only by way of the output interface"),
         ],
         laws: &[Law::AnyOf(&["src-type", "dst-type"]), Law::OneOf(&["limit-iface-in", "limit-iface-out"])],
-        quirks: Quirks::meaning(addrtype),
+        quirks: Quirks::partly(addrtype),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -61,7 +61,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "set",
         help: "an ipset holds the packet's addresses or ports",
-        quirks: Quirks::meaning(set),
+        quirks: Quirks::partly(set),
         options: &[
             option("match-set", ValueKind::Pair("NAME src|dst[,…]"), "the set, and what is looked up")
                 .or(&["set"])
