@@ -113,6 +113,7 @@ impl ExtensionSpec {
             Law::AnyOf(names) => format!("one or more of {} must be given", list(names, ", ")),
             Law::OneOf(names) => format!("{} exclude each other", list(names, ", ")),
             Law::Needs(one, other) => format!("--{one} needs --{other}"),
+            Law::Behind(one, other) => format!("--{one} stands behind --{other}"),
         };
         self.laws.iter().map(of).collect()
     }
@@ -176,8 +177,10 @@ impl ValueKind {
             ValueKind::Ports | ValueKind::NatPorts | ValueKind::PortList => numbers(65535),
             ValueKind::Masked { max, .. } => numbers(max.into()),
             ValueKind::Choice(table)
+            | ValueKind::Exact(table)
             | ValueKind::ChoiceByStart(table)
             | ValueKind::Set(table)
+            | ValueKind::ExactSet(table)
             | ValueKind::SetByStart(table) => Accepted { names: names(table), ..Accepted::default() },
             ValueKind::NumberOrName { max, names: table, .. } => {
                 Accepted { numbers: Some((0, max)), names: names(table), ..Accepted::default() }
@@ -228,3 +231,49 @@ pub fn words() -> Vec<String> {
     }
     out.into_iter().collect()
 }
+
+/// All matches and targets as a document in Markdown: `docs/extensions.md`.
+pub fn document() -> String {
+    let mut out = String::from(DOCUMENT_HEAD);
+    for (kind, title) in [(Kind::Match, "Matches"), (Kind::Target, "Targets")] {
+        let mut specs: Vec<&'static ExtensionSpec> = super::all().filter(|s| s.kind == kind).collect();
+        specs.sort_by_key(|s| s.name);
+        let how = if kind == Kind::Match { "evaluated" } else { "then" };
+        let _ = write!(
+            out,
+            "\n## {title}\n\n| name | family | {how} | kernel-checked | what | options |\n|---|---|---|---|---|---|\n"
+        );
+        for spec in specs {
+            let evaluated = spec.evaluation().map_or_else(|| spec.ending_name().unwrap_or(""), |e| e.name());
+            let checked = match super::kernel_check(spec) {
+                Some(super::KernelCheck::Checked) => "yes",
+                Some(super::KernelCheck::Not(why)) => why,
+                None => "",
+            };
+            let options =
+                spec.options.iter().map(|o| format!("`--{}`", o.name)).collect::<Vec<_>>().join(" ");
+            let names = std::iter::once(spec.name).chain(spec.aliases.iter().copied());
+            let names = names.map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+            let line = [&names, spec.family_names(), evaluated, checked, spec.help, &options];
+            let _ = writeln!(out, "| {} |", line.map(|cell| cell.replace('|', "\\|")).join(" | "));
+        }
+    }
+    out
+}
+
+const DOCUMENT_HEAD: &str = "\
+# Matches and targets
+
+Made of the registry (`rules/src/registry`) by a test, which also holds it to be up to date:
+`HIPAC_WRITE_DOCS=1 cargo test -p hipac-rules --test extensions_doc` writes it anew. `hipac matches NAME` and `hipac targets NAME`
+say more of each: options, values, laws. With `--format json` they print one object of schema `hipac.extension/1` a
+line: `kind`, `name`, `aliases`, `help`, `families`, `tables`, `hooks`, `protocols`, `evaluation` (of a match) or `ending` (of a
+target), `kernel_checked` (null: nobody has asked), `laws`, and `options`, each with `name`, `aliases`, `help`, `value` (its form),
+`value_optional`, `negatable`, `required`, `repeats`, `default`, `field` (the field that it tests), `number_min`, `number_max`,
+`text_bytes_max` and `names` (the words that it takes).
+
+*Native* is what fields of the packet decide in the search structure. *Partly native*: with some options or values
+a rule asks for the rest, too (`set`: when the set is not given). *Residual* is a function of the packet and
+the host that no field holds, asked for when a rule gets there; *stateful* is what counts, records or draws when it is asked. An
+extension that is not in the table is read, kept word by word and printed as it was; answers that hang on it say so.
+";

@@ -28,6 +28,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         laws: &[
             Law::AnyOf(&["socket-exists", "uid-owner", "gid-owner"]),
             Law::Needs("suppl-groups", "gid-owner"),
+            Law::Behind("suppl-groups", "gid-owner"),
         ],
         ..ExtensionSpec::MATCH
     },
@@ -49,15 +50,16 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "IPsec policy that handles the packet",
         residual: Some(Residual::Pure),
         options: &[
-            option("dir", ValueKind::Choice(&[("in", 0), ("out", 1)]), "decapsulation or encapsulation")
+            option("dir", ValueKind::Exact(&[("in", 0), ("out", 1)]), "decapsulation or encapsulation")
                 .required(),
-            option("pol", ValueKind::Choice(&[("none", 0), ("ipsec", 1)]), "whether there is one").required(),
+            option("pol", ValueKind::Exact(&[("none", 0), ("ipsec", 1)]), "whether there is one")
+                .shown("ipsec"),
             flag("strict", "the elements are the whole policy, in this order"),
             option("reqid", ValueKind::number(u32::MAX as u64), "request id").not().repeats(),
             option("spi", ValueKind::hex(u32::MAX as u64, 0), "security parameter index").not().repeats(),
             option(
                 "proto",
-                ValueKind::Choice(&[
+                ValueKind::Exact(&[
                     ("ah", 51),
                     ("esp", 50),
                     ("ipcomp", 108),
@@ -69,12 +71,13 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             )
             .not()
             .repeats(),
-            option("mode", ValueKind::Choice(&[("transport", 0), ("tunnel", 1)]), "mode").not().repeats(),
+            option("mode", ValueKind::Exact(&[("transport", 0), ("tunnel", 1)]), "mode").not().repeats(),
             option("tunnel-dst", ValueKind::NETWORK, "far end of the tunnel").not().repeats(),
             option("tunnel-src", ValueKind::NETWORK, "near end of the tunnel").not().repeats(),
             flag("next", "the next element follows").repeats(),
         ],
         group_by: Some("next"),
+        laws: &[Law::Needs("next", "strict")],
         quirks: Quirks::finish(policy_finish),
         ..ExtensionSpec::MATCH
     },
@@ -113,7 +116,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         options: &[
             option(
                 "path",
-                ValueKind::Text { max: 511, cut: false, quote: Quote::Always },
+                ValueKind::Text { min: 0, max: 511, cut: false, quote: Quote::Always },
                 "path in the hierarchy",
             )
             .not(),
@@ -128,7 +131,9 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         protocols: &[6],
         residual: Some(Residual::Pure),
         options: &[
-            option("genre", ValueKind::text(31), "its name").not().required(),
+            option("genre", ValueKind::Text { min: 0, max: 31, cut: true, quote: Quote::Needed }, "its name")
+                .not()
+                .required(),
             option("ttl", ValueKind::number(2), "how the TTL is compared"),
             option("log", ValueKind::number(2), "what is logged"),
         ],
@@ -150,7 +155,7 @@ static ID: CustomKind = CustomKind {
                 "write the number",
             ));
         }
-        let (lo, hi) = match text.split_once('-') {
+        let (lo, hi) = match text.split_once(['-', ':']) {
             Some((lo, hi)) => (id(lo)?, id(hi)?),
             None => (id(text)?, id(text)?),
         };
@@ -298,9 +303,9 @@ static WEEKDAYS: CustomKind = CustomKind {
     parse: |text, _: Family| {
         let mut set = 0u64;
         for part in text.split(',') {
-            let named = DAY_NAMES.iter().find(|(name, _)| {
-                part.len() >= 2 && name.get(..part.len()).is_some_and(|n| n.eq_ignore_ascii_case(part))
-            });
+            let named = DAY_NAMES
+                .iter()
+                .find(|(name, _)| part.len() >= 2 && name.get(..part.len()).is_some_and(|n| n == part));
             let day = match named {
                 Some((_, n)) => *n,
                 None => number_within(part, 1, 7).map_err(|_| {

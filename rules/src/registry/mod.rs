@@ -44,7 +44,7 @@ pub use address::{
     write_network,
 };
 pub use checked::{KernelCheck, kernel_check};
-pub use describe::{Accepted, Evaluation, words};
+pub use describe::{Accepted, Evaluation, document, words};
 pub(crate) use kind::split_at;
 pub use kind::{
     CustomKind, Quote, Radix, ValueFault, ValueKind, number_within, parse_number, parse_port, write_text,

@@ -61,7 +61,11 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "set",
         help: "an ipset holds the packet's addresses or ports",
-        quirks: Quirks::partly(set),
+        laws: &[
+            Law::OneOf(&["packets-eq", "packets-lt", "packets-gt"]),
+            Law::OneOf(&["bytes-eq", "bytes-lt", "bytes-gt"]),
+        ],
+        quirks: Quirks { finish: Some(set_finish), ..Quirks::partly(set) },
         options: &[
             option("match-set", ValueKind::Pair("NAME src|dst[,…]"), "the set, and what is looked up")
                 .or(&["set"])
@@ -156,6 +160,13 @@ const ROUTE_TYPES: &[(&str, u64)] = &[
     ("NAT", 10),
     ("XRESOLVE", 11),
 ];
+
+fn set_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
+    match setting(settings, "match-set").map(|s| &s.value) {
+        Some(Value::Pair(pair)) => super::log::check_directions(&pair.1),
+        _ => Ok(()),
+    }
+}
 
 /// A set that is known is looked up; any other is asked for.
 fn set(extension: &Extension, _: Family) -> MatchMeaning {

@@ -181,7 +181,14 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "compression parameter index of IPComp",
         protocols: &[108],
         l4: reads(4),
-        options: &[spi("ipcompspi"), flag("compres", "the reserved field is zero").pure()],
+        options: &[
+            // Not given, it is 0: what the tool says it is.
+            option("ipcompspi", ValueKind::range(u32::MAX as u64), "index or range of indexes")
+                .not()
+                .shown("0")
+                .pure(),
+            flag("compres", "the reserved field is zero").pure(),
+        ],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -256,10 +263,22 @@ fn sctp_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(),
     if !["all", "any", "only"].iter().any(|w| w.eq_ignore_ascii_case(which)) {
         return Err(format!("`{which}` is none of all, any, only"));
     }
-    match chunks.split(',').find(|c| !is_chunk(c)) {
-        Some(chunk) => Err(format!("`{chunk}` is no SCTP chunk")),
-        None => Ok(()),
+    if let Some(chunk) = chunks.split(',').find(|c| !is_chunk(c)) {
+        return Err(format!("`{chunk}` is no SCTP chunk"));
     }
+    let upper = |chunk: &str| match chunk.split_once(':') {
+        Some((name, flags)) => format!("{}:{flags}", name.to_ascii_uppercase()),
+        None => chunk.to_ascii_uppercase(),
+    };
+    let chunks: Vec<String> = match &**chunks {
+        "ALL" | "NONE" => vec![chunks.to_string()],
+        chunks => chunks.split(',').map(upper).collect(),
+    };
+    let canonical = Value::Pair(Box::new((which.to_ascii_lowercase().into(), chunks.join(",").into())));
+    for s in settings.iter_mut().filter(|s| s.option.name == "chunk-types") {
+        s.value = canonical.clone();
+    }
+    Ok(())
 }
 
 fn ecn_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {

@@ -144,6 +144,8 @@ pub enum Law {
     OneOf(&'static [&'static str]),
     /// The first wants the second.
     Needs(&'static str, &'static str),
+    /// The first stands behind the second.
+    Behind(&'static str, &'static str),
 }
 
 /// Checks the settings of an extension once all of its rule is read, and brings them into
