@@ -51,7 +51,7 @@ fn no_match_or_target_of_the_corpus_is_unknown() {
 #[test]
 fn words_are_many_and_each_stands_once() {
     let words = registry::words();
-    assert!(words.len() > 900, "{}", words.len());
+    assert!(words.len() > 700, "{}", words.len());
     assert!(words.windows(2).all(|w| w[0] < w[1]));
     for word in ["--ctstate", "-m conntrack", "-j REJECT", "ESTABLISHED", "--hashlimit-upto"] {
         assert!(words.iter().any(|w| w == word), "{word}");

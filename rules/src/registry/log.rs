@@ -18,7 +18,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "LOG",
         help: "logs the packet's header",
         options: &[
-            option("log-prefix", prefix(29), "what the line begins with").hidden(""),
+            option("log-prefix", prefix(29), "what the line begins with"),
             option(
                 "log-level",
                 ValueKind::NumberOrName { max: 7, names: LEVELS, radix: Radix::Decimal },
@@ -37,7 +37,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "NFLOG",
         help: "hands a copy of the packet to a program",
         options: &[
-            option("nflog-prefix", prefix(63), "what goes with it").hidden(""),
+            option("nflog-prefix", prefix(63), "what goes with it"),
             option("nflog-group", ValueKind::number(65535), "group of listeners").hidden("0"),
             option("nflog-range", ValueKind::number(U32), "has no effect").hidden("0"),
             option("nflog-size", ValueKind::number(U32), "bytes of the packet"),
@@ -52,7 +52,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "hands a copy of the packet to a program, the old way",
         families: Families::Only(Family::V4),
         options: &[
-            option("ulog-prefix", prefix(31), "what goes with it").hidden(""),
+            option("ulog-prefix", prefix(31), "what goes with it"),
             option("ulog-nlgroup", ValueKind::number_in(1, 32), "group of listeners").hidden("1"),
             option("ulog-cprange", ValueKind::number(U32), "bytes of the packet").hidden("0"),
             option("ulog-qthreshold", ValueKind::number_in(1, 50), "packets before the program is told")

@@ -161,7 +161,9 @@ const ROUTE_TYPES: &[(&str, u64)] = &[
     ("XRESOLVE", 11),
 ];
 
+/// Counters are updated unless a rule says not to.
 fn set_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
+    settings.retain(|s| s.negated || !s.option.name.starts_with("update-"));
     match setting(settings, "match-set").map(|s| &s.value) {
         Some(Value::Pair(pair)) => super::log::check_directions(&pair.1),
         _ => Ok(()),

@@ -181,14 +181,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "compression parameter index of IPComp",
         protocols: &[108],
         l4: reads(4),
-        options: &[
-            // Not given, it is 0: what the tool says it is.
-            option("ipcompspi", ValueKind::range(u32::MAX as u64), "index or range of indexes")
-                .not()
-                .shown("0")
-                .pure(),
-            flag("compres", "the reserved field is zero").pure(),
-        ],
+        options: &[spi("ipcompspi"), flag("compres", "the reserved field is zero").pure()],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
