@@ -47,6 +47,10 @@ pub const NUMBERS: [Field; 28] = [
     Field::Mss,
 ];
 
+/// How many of them, from the first on, most rulesets look at. What is behind these is drawn and changed for
+/// rulesets that test it, and left alone for others.
+pub const COMMON: usize = 18;
+
 /// The fields that hold interface names.
 pub const INTERFACES: [Field; 4] = [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut];
 

@@ -76,6 +76,8 @@ impl Reader<'_> {
             self.warn(span.clone(), format!("`{text}` is no name that an interface can have"), None);
         }
         match text.strip_suffix('+') {
+            // Every interface, and none at all: no test, and none is printed.
+            Some("") if !negated => InterfaceTest::default(),
             Some(name) => InterfaceTest { name: Some(self.name(name)), prefix: true, negated },
             None => InterfaceTest { name: Some(self.name(text)), prefix: false, negated },
         }

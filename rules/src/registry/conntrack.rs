@@ -48,7 +48,9 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             ports("ctorigdstport", "destination port of the first direction"),
             ports("ctreplsrcport", "source port of the reply direction"),
             ports("ctrepldstport", "destination port of the reply direction"),
-            option("ctstatus", ValueKind::Set(STATUSES), "the connection has one of these").not().pure(),
+            option("ctstatus", ValueKind::SetByStart(STATUSES), "the connection has one of these")
+                .not()
+                .pure(),
             option("ctexpire", ValueKind::range(u32::MAX as u64), "seconds left to live").not().pure(),
             option("ctdir", ValueKind::Choice(&[("ORIGINAL", 0), ("REPLY", 1)]), "direction of the packet")
                 .pure(),

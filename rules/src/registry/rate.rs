@@ -68,7 +68,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             flag("remove", "the address was on the list, and is taken off").not(),
             option("seconds", ValueKind::number_in(1, U32), "seen within so many seconds"),
             flag("reap", "forget what is older than --seconds"),
-            option("hitcount", ValueKind::number_in(1, 65535), "seen so often"),
+            option("hitcount", ValueKind::number(65535), "seen so often").hidden("0"),
             flag("rttl", "with the same TTL"),
             option(
                 "name",

@@ -47,6 +47,11 @@ impl Bounds {
         Bounds { numbers, names: names.into_iter().collect() }
     }
 
+    /// Some rule tests the field.
+    pub(super) fn has(&self, field: Field) -> bool {
+        self.numbers.contains_key(&field)
+    }
+
     /// A number on or beside a bound of the field; `None` when no rule tests it.
     pub(super) fn number(&self, field: Field, random: &mut Random) -> Option<u128> {
         random.pick(self.numbers.get(&field)?).copied()

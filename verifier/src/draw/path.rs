@@ -15,21 +15,6 @@ use crate::members;
 use crate::oracle::test_holds;
 use crate::{Oracle, RuleId};
 
-/// All fields: the numbers, then the interfaces.
-pub(super) const FIELDS: [Field; fields::NUMBERS.len() + INTERFACES.len()] = {
-    let mut all = [Field::InInterface; fields::NUMBERS.len() + INTERFACES.len()];
-    let mut i = 0;
-    while i < all.len() {
-        all[i] = if i < fields::NUMBERS.len() {
-            fields::NUMBERS[i]
-        } else {
-            INTERFACES[i - fields::NUMBERS.len()]
-        };
-        i += 1;
-    }
-    all
-};
-
 /// Values tried for a field before it is left as it is.
 const TRIES: usize = 24;
 
