@@ -385,7 +385,7 @@ impl<'a> SetUse<'a> {
         if known == 0 || self.columns[known..].iter().any(|&c| c != 255) {
             return Err("looks at a field that does not exist".into());
         }
-        if !self.data.is_multiple_of(4) || self.table % 4 != 0 {
+        if !self.data.is_multiple_of(4) || !self.table.is_multiple_of(4) {
             return Err("has its data between words".into());
         }
         match self.form {

@@ -260,7 +260,9 @@ pub(crate) type Table = Vec<(Vec<u8>, BTreeMap<Vec<u8>, bool>)>;
 
 /// The table that a set's entries make.
 pub(crate) fn table(membership: &Membership, family: Family) -> Table {
-    let mut tables: BTreeMap<(Reverse<Vec<u32>>, Vec<u8>), BTreeMap<Vec<u8>, bool>> = BTreeMap::new();
+    /// What an entry says, the most first; then its mask.
+    type Rank = (Reverse<Vec<u32>>, Vec<u8>);
+    let mut tables: BTreeMap<Rank, BTreeMap<Vec<u8>, bool>> = BTreeMap::new();
     for (parts, is_nomatch) in membership.set.entries() {
         let (mut mask, mut row) = (Vec::new(), Vec::new());
         for (part, column) in parts.iter().zip(&membership.columns) {

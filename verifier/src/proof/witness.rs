@@ -449,11 +449,12 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
             Dim::SourceType => packet.source_type = byte,
             Dim::DestinationType => packet.destination_type = byte,
             Dim::Bridged => packet.bridged = raw != 0,
-            _ => match dim.fact() {
-                Some(fact) => packet.facts.set(fact, raw),
-                // Bits of IP sets: other fields decide, see `packet`.
-                None => {}
-            },
+            // Bits of IP sets are left out: other fields decide them, see `packet`.
+            _ => {
+                if let Some(fact) = dim.fact() {
+                    packet.facts.set(fact, raw);
+                }
+            }
         }
     }
 
