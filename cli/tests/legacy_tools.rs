@@ -74,7 +74,8 @@ const EXPLAINED: &[&str] = &[
     "! --exist",
     "! --timeout",
     "--monthdays 0",
-    "--kerneltz --localtz",
+    "--kerneltz  --localtz",
+    "-j CT --zone-",
     "--seconds 4294967295",
     "-j CT --notrack --timeout",
     "-j CT --timeout",
@@ -186,7 +187,7 @@ fn tool(family: Family) -> &'static str {
 /// What the tools do with all lines, in one namespace; `None` where they cannot be asked.
 fn ask(lines: &[&Line]) -> Option<Vec<Outcome>> {
     let mut script = String::from(
-        "iptables-legacy-save >/dev/null 2>&1 || exit 7\nipset create foo hash:ip 2>/dev/null\n\
+        "iptables-legacy-save >/dev/null 2>&1 || exit 7\nipset create foo bitmap:port range 0-65535 2>/dev/null\n\
          t() { if printf '*%s\\n-A %s\\nCOMMIT\\n' \"$2\" \"$3\" | $1-restore >/tmp/err.$$ 2>&1; then $1-save -t $2 | grep -m1 '^-A'; \
          else echo \"! $(tr '\\n' ' ' </tmp/err.$$)\"; fi; }\n",
     );

@@ -160,6 +160,7 @@ const HEADERS: &[(&str, u64)] = &[
     ("59", 1),
     ("0", 7),
     ("255", 0),
+    ("ip", 7),
 ];
 
 /// `TYPE[:LENGTH][,…]`, a length left out being `u64::MAX`.
