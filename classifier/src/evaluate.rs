@@ -3,7 +3,6 @@
 //! Most packets meet one plain verdict and never come here twice. A rule that counts, has a
 //! residual match, an effect, or a jump resumes the search at the next position: the *cursor*.
 
-use crate::dim::value_of;
 use crate::forest::lookup::{Forest, NO_MATCH};
 use crate::image::{EntryId, Flat, Image, OriginId, Section};
 use crate::key::{Key, KeyMaker};
@@ -253,7 +252,7 @@ fn run(
     let mut reader = Reader::new(rules.programs(), at as usize);
     let mut change = None;
     let next = loop {
-        match reader.step(|dim| value_of(packet, dim, keys.ranks()))? {
+        match reader.step(|dim| keys.raw(packet, dim))? {
             Step::Judged(true) => {}
             Step::Judged(false) => return Some(Next::Following),
             Step::Op(Op::Residual { match_index, kind }) => {

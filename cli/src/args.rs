@@ -253,6 +253,22 @@ pub(crate) enum Command {
         #[arg(long)]
         filters: bool,
     },
+    /// Show which matches there are, which options they have, and which values those take.
+    Matches {
+        #[command(flatten)]
+        of: Named,
+    },
+    /// Show which targets there are, which options they have, and which values those take.
+    Targets {
+        #[command(flatten)]
+        of: Named,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Show all of it on 100,000 generated rules: compile, verify, classify.
     Demo {
         /// What the rules are drawn from.
@@ -262,6 +278,22 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         rules: u32,
     },
+}
+
+/// A match or target, and what is asked about it.
+#[derive(Debug, Group)]
+pub(crate) struct Named {
+    /// This one [default: all].
+    pub(crate) name: Option<String>,
+    /// This option of it, as in --ctstate.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) option: Option<String>,
+    /// Those for IPv4 only.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// Those for IPv6 only.
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
 }
 
 const GENERATE_HELP: &str = "\
@@ -401,6 +433,19 @@ pub(crate) struct RulesFile {
     /// rule a line, policy DROP).
     #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = InputFormat::Iptables)]
     pub(crate) input_format: InputFormat,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
+}
+
+/// What rules name and do not say.
+#[derive(Debug, Clone, Default, Group)]
+pub(crate) struct Outside {
+    /// The IP sets that rules name, as `ipset save` prints them. May be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ipset: Vec<PathBuf>,
+    /// Addresses of hosts that rules name, in the form of /etc/hosts. Without it names are refused.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hosts: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,10 +1,13 @@
 //! Inputs: rulesets and images, told apart by their first bytes.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hipac_classifier::Image;
 use hipac_rules::fault::{Severity, render_all};
+use hipac_rules::ipset::{Sets, Unbound};
+use hipac_rules::names::Hosts;
 use hipac_rules::{Family, Fault, Hook, ParseOptions, Ruleset, TableKind, parse};
 
 use serde::Serialize;
@@ -21,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) text: Vec<u8>,
     pub(crate) ruleset: Ruleset,
     pub(crate) faults: Vec<Fault>,
+    /// IP sets that rules name and nobody can look up.
+    pub(crate) unbound: Vec<Unbound>,
 }
 
 impl Rules {
@@ -173,6 +178,34 @@ fn image_of_bytes(path: &Path, bytes: mapped::Bytes) -> Result<OpenImage, Failur
     Ok(image)
 }
 
+/// Reads IP sets. What is faulty there would be another set: it is a failure.
+fn sets(files: &[PathBuf]) -> Result<Sets, Failure> {
+    let mut all = Sets::default();
+    for path in files {
+        let text = file::read(path)?;
+        let name = file::name(path);
+        let (sets, faults) = Sets::read(&text);
+        if !faults.is_empty() {
+            diagnose(&render_all(&faults, &name, &text));
+            return Err(Failure::at(&name, format_args!("{} as above", counted(faults.len(), "error"))));
+        }
+        all.merge(sets)
+            .map_err(|set| Failure::at(&name, format_args!("set `{set}` is in another file, too")))?;
+    }
+    Ok(all)
+}
+
+/// Reads addresses of hosts.
+fn hosts(path: &Path) -> Result<Arc<Hosts>, Failure> {
+    let text = file::read(path)?;
+    let name = file::name(path);
+    let read = Hosts::read(&String::from_utf8_lossy(&text));
+    let read = read.map_err(|(line, word)| {
+        Failure::at(&name, format_args!("line {line}: `{word}` is no address: write ADDRESS NAME …"))
+    })?;
+    Ok(Arc::new(read))
+}
+
 fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
     let name = file::name(&of.file);
     if text.starts_with(&hipac_classifier::image::format::MAGIC) {
@@ -189,8 +222,11 @@ fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
     };
     match of.input_format {
         InputFormat::Iptables => {
-            let parsed = parse(&text, &ParseOptions { family, ..ParseOptions::default() });
-            Ok(Rules { name, text, ruleset: parsed.ruleset, faults: parsed.faults })
+            let hosts = of.outside.hosts.as_deref().map(hosts).transpose()?;
+            let parsed = parse(&text, &ParseOptions { family, hosts, ..ParseOptions::default() });
+            let mut ruleset = parsed.ruleset;
+            let unbound = sets(&of.outside.ipset)?.bind(&mut ruleset).unbound;
+            Ok(Rules { name, text, ruleset, faults: parsed.faults, unbound })
         }
         InputFormat::Classbench => {
             if family == Some(Family::V6) {
@@ -200,7 +236,7 @@ fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
                 .map_err(|e| Failure::at(&name, e))?;
             let ruleset =
                 hipac_bench_data::ruleset::ruleset_of(&filters).map_err(|e| Failure::at(&name, e))?;
-            Ok(Rules { name, text, ruleset, faults: vec![] })
+            Ok(Rules { name, text, ruleset, faults: vec![], unbound: vec![] })
         }
     }
 }

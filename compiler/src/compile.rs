@@ -19,6 +19,7 @@ use crate::forest::budget::{self, Measured, Steps};
 use crate::forest::{Arena, Boxes, Shape, Sketch};
 use crate::lower::{LowerError, Lowered, lower};
 use crate::options::Options;
+use crate::sets::SetPlan;
 use crate::tables;
 
 /// Boxes that one flat rule may become; what goes beyond is left to its program.
@@ -140,13 +141,14 @@ pub enum CompileError {
 /// See [`CompileError`]; nothing of the ruleset is changed.
 pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, CompileError> {
     let ranks = interface_ranks(ruleset)?;
-    let space = Space { family: ruleset.family, ranks: &ranks };
+    let sets = SetPlan::of(ruleset)?;
+    let space = Space { family: ruleset.family, ranks: &ranks, sets: &sets };
     let mut lowered = lower(ruleset, &space, options.counting)?;
     let plan = KeyPlan::of(&lowered)?;
     for rule in lowered.lists.iter_mut().flat_map(|list| &mut list.rules) {
         rule.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.width(dim, set));
     }
-    let mut parts = tables::parts(ruleset, &lowered, &plan)?;
+    let mut parts = tables::parts(ruleset, &lowered, &plan, &sets)?;
     parts.ranks = ranks;
     let entries = (0..lowered.lists.len()).map(|i| {
         let boxes = plan.expand(&lowered, i, parts.entries[i].first);

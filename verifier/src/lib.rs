@@ -59,6 +59,7 @@ pub mod image_subject;
 #[cfg(all(feature = "kernel", target_os = "linux"))]
 pub mod kernel;
 pub mod lint;
+mod members;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as Group, ValueEnum};
 
-use super::{Assume, InputFormat, Replay};
+use super::{Assume, InputFormat, Outside, Replay};
 
 pub(crate) const TRACE_HELP: &str = "\
 Example:
@@ -88,6 +88,11 @@ pub(crate) struct DiffOptions {
     /// The language of both: iptables-save's, or ClassBench filters.
     #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = InputFormat::Iptables)]
     pub(crate) input_format: InputFormat,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
+    /// The IP sets that NEW names, where they are others than those of OLD. May be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_ipset: Vec<PathBuf>,
     /// Compare this chain only, as in filter/FORWARD [default: every built-in chain].
     #[arg(long, value_name = "TABLE/CHAIN")]
     pub(crate) entry: Option<String>,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use hipac_rules::fault::Severity;
-use hipac_rules::{Family, Ruleset, Target};
+use hipac_rules::{Family, Fault, Ruleset, Target};
 use serde::Serialize;
 
 use crate::args::{Format, RulesFile};
@@ -13,7 +13,9 @@ use crate::input::{self, FaultLine, Rules};
 use crate::output::{self, counted, grouped, list};
 
 pub(crate) fn run(of: &RulesFile, format: Format) -> Result<Exit, Failure> {
-    let rules = input::rules(of)?;
+    let mut rules = input::rules(of)?;
+    let warnings: Vec<Fault> = rules.unbound.iter().map(|set| set.warning(&rules.text)).collect();
+    rules.faults.extend(warnings);
     let mut out = output::stdout();
     match format {
         Format::Json => output::json_line(&mut out, &Report::of(&rules))?,

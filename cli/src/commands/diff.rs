@@ -20,8 +20,8 @@ use crate::sarif::{self, Finding};
 const BAR_STEPS: u64 = 1000;
 
 pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure> {
-    let old = read(options, &options.old)?;
-    let new = read(options, &options.new)?;
+    let old = read(options, &options.old, false)?;
+    let new = read(options, &options.new, true)?;
     let sides = Sides { old: &old, new: &new };
     let from = Oracle::new(&old.ruleset).map_err(|e| Failure::at(&old.name, e))?;
     let to = Oracle::new(&new.ruleset).map_err(|e| Failure::at(&new.name, e))?;
@@ -79,12 +79,17 @@ pub(super) fn as_json(old: &Rules, new: &Rules, report: &Report) -> Result<serde
     serde_json::to_value(Sides { old, new }.json(report)).map_err(Failure::new)
 }
 
-fn read(options: &DiffOptions, path: &Path) -> Result<Rules, Failure> {
+fn read(options: &DiffOptions, path: &Path, is_new: bool) -> Result<Rules, Failure> {
+    let mut outside = options.outside.clone();
+    if is_new && !options.new_ipset.is_empty() {
+        outside.ipset.clone_from(&options.new_ipset);
+    }
     let of = RulesFile {
         file: path.to_owned(),
         ipv4: options.ipv4,
         ipv6: options.ipv6,
         input_format: options.input_format,
+        outside,
     };
     let rules = input::rules(&of)?;
     rules.report();

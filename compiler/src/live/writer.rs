@@ -25,6 +25,7 @@ use crate::expand::{BROKEN, KeyPlan, SOUND, narrowed};
 use crate::forest::{Boxes, Shape};
 use crate::lower::{FlatList, FlatRule, LowerError, Lowered, verdict_id};
 use crate::options::Counting;
+use crate::sets::SetPlan;
 use crate::tables::program;
 
 /// Why a generation cannot take a change.
@@ -113,6 +114,7 @@ pub(super) struct Writer {
     counting: Counting,
     plan: KeyPlan,
     ranks: Vec<u128>,
+    sets: SetPlan,
     store: Store,
     entries: Vec<Option<Lists>>,
     rules: Vec<Placed>,
@@ -155,6 +157,7 @@ impl Writer {
         let family = source.family;
         let all = || source.chains.iter().flat_map(|c| &c.rules).map(|&id| (source.rule)(id));
         let ranks = ranks_of(all(), family)?;
+        let sets = SetPlan::of_rules(all(), family)?;
         let mut verdicts = Vec::new();
         let entry_count = source.chains.iter().map(|c| c.entry as usize + 1).max().unwrap_or(0);
         let changes = changing_chains(source, entry_count);
@@ -174,7 +177,7 @@ impl Writer {
             let entry = chain.entry as usize;
             for &id in &chain.rules {
                 let rule = (source.rule)(id);
-                let space = Space { family, ranks: &ranks };
+                let space = Space { family, ranks: &ranks, sets: &sets };
                 let target = (source.target)(chain.entry, rule);
                 let (counting, table) = (source.counting, chain.table);
                 let lowering = Lowering { space, counting, table, entry: target };
@@ -192,7 +195,7 @@ impl Writer {
         let named = source.chains.iter().filter_map(|c| Some((c.name.clone()?, EntryId(c.entry)))).collect();
         let generation = Arc::new(Generation::new(
             number,
-            Layout::new(&slots, &recodes, &ranks),
+            Layout::new(&slots, &recodes, &ranks, sets.encode(family, |_| 0)?),
             Memory::new(memory),
             entry_count.next_power_of_two() + ENTRIES_SPARE,
             named,
@@ -210,6 +213,7 @@ impl Writer {
             store: Store::new(axes.clone()),
             plan,
             ranks,
+            sets,
             entries: Vec::new(),
             rules: Vec::new(),
             many: vec![],
@@ -366,7 +370,7 @@ impl Writer {
         table: TableKind,
         target: Option<u32>,
     ) -> Result<Vec<FlatRule>, Refusal> {
-        let mut is_known = true;
+        let mut is_known = self.sets.knows(rule, self.family);
         each_interface_bound(rule, self.family, &mut |bound| {
             is_known &= self.ranks.binary_search(&bound).is_ok();
         });
@@ -381,7 +385,7 @@ impl Writer {
         if !is_known || (changes && lists.hides) || (needs_header && !lists.has_broken) {
             return Err(Refusal::Replan);
         }
-        let space = Space { family: self.family, ranks: &self.ranks };
+        let space = Space { family: self.family, ranks: &self.ranks, sets: &self.sets };
         let lowering = Lowering { space, counting: self.counting, table, entry: target };
         let mut flats = lowering.rule(rule, &mut self.verdicts).map_err(CompileError::from)?;
         check_besides(&flats, rule)?;
@@ -762,9 +766,9 @@ impl Writer {
         &self.verdicts
     }
 
-    /// The key plan, the bounds of interface names, for a frozen image.
-    pub(super) fn plan(&self) -> (&KeyPlan, &[u128]) {
-        (&self.plan, &self.ranks)
+    /// The key plan, the bounds of interface names and the sets, for a frozen image.
+    pub(super) fn plan(&self) -> (&KeyPlan, &[u128], &SetPlan) {
+        (&self.plan, &self.ranks, &self.sets)
     }
 }
 

@@ -132,7 +132,7 @@ pub(super) fn value_set(value: &Value) -> ValueSet {
             None => ValueSet::Interface { name: (&**text).into(), prefix: false },
         },
         // These stand only in options that no field decides.
-        Value::Pair(_) | Value::Rate(_) | Value::Nat(_) | Value::Fraction(_) => {
+        Value::Pair(_) | Value::MatchSet(_) | Value::Rate(_) | Value::Nat(_) | Value::Fraction(_) => {
             ValueSet::Ranges(vec![(0, u128::MAX)])
         }
     }

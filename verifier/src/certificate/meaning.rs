@@ -145,8 +145,12 @@ impl Space {
 
     /// Lowest and highest number of a field in a region, and the bits that all have alike.
     fn span(&self, field: Field, region: &Region) -> (u128, u128, u128) {
+        let words = words(field, self.family);
+        if words.is_empty() {
+            return (0, u128::MAX, 0); // of what no axis says nothing is known
+        }
         let (mut lo, mut hi, mut known) = (0, 0, u128::MAX);
-        for &dim in words(field, self.family) {
+        for &dim in words {
             let Some(axis) = self.of[dim.index()] else { return (0, u128::MAX, 0) };
             let (first, last) = region[axis];
             if is_name(dim) {
@@ -200,6 +204,8 @@ impl Space {
                 Some((first, last)) => (first <= lo && hi <= last, hi < first || last < lo),
                 None => (false, true),
             },
+            // Sets are not followed: what hangs on one has no certificate.
+            ValueSet::Member(_) => (false, false),
         };
         if test.negated { (none, all) } else { (all, none) }
     }
@@ -298,7 +304,7 @@ impl Space {
                     _ if word != dim => {}
                     ValueSet::Ranges(set) => ranges.extend(set.iter().flat_map(|r| [cut(r.0), cut(r.1)])),
                     ValueSet::Masked { value, mask } => masked(cut(*value), cut(*mask)),
-                    ValueSet::Interface { .. } => return None,
+                    ValueSet::Interface { .. } | ValueSet::Member(_) => return None,
                 }
             }
         }
@@ -354,7 +360,8 @@ fn number_holds(test: &Test, x: u128) -> bool {
     let holds = match &test.set {
         ValueSet::Ranges(ranges) => ranges.iter().any(|r| r.0 <= x && x <= r.1),
         ValueSet::Masked { value, mask } => x & mask == *value,
-        ValueSet::Interface { .. } => false,
+        // Neither is about a number.
+        ValueSet::Interface { .. } | ValueSet::Member(_) => return false,
     };
     holds != test.negated
 }
@@ -366,7 +373,7 @@ fn numbers(name: &str, prefix: bool) -> Option<(u128, u128)> {
     Some((first, first | free))
 }
 
-const FIELDS: [Field; 22] = [
+const FIELDS: [Field; 32] = [
     Field::Source,
     Field::Destination,
     Field::InInterface,
@@ -389,6 +396,16 @@ const FIELDS: [Field; 22] = [
     Field::PhysIn,
     Field::PhysOut,
     Field::Bridged,
+    Field::Cpu,
+    Field::Realm,
+    Field::InGroup,
+    Field::OutGroup,
+    Field::Uid,
+    Field::Gid,
+    Field::Socket,
+    Field::Spi,
+    Field::DccpType,
+    Field::Mss,
 ];
 
 pub(super) fn is_name(dim: Dim) -> bool {
@@ -423,6 +440,16 @@ pub(super) fn words(field: Field, family: Family) -> &'static [Dim] {
         (Field::SourceType, _) => &[SourceType],
         (Field::DestinationType, _) => &[DestinationType],
         (Field::Bridged, _) => &[Bridged],
+        (Field::Cpu, _) => &[Cpu],
+        (Field::Realm, _) => &[Realm],
+        (Field::InGroup, _) => &[InGroup],
+        (Field::OutGroup, _) => &[OutGroup],
+        (Field::Uid, _) => &[Uid],
+        (Field::Gid, _) => &[Gid],
+        (Field::Socket, _) => &[Socket],
+        (Field::Spi, _) => &[Spi],
+        (Field::DccpType, _) => &[DccpType],
+        (Field::Mss, _) => &[Mss],
         _ => &[],
     }
 }

@@ -167,7 +167,7 @@ fn turns_of(test: &Test, shift: u32, max: u32) -> Vec<u32> {
                 }
             }
         }
-        ValueSet::Interface { .. } => {}
+        ValueSet::Interface { .. } | ValueSet::Member(_) => {}
     }
     out
 }

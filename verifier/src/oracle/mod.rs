@@ -38,6 +38,7 @@ pub(crate) use build::Meanings;
 pub use build::OracleError;
 
 use crate::fields::{self, Value};
+use crate::members;
 use crate::outcomes::Outcomes;
 use crate::rule_id::RuleId;
 use crate::subject::{Evaluation, Event, Subject, Verdict};
@@ -311,6 +312,7 @@ pub(crate) fn clause_holds(clause: &Clause, packet: &Packet) -> bool {
 /// Whether a test holds for a packet.
 pub(crate) fn test_holds(test: &Test, packet: &Packet) -> bool {
     let is_in_set = match (&test.set, fields::read(packet, test.field)) {
+        (ValueSet::Member(membership), _) => members::is_member(membership, packet),
         (ValueSet::Ranges(ranges), Some(Value::Number(x))) => {
             ranges.iter().any(|&(lo, hi)| lo <= x && x <= hi)
         }

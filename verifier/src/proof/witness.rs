@@ -17,6 +17,7 @@ use super::walk::List;
 use crate::agree::Compared;
 use crate::draw::{self, Random};
 use crate::fields::{self, INTERFACES, NUMBERS};
+use crate::members;
 use crate::outcomes::{Outcomes, Script};
 use crate::subject::{Evaluation, Event, Verdict};
 use crate::{Oracle, RuleId, packet_text};
@@ -383,6 +384,13 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
                 packet.l4 = l4;
             }
         }
+        // Into the sets that the piece wants, before its own values: those come last.
+        for (axis, &value) in self.space.axes.iter().zip(&point).filter(|(axis, _)| axis.dim.is_set()) {
+            let raw = self.space.raw_values(axis, value).first().copied().unwrap_or(0);
+            for membership in self.space.members.of_bits(axis.dim, raw) {
+                members::enter(membership, &mut packet, random);
+            }
+        }
         for (axis, &value) in self.space.axes.iter().zip(&point) {
             let raw = self.space.raw_values(axis, value);
             let raw = if number < 2 { raw.first() } else { random.pick(&raw) };
@@ -442,6 +450,12 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
             Dim::SourceType => packet.source_type = byte,
             Dim::DestinationType => packet.destination_type = byte,
             Dim::Bridged => packet.bridged = raw != 0,
+            // Bits of IP sets are left out: other fields decide them, see `packet`.
+            _ => {
+                if let Some(fact) = dim.fact() {
+                    packet.facts.set(fact, raw);
+                }
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use hipac_rules::{Counters, Family, Fault, ParseOptions, PrintOptions, Ruleset, 
 use serde::Serialize;
 
 use crate::args::update::UpdateOptions;
-use crate::args::{Format, InputFormat, RulesFile};
+use crate::args::{Format, InputFormat, Outside, RulesFile};
 use crate::commands::{compile as compile_command, diff};
 use crate::exit::{Exit, Failure};
 use crate::input::{self, FaultLine, Rules, diagnose};
@@ -84,6 +84,7 @@ fn read_rules(of: &UpdateOptions) -> Result<Rules, Failure> {
         ipv4: of.ipv4,
         ipv6: of.ipv6,
         input_format: InputFormat::Iptables,
+        outside: Outside::default(),
     })?;
     rules.accept_whole()?;
     Ok(rules)
@@ -223,6 +224,7 @@ impl Update<'_> {
             text: text.into_bytes(),
             ruleset: parsed.ruleset,
             faults: parsed.faults,
+            unbound: vec![],
         };
         if rules.faults.iter().any(|f| f.severity == hipac_rules::Severity::Error) {
             rules.accept_whole()?;

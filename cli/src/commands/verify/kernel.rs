@@ -13,7 +13,7 @@ use crate::commands::compile;
 use crate::exit::{Exit, Failure};
 use crate::{input, output, progress};
 
-pub(super) fn run(of: &RulesFile, plan: &Plan, format: Format) -> Result<Exit, Failure> {
+pub(super) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exit, Failure> {
     let rules = input::rules(of)?;
     rules.accept(false)?;
     if of.input_format == InputFormat::Classbench {
