@@ -95,8 +95,10 @@ fn follow(mut side: Side, table: &Weak<Mutex<Inner>>) -> bool {
             }
             (inner.log, inner.reserved) = (None, 0);
             inner.stats.compactions += 1;
-            inner.replace(side.writer);
+            let old = inner.replace(side.writer);
             inner.side.trends.clear();
+            drop(inner);
+            drop(old);
             return true;
         }
         drop(inner);

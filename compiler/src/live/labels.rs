@@ -22,6 +22,9 @@ const MOVES_MAX: usize = 256;
 /// Room that moving must make for each rule moved.
 const ROOM: u64 = 64;
 
+/// A label that still means something to readers is passed over for one of so many behind it.
+pub(super) const MOVED_NEAR: u32 = 12;
+
 /// Labels that one rule takes besides its own, at most: those of the flat rules that drop malformed
 /// packets stand just before it. Less than half of what is between rules that were moved.
 pub(super) const BESIDES_MAX: usize = 16;

@@ -136,7 +136,6 @@ pub(super) struct Inner {
     /// When the last one was begun.
     compacted: Instant,
     freed: Vec<Freed>,
-    commits: u64,
     /// The generation before, while readers may be on it.
     old: Option<Weak<Generation>>,
 }
@@ -190,7 +189,6 @@ impl LiveTable {
             compacted: Instant::now(),
             stats: Stats { generations: 1, ..Stats::default() },
             freed: Vec::new(),
-            commits: 0,
             old: None,
         };
         Ok(LiveTable { live, inner: Arc::new(Mutex::new(inner)) })
@@ -205,14 +203,14 @@ impl LiveTable {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a generation in the background when the table has drifted: its rules have all been
-    /// exchanged since it was built, or are twice or half as many.
+    /// Begins a generation in the background when the table has drifted: half as many rules have been put
+    /// in or taken out since it was built, or they are twice as many.
     fn compact_if_drifted(&self, inner: &mut Inner) {
         if !inner.options.background || inner.log.is_some() {
             return;
         }
         let (drift, built, now) = inner.side.writer.drift();
-        let has_drifted = drift > built.max(DRIFT_MIN) || now > 2 * built.max(DRIFT_MIN);
+        let has_drifted = drift > (built / 2).max(DRIFT_MIN) || now > 2 * built.max(DRIFT_MIN);
         if has_drifted && inner.compacted.elapsed() > COMPACT_PAUSE {
             inner.compacted = Instant::now();
             compact::begin(inner, Arc::downgrade(&self.inner));
@@ -420,7 +418,9 @@ impl Inner {
         }
     }
 
-    pub(super) fn replace(&mut self, mut writer: Writer) {
+    ///
+    /// What was in use is given back, to be dropped where nobody waits for it.
+    pub(super) fn replace(&mut self, mut writer: Writer) -> Writer {
         // What was begun in the background is of another generation.
         self.log = None;
         writer.ground.open();
@@ -431,6 +431,7 @@ impl Inner {
         self.old = Some(Arc::downgrade(&old.ground.generation));
         self.stats.generations += 1;
         self.side.must_replan = false;
+        old
     }
 
     /// The generation before is gone when its readers are: its memory is this one's then.
@@ -447,14 +448,7 @@ impl Inner {
             self.wait();
         }
         let writer = &mut self.side.writer;
-        let commits = self.commits;
-        self.handle.with(|guard| {
-            writer.commit(guard);
-            if commits.is_multiple_of(8) {
-                guard.flush();
-            }
-        });
-        self.commits += 1;
+        self.handle.with(|guard| writer.commit(guard));
         self.after_commit();
     }
 

@@ -15,7 +15,7 @@ use hipac_rules::{Counters, Name, Policy, Rule, TableKind, Target};
 
 use super::compact::Logged;
 use super::ground::Later;
-use super::labels::{END, FIRST, Trend, make_room};
+use super::labels::{END, FIRST, MOVED_NEAR, Trend, make_room};
 use super::model::{ChainId, LiveChain};
 use super::store::RULES_MAX;
 use super::table::{Inner, LiveError, Side};
@@ -106,9 +106,12 @@ impl Side {
             }
             for (position, label) in moves {
                 let Some(id) = self.model.chain(chain).rules.get(position) else { continue };
-                if !self.writer.is_unused(chain, label) {
+                // Rules that were moved are farther apart than this.
+                let besides = self.writer.label(id) - self.writer.first_label(id);
+                let is_unused = |l: &u32| (l - besides..=*l).all(|l| self.writer.is_unused(chain, l));
+                let Some(label) = (label..label + MOVED_NEAR).find(is_unused) else {
                     return Err(Refusal::Replan);
-                }
+                };
                 self.writer.relabel(id, chain, label)?;
                 self.relabelled += 1;
             }

@@ -135,11 +135,18 @@ pub(super) struct Writer {
     defaults: Vec<(u32, u8)>,
     /// The era in which defaults were changed last.
     policy_era: u64,
+    commits: u64,
     /// Boxes put in or taken out since it was built.
     drift: usize,
     /// Boxes when it was built.
     built: usize,
 }
+
+/// Transactions after which the epoch is told what they have given up, at most.
+const ERA_COMMITS: u64 = 64;
+
+/// Bytes given up after which it is told.
+const ERA_BYTES: usize = 256 << 10;
 
 /// Room for entries besides those that there are.
 const ENTRIES_SPARE: usize = 64;
@@ -228,6 +235,7 @@ impl Writer {
             words: vec![],
             defaults: vec![],
             policy_era: 0,
+            commits: 0,
             drift: 0,
             built: 0,
         };
@@ -691,7 +699,14 @@ impl Writer {
             let old = place.default_verdict(version);
             place.set_default(old, verdict, since);
         }
-        self.ground.commit(guard);
+        self.ground.commit();
+        self.commits += 1;
+        // Telling the epoch costs more than a change: many are told of at once.
+        let space = &mut self.ground.space;
+        if sets_policies || self.commits.is_multiple_of(ERA_COMMITS) || space.retired_in_era() > ERA_BYTES {
+            space.end_era(guard);
+            guard.flush();
+        }
         if sets_policies {
             self.policy_era = self.ground.space.ended();
         }
