@@ -48,6 +48,8 @@ pub(super) struct List {
 #[derive(Debug)]
 struct Tree {
     index: Index,
+    /// The widest interval that one of its boxes had on each axis, less one, when it was built.
+    widths: SmallVec<[u32; 8]>,
     /// `None`: the list's slot leads to the tree itself.
     table: Option<Table>,
     cells: Vec<Sub>,
@@ -97,7 +99,12 @@ impl List {
             let mut region = full(&all);
             let (sub, at) = tools.hand(shape).grow_alone(ids, &mut region)?;
             ids.iter().for_each(|&id| tools.store.set_tree(id, 0));
-            list.trees.push(Tree { index: [Half::NONE; 2], table: None, cells: vec![sub] });
+            list.trees.push(Tree {
+                index: [Half::NONE; 2],
+                widths: SmallVec::new(),
+                table: None,
+                cells: vec![sub],
+            });
             tools.ground.set(slot, Cell { reference: at, gate: 0 })?;
             return Ok(list);
         }
@@ -181,8 +188,13 @@ impl List {
         let table = tools.ground.write(&vec![0; CELL_BYTES * cells], Align::Line)?;
         record.cells = (table.offset() / UNIT) as u32;
         let at = table.offset() as u32;
-        let mut tree =
-            Tree { index, table: Some(Table { at, record, filter }), cells: Vec::with_capacity(cells) };
+        let widths = widths(all, members);
+        let mut tree = Tree {
+            index,
+            widths,
+            table: Some(Table { at, record, filter }),
+            cells: Vec::with_capacity(cells),
+        };
         for (cell, list) in lists.iter().enumerate() {
             let mut region = tree.region(tools.store, cell);
             let (sub, reference) = tools.hand(self.shape).grow_alone(list, &mut region)?;
@@ -199,11 +211,13 @@ impl List {
         tools.single.clear();
         tools.store.unpack(&[id], tools.single);
         let last = self.trees.len() - 1;
-        // As the trees were chosen: where few cells hold it, before all in the tree that takes those
-        // that fit several.
-        let cells = |t: usize| cells_of(tools.single, 0, &self.trees[t].index);
-        let price = |t: &usize| (cells(*t), *t != self.preferred);
-        let tree = (0..last).min_by_key(price).filter(|&t| cells(t) <= CELLS_MAX).unwrap_or(last);
+        // As boxes were handed out when it was built: to the tree of those that are no wider, to the
+        // preferred one of several.
+        let fits = |t: &usize| {
+            let tree = &self.trees[*t];
+            tree.takes(tools.single, 0) && cells_of(tools.single, 0, &tree.index) <= CELLS_MAX
+        };
+        let tree = (0..last).filter(fits).min_by_key(|t| *t != self.preferred).unwrap_or(last);
         tools.store.set_tree(id, tree);
         self.each_cell(id, Deed::Insert, tools)
     }
@@ -300,6 +314,11 @@ impl List {
 }
 
 impl Tree {
+    /// A box is nowhere wider than those that it was made for.
+    fn takes(&self, boxes: &Boxes, i: u32) -> bool {
+        self.widths.iter().zip(boxes.bounds(i)).all(|(width, (lo, hi))| hi - lo <= *width)
+    }
+
     /// Where a cell of it changes.
     fn slot(&self, cell: usize, root: Slot) -> Slot {
         match &self.table {
@@ -337,16 +356,25 @@ impl Tree {
     }
 }
 
-/// The tree that has most of the boxes that fit another one as well.
+/// The widest interval of these boxes on each axis, less one.
+fn widths(all: &Boxes, members: &[u32]) -> SmallVec<[u32; 8]> {
+    let widest =
+        |axis: usize| members.iter().map(move |&i| all.interval(i, axis)).map(|(lo, hi)| hi - lo).max();
+    (0..all.axes.len()).map(|axis| widest(axis).unwrap_or(0)).collect()
+}
+
+/// The tree that has most of the boxes that another narrow one would have taken as well.
 fn preferred(all: &Boxes, lists: &[(Index, Vec<u32>)]) -> usize {
-    let narrow = &lists[..lists.len() - 1];
-    let fits = |i: u32, index: &Index| cells_of(all, i, index) == 1;
-    let votes = narrow.iter().enumerate().map(|(t, (_, members))| {
-        let others = || narrow.iter().enumerate().filter(|(o, _)| *o != t);
-        members.iter().filter(|&&i| others().any(|(_, (index, _))| fits(i, index))).count()
-    });
-    let votes: Vec<usize> = votes.collect();
-    (0..votes.len()).max_by_key(|&t| (votes[t], std::cmp::Reverse(t))).unwrap_or(0)
+    // The last one has a single cell, and the one before may be for boxes that are wide everywhere.
+    let widths: Vec<SmallVec<[u32; 8]>> = lists.iter().map(|(_, members)| widths(all, members)).collect();
+    let is_narrow = |t: usize| widths[t].iter().zip(&all.axes).any(|(w, axis)| *w < axis.max / 2);
+    let fits = |t: usize, i: u32| widths[t].iter().zip(all.bounds(i)).all(|(w, (lo, hi))| hi - lo <= *w);
+    let votes = |t: usize| {
+        let others = || (0..lists.len() - 1).filter(|&o| o != t && is_narrow(o));
+        lists[t].1.iter().filter(|&&i| others().any(|o| fits(o, i))).count()
+    };
+    let narrow = (0..lists.len() - 1).filter(|&t| is_narrow(t));
+    narrow.max_by_key(|&t| (votes(t), std::cmp::Reverse(t))).unwrap_or(0)
 }
 
 fn full(boxes: &Boxes) -> Vec<(u32, u32)> {
