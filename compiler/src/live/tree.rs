@@ -169,8 +169,9 @@ pub(super) struct Hand<'a> {
     pub(super) boxes: &'a mut Boxes,
 }
 
-/// Leaves that one box may be put into below a slot before it is deferred instead.
-const LEAVES_MAX: u32 = 24;
+/// Leaves that one box may be put into below a slot before it is deferred instead. A deferred part
+/// costs every lookup that passes: a few slow inserts are cheaper.
+const LEAVES_MAX: u32 = 160;
 
 /// A node with fewer boxes than this in all becomes a leaf again.
 const COLLAPSE: u32 = 6;
