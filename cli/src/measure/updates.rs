@@ -1,7 +1,7 @@
 //! Measuring a live table: what changes cost, and what readers notice of them.
 //!
-//! One thread changes rules, the others look up in batches, pinned once a batch. The rules that are
-//! taken out are put in again elsewhere, so that their number stays. What a reader loses is measured
+//! One thread changes rules, the others look up in batches, pinned once a batch. Rules that are taken
+//! out are put in again, so that the ruleset stays what it is. What a reader loses is measured
 //! on the clock of its thread, beside a writer that changes another table of the same rules: cores
 //! share caches, and often more, so that any busy neighbour costs something. What is left is what
 //! the changes themselves cost.
@@ -187,7 +187,9 @@ impl Updates<'_> {
         self.live.rule_count(self.table, &self.chain)
     }
 
-    /// One change a transaction, at random places: a rule out, the same rule in elsewhere.
+    /// One change a transaction, at random places: a rule out, the same rule in again. Elsewhere it would
+    /// be another ruleset, and after some thousands of such changes a harder one: what readers lose
+    /// then is not the changes' doing.
     fn single(&self) -> Result<Changed, LiveError> {
         let mut random = Random(1);
         let len = self.len();
@@ -196,9 +198,8 @@ impl Updates<'_> {
             let at = random.below(len);
             let Some(rule) = self.rule(at) else { break };
             let delete = self.edit(Change::Delete { chain: self.chain.clone(), at });
-            let to = random.below(len);
             let rules = vec![Rule::clone(&rule)];
-            let insert = self.edit(Change::Insert { chain: self.chain.clone(), at: to, rules });
+            let insert = self.edit(Change::Insert { chain: self.chain.clone(), at, rules });
             for edit in [delete, insert] {
                 let begin = Instant::now();
                 self.live.apply(&edit)?;
@@ -217,11 +218,9 @@ impl Updates<'_> {
             let mut edits = Vec::with_capacity(MANY);
             for _ in 0..MANY / 2 {
                 let at = random.below(len);
-                // Deletes before it have moved it by one or two at most: any rule will do.
                 let Some(rule) = self.rule(at) else { break };
                 edits.extend(self.edit(Change::Delete { chain: self.chain.clone(), at }));
                 let rules = vec![Rule::clone(&rule)];
-                let at = random.below(len);
                 edits.extend(self.edit(Change::Insert { chain: self.chain.clone(), at, rules }));
             }
             let begin = Instant::now();
