@@ -276,7 +276,13 @@ impl EditMaker {
     fn delete_equal(&mut self, table: usize, index: usize, at: usize) -> Change {
         let rule = self.current_rule(table, index, at);
         let length = self.chain(table, index).rules.len();
-        let first = (0..length).find(|&i| self.current_rule(table, index, i).is_same(&rule)).unwrap_or(at);
+        let first = (0..length).find(|&i| {
+            // Most differ here, and making the rule as it is now costs more.
+            let other = &self.rules[self.chain(table, index).rules[i] as usize].rule;
+            (other.ip.source, other.ip.destination) == (rule.ip.source, rule.ip.destination)
+                && self.current_rule(table, index, i).is_same(&rule)
+        });
+        let first = first.unwrap_or(at);
         self.take(table, index, first);
         Change::DeleteRules { chain: self.chain(table, index).name.clone(), rules: vec![rule] }
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use hipac_bench_data::edits::{EditMaker, Options, Outcome};
 use hipac_bench_data::iptables_gen;
-use hipac_bench_data::random::Share;
+use hipac_bench_data::random::{Share, digest};
 use hipac_rules::edit::{Group, Place, print_groups};
 use hipac_rules::print::print_table;
 use hipac_rules::{
@@ -260,4 +260,15 @@ fn errors_say_what_the_kernels_tool_says() {
         assert!(message.contains(expected), "{command}: {message}, but not: {expected}");
         assert_eq!(code[..1], error.kind.exit_class().code().to_string(), "{command}");
     }
+}
+
+#[test]
+fn the_same_seed_makes_the_same_edits() {
+    let now = ruleset(Family::V4, 200, 1);
+    let text = |seed| {
+        let edits = EditMaker::new(&now, &mixed(seed)).sequence(500);
+        print_groups(&groups(edits.into_iter().map(|(edit, _)| edit).collect()), Family::V4)
+    };
+    assert_eq!(digest(text(7).as_bytes()), 13_737_224_258_370_678_808);
+    assert_ne!(text(7), text(8));
 }

@@ -5,7 +5,7 @@
 //! is a name is ranked first (see [`Ranks`]), so that every test of a rule becomes an interval
 //! or a small set of them on each axis.
 
-use crate::packet::{InterfaceName, Packet};
+use crate::packet::{Fact, InterfaceName, Packet};
 
 /// An axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,11 +69,66 @@ pub enum Dim {
     PhysOut,
     /// Bridged or routed.
     Bridged,
+    /// Number of the processor that handles the packet.
+    Cpu,
+    /// Realm of the route that the packet takes.
+    Realm,
+    /// Group of the input interface.
+    InGroup,
+    /// Group of the output interface.
+    OutGroup,
+    /// User that owns the socket which sends the packet; 2³² − 1 when there is none.
+    Uid,
+    /// Group that owns it; 2³² − 1 when there is none.
+    Gid,
+    /// 1 when a socket of this host sends the packet.
+    Socket,
+    /// Security parameter index of ESP, or of AH in IPv4; compression parameter index of IPComp.
+    Spi,
+    /// Type of a DCCP packet.
+    DccpType,
+    /// Maximum segment size that a TCP header offers; 65536 when it offers none.
+    Mss,
+    /// Which of up to eight uses of IP sets the packet is in, a bit each: see [`crate::sets`].
+    Set0,
+    /// The same for others.
+    Set1,
+    /// The same for others.
+    Set2,
+    /// The same for others.
+    Set3,
+    /// The same for others.
+    Set4,
+    /// The same for others.
+    Set5,
+    /// The same for others.
+    Set6,
+    /// The same for others.
+    Set7,
+    /// The same for others.
+    Set8,
+    /// The same for others.
+    Set9,
+    /// The same for others.
+    Set10,
+    /// The same for others.
+    Set11,
+    /// The same for others.
+    Set12,
+    /// The same for others.
+    Set13,
+    /// The same for others.
+    Set14,
+    /// The same for others.
+    Set15,
 }
 
 impl Dim {
     /// How many there are.
-    pub const COUNT: usize = 29;
+    pub const COUNT: usize = 55;
+
+    /// How many hold bits of IP sets; they are the last ones.
+    pub const SETS: usize = 16;
 
     /// All, by rising number.
     pub const ALL: [Dim; Dim::COUNT] = {
@@ -108,6 +163,32 @@ impl Dim {
             PhysIn,
             PhysOut,
             Bridged,
+            Cpu,
+            Realm,
+            InGroup,
+            OutGroup,
+            Uid,
+            Gid,
+            Socket,
+            Spi,
+            DccpType,
+            Mss,
+            Set0,
+            Set1,
+            Set2,
+            Set3,
+            Set4,
+            Set5,
+            Set6,
+            Set7,
+            Set8,
+            Set9,
+            Set10,
+            Set11,
+            Set12,
+            Set13,
+            Set14,
+            Set15,
         ]
     };
 
@@ -138,8 +219,28 @@ impl Dim {
             MacLow => (1 << 24) - 1,
             L4 => 6,
             CtState => 31,
-            Bridged => 1,
+            Bridged | Socket => 1,
+            DccpType => 15,
+            Mss => 0x1_ffff,
+            Cpu | Realm | InGroup | OutGroup | Uid | Gid | Spi => u32::MAX,
+            _ => 0xff,
         }
+    }
+
+    /// The fact that it holds.
+    #[inline]
+    pub fn fact(self) -> Option<Fact> {
+        Fact::ALL.get(self.index().checked_sub(Dim::Cpu.index())?).copied()
+    }
+
+    /// It holds bits of IP sets.
+    pub fn is_set(self) -> bool {
+        self.index() >= Dim::COUNT - Dim::SETS
+    }
+
+    /// The dimension of that number of those that hold bits of IP sets.
+    pub fn of_sets(index: usize) -> Option<Dim> {
+        Dim::ALL[Dim::COUNT - Dim::SETS..].get(index).copied()
     }
 
     /// Bytes it takes in a [`Key`](crate::key::Key): 2 or 4.
@@ -185,6 +286,32 @@ impl Dim {
             PhysIn => "physdev-in",
             PhysOut => "physdev-out",
             Bridged => "bridged",
+            Cpu => "cpu",
+            Realm => "realm",
+            InGroup => "in-group",
+            OutGroup => "out-group",
+            Uid => "uid",
+            Gid => "gid",
+            Socket => "socket",
+            Spi => "spi",
+            DccpType => "dccp-type",
+            Mss => "mss",
+            Set0 => "set",
+            Set1 => "set[1]",
+            Set2 => "set[2]",
+            Set3 => "set[3]",
+            Set4 => "set[4]",
+            Set5 => "set[5]",
+            Set6 => "set[6]",
+            Set7 => "set[7]",
+            Set8 => "set[8]",
+            Set9 => "set[9]",
+            Set10 => "set[10]",
+            Set11 => "set[11]",
+            Set12 => "set[12]",
+            Set13 => "set[13]",
+            Set14 => "set[14]",
+            Set15 => "set[15]",
         }
     }
 }
@@ -280,6 +407,8 @@ pub fn value_of(packet: &Packet, dim: Dim, ranks: Ranks<'_>) -> u32 {
         PhysIn => ranks.rank(packet.phys_in),
         PhysOut => ranks.rank(packet.phys_out),
         Bridged => packet.bridged.into(),
+        // Only an image knows its sets: see `KeyMaker::raw`.
+        _ => dim.fact().map_or(0, |fact| packet.facts.get(fact)),
     }
 }
 
@@ -294,6 +423,12 @@ mod tests {
             assert_eq!(Dim::from_number(dim.number()), Some(dim));
         }
         assert_eq!(Dim::from_number(Dim::COUNT as u8), None);
+        for fact in Fact::ALL {
+            let dims: Vec<Dim> = Dim::ALL.into_iter().filter(|d| d.fact() == Some(fact)).collect();
+            assert_eq!(dims.len(), 1, "{fact:?}");
+            assert_eq!(format!("{:?}", dims[0]), format!("{fact:?}"));
+            assert!(fact.max() <= dims[0].max() && fact.usual() <= fact.max());
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Most packets meet one plain verdict and never come here twice. A rule that counts, has a
 //! residual match, an effect, or a jump resumes the search at the next position: the *cursor*.
 
-use crate::dim::value_of;
 use crate::forest::lookup::{Forest, NO_MATCH};
 use crate::image::{EntryId, Flat, Image, OriginId, Section};
 use crate::key::{Key, KeyMaker};
@@ -14,11 +13,29 @@ use crate::program::{BACK_BEHIND, Change, Op, Reader, ResidualKind, Step};
 pub trait Host {
     /// Does residual match `match_index` of rule `rule` hold for the packet? Stateful ones are
     /// asked exactly when, and in the order in which, the kernel would evaluate them.
-    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> bool;
+    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> Answer;
 
     /// Rule `rule` matched: its counters go up, its target runs. In order.
     fn matched(&mut self, rule: OriginId, packet: &Packet) {
         let _ = (rule, packet);
+    }
+}
+
+/// How a residual match came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// It holds.
+    Holds,
+    /// It does not.
+    Fails,
+    /// It does not, and drops the packet at once: nothing counts any more. (A table of `hashlimit` that is
+    /// full does so.)
+    Drops,
+}
+
+impl From<bool> for Answer {
+    fn from(holds: bool) -> Answer {
+        if holds { Answer::Holds } else { Answer::Fails }
     }
 }
 
@@ -27,8 +44,8 @@ pub trait Host {
 pub struct NoHost;
 
 impl Host for NoHost {
-    fn residual(&mut self, _: OriginId, _: u8, _: ResidualKind, _: &Packet) -> bool {
-        true
+    fn residual(&mut self, _: OriginId, _: u8, _: ResidualKind, _: &Packet) -> Answer {
+        Answer::Holds
     }
 }
 
@@ -47,7 +64,7 @@ pub enum Decision {
         /// See [`Image::verdict_name`].
         verdict: u8,
     },
-    /// A match found the packet malformed: dropped at once, nothing counted.
+    /// A match found the packet malformed, or the host dropped it ([`Answer::Drops`]): at once, nothing counted.
     Malformed {
         /// The rule whose match it was.
         rule: OriginId,
@@ -235,12 +252,14 @@ fn run(
     let mut reader = Reader::new(rules.programs(), at as usize);
     let mut change = None;
     let next = loop {
-        match reader.step(|dim| value_of(packet, dim, keys.ranks()))? {
+        match reader.step(|dim| keys.raw(packet, dim))? {
             Step::Judged(true) => {}
             Step::Judged(false) => return Some(Next::Following),
             Step::Op(Op::Residual { match_index, kind }) => {
-                if !host.residual(rule, match_index, kind, packet) {
-                    return Some(Next::Following);
+                match host.residual(rule, match_index, kind, packet) {
+                    Answer::Holds => {}
+                    Answer::Fails => return Some(Next::Following),
+                    Answer::Drops => return Some(Next::Malformed),
                 }
             }
             Step::Op(Op::Need { drops, passes }) => {

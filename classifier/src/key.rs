@@ -18,6 +18,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::dim::{Dim, Ranks, value_of};
 use crate::packet::Packet;
+use crate::sets::Sets;
 
 /// Bytes of a key buffer: all dimensions of an IPv6 image fit, and a 16-bit read at any offset
 /// below [`KEY_BYTES_MAX`] stays inside.
@@ -128,6 +129,7 @@ pub struct KeyMaker<'a> {
     /// Recoding tables, 256 bytes each.
     recodes: &'a [u8],
     ranks: Ranks<'a>,
+    sets: Sets<'a>,
 }
 
 /// Bytes of a slot record: dimension, offset, recode index or 255, zero.
@@ -136,8 +138,19 @@ pub const SLOT_BYTES: usize = 4;
 impl<'a> KeyMaker<'a> {
     /// Views the sections of an image. Records that make no sense are passed over: `audit`
     /// reports them.
-    pub fn new(slots: &'a [u8], recodes: &'a [u8], ranks: Ranks<'a>) -> KeyMaker<'a> {
-        KeyMaker { slots, recodes, ranks }
+    pub fn new(slots: &'a [u8], recodes: &'a [u8], ranks: Ranks<'a>, sets: Sets<'a>) -> KeyMaker<'a> {
+        KeyMaker { slots, recodes, ranks, sets }
+    }
+
+    /// The raw value of a packet on a dimension.
+    #[inline]
+    pub fn raw(&self, packet: &Packet, dim: Dim) -> u32 {
+        if dim.is_set() { self.sets.value(packet, dim) } else { value_of(packet, dim, self.ranks) }
+    }
+
+    /// The IP sets.
+    pub fn sets(&self) -> Sets<'a> {
+        self.sets
     }
 
     /// The slots in the order of the key.
@@ -178,7 +191,7 @@ impl<'a> KeyMaker<'a> {
     pub fn key(&self, packet: &Packet) -> Key {
         let mut key = Key::ZERO;
         for slot in self.slots() {
-            let raw = value_of(packet, slot.dim, self.ranks);
+            let raw = self.raw(packet, slot.dim);
             let value = slot.recode.map_or(raw, |table| self.class(table, raw));
             key.put(slot.offset, slot.dim.key_bytes(), value);
         }

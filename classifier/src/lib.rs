@@ -16,11 +16,12 @@ pub mod key;
 pub mod live;
 pub mod packet;
 pub mod program;
+pub mod sets;
 pub mod wire;
 
 pub use dim::Dim;
-pub use evaluate::{Decision, Host, NoHost};
+pub use evaluate::{Answer, Decision, Host, NoHost};
 pub use image::{EntryId, Image, OriginId};
 pub use key::{Key, Keys};
-pub use packet::{CtState, InterfaceName, L4, Packet};
+pub use packet::{CtState, Fact, Facts, InterfaceName, L4, Packet};
 pub use wire::WireError;

@@ -59,6 +59,8 @@ pub struct Packet {
     pub phys_out: InterfaceName,
     /// The packet is being bridged, not routed.
     pub bridged: bool,
+    /// What few rules look at.
+    pub facts: Facts,
 }
 
 impl Default for Packet {
@@ -91,6 +93,7 @@ impl Default for Packet {
             phys_in: InterfaceName::NONE,
             phys_out: InterfaceName::NONE,
             bridged: false,
+            facts: Facts::default(),
         }
     }
 }
@@ -104,6 +107,85 @@ impl Packet {
     /// The destination address in its family's type.
     pub fn destination_addr(&self) -> IpAddr {
         address(self.is_v6, self.destination)
+    }
+}
+
+/// A number that few rules look at. Each is a dimension of its own, for images whose rules do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Fact {
+    /// Number of the processor that handles the packet.
+    Cpu,
+    /// Realm of the route that the packet takes.
+    Realm,
+    /// Group of the input interface.
+    InGroup,
+    /// Group of the output interface.
+    OutGroup,
+    /// User that owns the socket which sends the packet; 2³² − 1 when there is none.
+    Uid,
+    /// Group that owns it; 2³² − 1 when there is none.
+    Gid,
+    /// 1 when a socket of this host sends the packet.
+    Socket,
+    /// Security parameter index of ESP, or of AH in IPv4; compression parameter index of IPComp.
+    Spi,
+    /// Type of a DCCP packet.
+    DccpType,
+    /// Maximum segment size that a TCP header offers; 65536 when it offers none.
+    Mss,
+}
+
+impl Fact {
+    /// How many there are.
+    pub const COUNT: usize = 10;
+
+    /// All, by rising number.
+    pub const ALL: [Fact; Fact::COUNT] = {
+        use Fact::*;
+        [Cpu, Realm, InGroup, OutGroup, Uid, Gid, Socket, Spi, DccpType, Mss]
+    };
+
+    /// The largest number that a packet can have.
+    pub fn max(self) -> u32 {
+        match self {
+            Fact::Socket => 1,
+            Fact::DccpType => 15,
+            Fact::Mss => 0x1_0000,
+            _ => u32::MAX,
+        }
+    }
+
+    /// The number of a packet of which nothing else is known.
+    pub fn usual(self) -> u32 {
+        match self {
+            Fact::Uid | Fact::Gid => u32::MAX,
+            Fact::Mss => Fact::Mss.max(),
+            _ => 0,
+        }
+    }
+}
+
+/// A packet's facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Facts([u32; Fact::COUNT]);
+
+impl Default for Facts {
+    fn default() -> Facts {
+        Facts(Fact::ALL.map(Fact::usual))
+    }
+}
+
+impl Facts {
+    /// One of them.
+    #[inline]
+    pub fn get(&self, fact: Fact) -> u32 {
+        self.0[fact as usize]
+    }
+
+    /// Sets one of them.
+    pub fn set(&mut self, fact: Fact, value: u32) {
+        self.0[fact as usize] = value;
     }
 }
 

@@ -33,7 +33,7 @@ use std::fmt;
 use etherparse::err::{ipv4, ipv6};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 
-use crate::packet::{L4, Packet};
+use crate::packet::{Fact, L4, Packet};
 
 /// Protocol numbers that this file tells apart.
 mod protocol {
@@ -44,9 +44,11 @@ mod protocol {
     pub(super) const DCCP: u8 = 33;
     pub(super) const ROUTING: u8 = 43;
     pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const ESP: u8 = 50;
     pub(super) const AH: u8 = 51;
     pub(super) const ICMPV6: u8 = 58;
     pub(super) const DESTINATION: u8 = 60;
+    pub(super) const IPCOMP: u8 = 108;
     pub(super) const SCTP: u8 = 132;
     pub(super) const UDPLITE: u8 = 136;
 }
@@ -294,8 +296,36 @@ fn read_transport(packet: &mut Packet, payload: &[u8]) {
             _ => {}
         }
     }
-    if packet.protocol == protocol::TCP {
-        packet.tcp_flags = payload.get(13).copied().unwrap_or(0);
+    let word = |at: usize| payload.get(at..)?.first_chunk::<4>().map(|b| u32::from_be_bytes(*b));
+    let fact = match packet.protocol {
+        protocol::TCP => {
+            packet.tcp_flags = payload.get(13).copied().unwrap_or(0);
+            segment_size(payload).map(|size| (Fact::Mss, size))
+        }
+        protocol::ESP => word(0).map(|spi| (Fact::Spi, spi)),
+        protocol::AH => word(4).map(|spi| (Fact::Spi, spi)),
+        protocol::IPCOMP => word(0).map(|w| (Fact::Spi, w & 0xffff)),
+        protocol::DCCP => payload.get(8).map(|b| (Fact::DccpType, u32::from(b >> 1 & 15))),
+        _ => None,
+    };
+    if let Some((fact, value)) = fact {
+        packet.facts.set(fact, value);
+    }
+}
+
+/// The maximum segment size among the options of a TCP header.
+fn segment_size(header: &[u8]) -> Option<u32> {
+    let end = usize::from(header.get(12)? >> 4) * 4;
+    let mut options = header.get(20..end)?;
+    loop {
+        match options {
+            // The end; one byte of nothing; the size.
+            [0, ..] | [] => return None,
+            [1, rest @ ..] => options = rest,
+            [2, 4, a, b, ..] => return Some(u16::from_be_bytes([*a, *b]).into()),
+            [_, length, ..] if *length >= 2 => options = options.get(usize::from(*length)..)?,
+            _ => return None,
+        }
     }
 }
 

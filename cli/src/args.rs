@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
+use hipac_host::{Hz, Time};
 
 pub(crate) mod answers;
+pub(crate) mod update;
 
 /// Compiles iptables rulesets into one search structure, classifies packets with it, and shows
 /// that it means what the rules say. Needs no kernel and no root.
@@ -23,6 +25,7 @@ Exit codes:
   0  done, nothing found
   1  done, and faults or mismatches were found
   2  not done: unreadable input, wrong use, no room
+  130  interrupted
 Results go to standard output, diagnostics and progress to standard error.
 
 Start with `hipac demo`, which needs no input.";
@@ -69,11 +72,18 @@ pub(crate) enum Command {
         #[arg(long)]
         keep_going: bool,
     },
+    /// Carry out iptables commands on a ruleset and its image: all of them or none, and each file
+    /// is the old one or the new one at every instant.
+    #[command(after_help = update::UPDATE_HELP)]
+    Update {
+        #[command(flatten)]
+        options: update::UpdateOptions,
+    },
     /// Say what happens to packets: the verdict and the rule that gives it.
     #[command(
         after_help = CLASSIFY_HELP,
         mut_arg("file", |file| file.help("A ruleset or an image; `-` reads standard input")),
-        group = ArgGroup::new("packets").required(true).args(["packet", "trace"]),
+        group = ArgGroup::new("packets").required(true).args(["packet", "trace", "pcap"]),
     )]
     Classify {
         #[command(flatten)]
@@ -84,6 +94,9 @@ pub(crate) enum Command {
         /// Many packets: a CSV file whose first row names fields, or a ClassBench trace.
         #[arg(long, value_name = "TRACE")]
         trace: Option<PathBuf>,
+        /// Many packets: a capture of tcpdump's classic format.
+        #[arg(long, value_name = "FILE")]
+        pcap: Option<PathBuf>,
         /// The table that the packets meet.
         #[arg(long, default_value = "filter")]
         table: String,
@@ -93,6 +106,8 @@ pub(crate) enum Command {
         /// What residual matches, which no field decides (limit, recent, …), are taken to do.
         #[arg(long, value_enum, default_value_t = Assume::Hold)]
         assume: Assume,
+        #[command(flatten)]
+        replay: Replay,
     },
     /// Prove that an image does what its rules say, for every packet: rules matched, residual
     /// matches evaluated, effects, verdict. Or show a packet for which it does not.
@@ -105,9 +120,20 @@ pub(crate) enum Command {
         /// drawn on and beside the bounds of rules, inside them, at random.
         #[arg(long)]
         packets: Option<u64>,
+        /// Ask the kernel: load the rules in a network namespace, send packets through them, and
+        /// compare which rules match [default: 10000 packets]. Wants root, or `unshare -Urn`.
+        #[arg(long, conflicts_with = "image")]
+        kernel: bool,
         /// What they are drawn from: same seed, same packets.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Write the proof down, step by step, for whoever wants to check it: see --check-certificate.
+        #[arg(long, value_name = "CERT", conflicts_with = "packets")]
+        certificate: Option<PathBuf>,
+        /// Do not prove: follow the steps of this certificate by a second, small checker that shares
+        /// nothing with the proof and searches for nothing.
+        #[arg(long, value_name = "CERT", conflicts_with_all = ["packets", "certificate"], requires = "image")]
+        check_certificate: Option<PathBuf>,
         #[command(flatten)]
         build: Build,
     },
@@ -227,6 +253,22 @@ pub(crate) enum Command {
         #[arg(long)]
         filters: bool,
     },
+    /// Show which matches there are, which options they have, and which values those take.
+    Matches {
+        #[command(flatten)]
+        of: Named,
+    },
+    /// Show which targets there are, which options they have, and which values those take.
+    Targets {
+        #[command(flatten)]
+        of: Named,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Show all of it on 100,000 generated rules: compile, verify, classify.
     Demo {
         /// What the rules are drawn from.
@@ -236,6 +278,22 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         rules: u32,
     },
+}
+
+/// A match or target, and what is asked about it.
+#[derive(Debug, Group)]
+pub(crate) struct Named {
+    /// This one [default: all].
+    pub(crate) name: Option<String>,
+    /// This option of it, as in --ctstate.
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) option: Option<String>,
+    /// Those for IPv4 only.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// Those for IPv6 only.
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
 }
 
 const GENERATE_HELP: &str = "\
@@ -291,9 +349,11 @@ interfaces, ctstate NEW, no mark, ttl 64, length 40.
 
 A CSV trace names its fields in the first row: in, out, src, dst, proto, sport, dport, icmp-type, \
 tcp-flags, ctstate, mark, connmark, ttl, tos, length, mac, pkt-type, src-type, dst-type, \
-physdev-in, physdev-out, bridged, l4, f. An empty cell leaves the default.
+physdev-in, physdev-out, bridged, l4, f, and at, when the packet comes. An empty cell leaves the default.
 
-Where the answer hangs on a residual match, the other ends are shown too.";
+Where the answer hangs on a residual match, the other ends are shown too. With --clock or --at they are \
+evaluated instead, over the packets from the first to the last; what cannot be known (a socket's owner, the \
+bytes of a packet given by its fields, …) is still shown with its other ends.";
 
 const BENCH_HELP: &str = "\
 Times are processor time, of builds on all threads, of lookups on one: medians of several passes, with the lowest and \
@@ -373,6 +433,19 @@ pub(crate) struct RulesFile {
     /// rule a line, policy DROP).
     #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = InputFormat::Iptables)]
     pub(crate) input_format: InputFormat,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
+}
+
+/// What rules name and do not say.
+#[derive(Debug, Clone, Default, Group)]
+pub(crate) struct Outside {
+    /// The IP sets that rules name, as `ipset save` prints them. May be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ipset: Vec<PathBuf>,
+    /// Addresses of hosts that rules name, in the form of /etc/hosts. Without it names are refused.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hosts: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -390,6 +463,27 @@ pub(crate) enum Assume {
     Hold,
     // They do not.
     Fail,
+}
+
+/// How packets are replayed: with a clock, residual matches are evaluated as the kernel does, each packet after
+/// the ones before.
+#[derive(Debug, Group)]
+pub(crate) struct Replay {
+    /// Evaluate limit, recent, string, … and take the times from the capture, or from the column `at`.
+    #[arg(long, help_heading = "Replay")]
+    pub(crate) clock: bool,
+    /// Evaluate them with all packets coming at this moment: 2026-11-25T15:00:00Z, or seconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = crate::replay::time, conflicts_with = "clock", help_heading = "Replay")]
+    pub(crate) at: Option<Time>,
+    /// What `statistic --mode random` draws from [default: its outcome is not known].
+    #[arg(long, value_name = "N", help_heading = "Replay")]
+    pub(crate) seed: Option<u64>,
+    /// Ticks a second of the kernel that is followed: its CONFIG_HZ.
+    #[arg(long, value_name = "N", default_value = "250", value_parser = crate::replay::hz, help_heading = "Replay")]
+    pub(crate) hz: Hz,
+    /// The kernel's time zone, in which `time --kerneltz` counts.
+    #[arg(long, value_name = "+HH:MM", default_value = "+00:00", value_parser = crate::replay::zone, allow_hyphen_values = true, help_heading = "Replay")]
+    pub(crate) kernel_tz: i32,
 }
 
 /// How an image is built.

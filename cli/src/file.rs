@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::exit::Failure;
+use crate::interrupt;
 
 /// Bytes of an input file, at most: a million rules take 150 MB.
 const INPUT_BYTES_MAX: u64 = 4 << 30;
@@ -59,9 +60,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(folder).map_err(failed)?;
+    interrupt::unfinished(Some(file.path()));
     file.write_all(bytes).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
+    interrupt::unfinished(None);
     // The name is safe once its folder is on disk too; not every file system can say so.
     if let Ok(folder) = fs::File::open(folder) {
         let _ = folder.sync_all();

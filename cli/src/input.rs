@@ -1,11 +1,16 @@
 //! Inputs: rulesets and images, told apart by their first bytes.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hipac_classifier::Image;
 use hipac_rules::fault::{Severity, render_all};
+use hipac_rules::ipset::{Sets, Unbound};
+use hipac_rules::names::Hosts;
 use hipac_rules::{Family, Fault, Hook, ParseOptions, Ruleset, TableKind, parse};
+
+use serde::Serialize;
 
 use crate::args::{InputFormat, RulesFile};
 use crate::exit::Failure;
@@ -19,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) text: Vec<u8>,
     pub(crate) ruleset: Ruleset,
     pub(crate) faults: Vec<Fault>,
+    /// IP sets that rules name and nobody can look up.
+    pub(crate) unbound: Vec<Unbound>,
 }
 
 impl Rules {
@@ -43,6 +50,21 @@ impl Rules {
         }
     }
 
+    /// Prints faults on standard error; `Err` when there are errors: nobody may say to go on.
+    pub(crate) fn accept_whole(&self) -> Result<(), Failure> {
+        self.print_faults();
+        match self.error_count() {
+            0 => Ok(()),
+            count => {
+                let errors = counted(count, "error");
+                Err(Failure::at(
+                    &self.name,
+                    format_args!("{errors} as above: iptables-restore would refuse it"),
+                ))
+            }
+        }
+    }
+
     /// Prints faults on standard error, and that the rest is used.
     pub(crate) fn report(&self) {
         self.print_faults();
@@ -56,6 +78,30 @@ impl Rules {
     fn print_faults(&self) {
         if !self.faults.is_empty() {
             diagnose(&render_all(&self.faults, &self.name, &self.text));
+        }
+    }
+}
+
+/// A fault in JSON.
+#[derive(Serialize)]
+pub(crate) struct FaultLine<'a> {
+    severity: &'static str,
+    message: &'a str,
+    line: u32,
+    column: u32,
+    width: u32,
+    help: Option<&'a str>,
+}
+
+impl FaultLine<'_> {
+    pub(crate) fn of(fault: &Fault) -> FaultLine<'_> {
+        FaultLine {
+            severity: fault.severity.name(),
+            message: &fault.message,
+            line: fault.line,
+            column: fault.column,
+            width: fault.width,
+            help: fault.help.as_deref(),
         }
     }
 }
@@ -132,8 +178,43 @@ fn image_of_bytes(path: &Path, bytes: mapped::Bytes) -> Result<OpenImage, Failur
     Ok(image)
 }
 
+/// Reads IP sets. What is faulty there would be another set: it is a failure.
+fn sets(files: &[PathBuf]) -> Result<Sets, Failure> {
+    let mut all = Sets::default();
+    for path in files {
+        let text = file::read(path)?;
+        let name = file::name(path);
+        let (sets, faults) = Sets::read(&text);
+        if !faults.is_empty() {
+            diagnose(&render_all(&faults, &name, &text));
+            return Err(Failure::at(&name, format_args!("{} as above", counted(faults.len(), "error"))));
+        }
+        all.merge(sets)
+            .map_err(|set| Failure::at(&name, format_args!("set `{set}` is in another file, too")))?;
+    }
+    Ok(all)
+}
+
+/// Reads addresses of hosts.
+fn hosts(path: &Path) -> Result<Arc<Hosts>, Failure> {
+    let text = file::read(path)?;
+    let name = file::name(path);
+    let read = Hosts::read(&String::from_utf8_lossy(&text));
+    let read = read.map_err(|(line, word)| {
+        Failure::at(&name, format_args!("line {line}: `{word}` is no address: write ADDRESS NAME …"))
+    })?;
+    Ok(Arc::new(read))
+}
+
 fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
     let name = file::name(&of.file);
+    if text.starts_with(&hipac_classifier::image::format::MAGIC) {
+        return Err(Failure::at(
+            &name,
+            "this is an image, and holds no rules: give the ruleset that it was compiled from \
+             (`hipac verify RULES IMAGE` proves that it was)",
+        ));
+    }
     let family = match (of.ipv4, of.ipv6) {
         (true, _) => Some(Family::V4),
         (_, true) => Some(Family::V6),
@@ -141,8 +222,11 @@ fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
     };
     match of.input_format {
         InputFormat::Iptables => {
-            let parsed = parse(&text, &ParseOptions { family, ..ParseOptions::default() });
-            Ok(Rules { name, text, ruleset: parsed.ruleset, faults: parsed.faults })
+            let hosts = of.outside.hosts.as_deref().map(hosts).transpose()?;
+            let parsed = parse(&text, &ParseOptions { family, hosts, ..ParseOptions::default() });
+            let mut ruleset = parsed.ruleset;
+            let unbound = sets(&of.outside.ipset)?.bind(&mut ruleset).unbound;
+            Ok(Rules { name, text, ruleset, faults: parsed.faults, unbound })
         }
         InputFormat::Classbench => {
             if family == Some(Family::V6) {
@@ -152,7 +236,7 @@ fn rules_of_bytes(of: &RulesFile, text: Vec<u8>) -> Result<Rules, Failure> {
                 .map_err(|e| Failure::at(&name, e))?;
             let ruleset =
                 hipac_bench_data::ruleset::ruleset_of(&filters).map_err(|e| Failure::at(&name, e))?;
-            Ok(Rules { name, text, ruleset, faults: vec![] })
+            Ok(Rules { name, text, ruleset, faults: vec![], unbound: vec![] })
         }
     }
 }

@@ -5,20 +5,23 @@
 //!   seconds  fraction  bytes kept  bytes on the wire │ bytes   16 bytes and the packet, again and again
 //! ```
 //!
+//! Fractions of seconds are micro- or nanoseconds, as the magic says.
 //! Link types that are read: Ethernet (1, with VLAN tags), raw IP (101, 228, 229) and Linux cooked (113). What is
 //! no IP packet of the wanted family is counted and left out.
 
 use std::path::Path;
 
 use hipac_classifier::Packet;
+use hipac_host::Time;
 use hipac_rules::Family;
 
 use crate::exit::Failure;
 use crate::file;
+use crate::packets::Arrived;
 
 /// The packets of a capture.
 pub(crate) struct Capture {
-    pub(crate) packets: Vec<Packet>,
+    pub(crate) packets: Vec<Arrived>,
     /// Records that hold no packet that a rule of this family could see.
     pub(crate) left_out: usize,
 }
@@ -35,9 +38,11 @@ pub(crate) fn read(path: &Path, family: Family) -> Result<Capture, Failure> {
 
 fn parse(bytes: &[u8], family: Family) -> Result<Capture, String> {
     let magic: [u8; 4] = bytes.get(..4).and_then(|b| b.try_into().ok()).ok_or("too short for a capture")?;
-    let is_little = match u32::from_le_bytes(magic) {
-        0xa1b2_c3d4 | 0xa1b2_3c4d => true,
-        0xd4c3_b2a1 | 0x4d3c_b2a1 => false,
+    let (is_little, nanos_a_fraction) = match u32::from_le_bytes(magic) {
+        0xa1b2_c3d4 => (true, 1000),
+        0xa1b2_3c4d => (true, 1),
+        0xd4c3_b2a1 => (false, 1000),
+        0x4d3c_b2a1 => (false, 1),
         0x0a0d_0d0a => return Err("a pcapng capture: convert it with `tcpdump -r IN -w OUT`".into()),
         _ => return Err("no capture: a classic one begins with a1b2c3d4".into()),
     };
@@ -57,8 +62,13 @@ fn parse(bytes: &[u8], family: Family) -> Result<Capture, String> {
         let from = at + RECORD_BYTES;
         let record = bytes.get(from..from + length);
         let record = record.ok_or_else(|| format!("the record at byte {at} is cut off"))?;
-        match packet(link, record).filter(|p| p.is_v6 == (family == Family::V6)) {
-            Some(packet) => capture.packets.push(packet),
+        match packet(link, record).filter(|(p, _)| p.is_v6 == (family == Family::V6)) {
+            Some((packet, wire)) => {
+                let part = |at| number(at).map_or(0, |n| n as u64);
+                let nanos = part(at) * 1_000_000_000 + part(at + 4) * nanos_a_fraction;
+                let at = Some(Time::from_nanos(nanos));
+                capture.packets.push(Arrived { packet, at, wire: Some(wire.into()) });
+            }
             None => capture.left_out += 1,
         }
         at = from + length;
@@ -69,7 +79,8 @@ fn parse(bytes: &[u8], family: Family) -> Result<Capture, String> {
     }
 }
 
-fn packet(link: usize, record: &[u8]) -> Option<Packet> {
+/// The packet of a record, and its bytes from the IP header on.
+fn packet(link: usize, record: &[u8]) -> Option<(Packet, &[u8])> {
     let is_ip = |protocol: &[u8]| matches!(protocol, [0x08, 0x00] | [0x86, 0xdd]);
     match link {
         1 => {
@@ -81,10 +92,14 @@ fn packet(link: usize, record: &[u8]) -> Option<Packet> {
             }
             let payload = record.get(at + 2..)?;
             let packet = is_ip(record.get(at..at + 2)?).then(|| Packet::from_ip_bytes(payload).ok())??;
-            Some(Packet { mac: Some(mac), ..packet })
+            Some((Packet { mac: Some(mac), ..packet }, payload))
         }
-        113 => is_ip(record.get(14..16)?).then(|| Packet::from_ip_bytes(record.get(16..)?).ok())?,
-        _ => Packet::from_ip_bytes(record).ok(),
+        113 if is_ip(record.get(14..16)?) => {
+            let payload = record.get(16..)?;
+            Some((Packet::from_ip_bytes(payload).ok()?, payload))
+        }
+        113 => None,
+        _ => Some((Packet::from_ip_bytes(record).ok()?, record)),
     }
 }
 
@@ -116,7 +131,9 @@ mod tests {
         for (link, record, mac) in [(101, &UDP[..], ""), (1, &ethernet, " --mac 02:00:00:00:00:09")] {
             let found = parse(&capture(link, &[record, b"\0\0"]), Family::V4).unwrap();
             assert_eq!(found.left_out, 1);
-            let text = packet_text::show(&found.packets[0]).to_string();
+            let text = packet_text::show(&found.packets[0].packet).to_string();
+            assert_eq!(found.packets[0].at, Some(Time::from_nanos(0)));
+            assert_eq!(found.packets[0].wire.as_deref(), Some(&UDP[..]));
             assert_eq!(
                 text,
                 format!("-s 10.0.0.1 -d 10.0.0.2 -p udp --sport 1024 --dport 53 --length 28{mac}")

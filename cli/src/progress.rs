@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::interrupt;
+
 /// A bar of `all` steps; invisible when standard error is no terminal.
 pub(crate) fn bar(all: u64, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}")
@@ -12,6 +14,7 @@ pub(crate) fn bar(all: u64, what: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(all), target());
     bar.set_style(style);
     bar.set_message(what);
+    interrupt::works_on(what, &bar);
     bar
 }
 
@@ -20,6 +23,7 @@ pub(crate) fn spinner(what: &'static str) -> ProgressBar {
     let spinner = ProgressBar::with_draw_target(None, target());
     spinner.set_message(what);
     spinner.enable_steady_tick(Duration::from_millis(120));
+    interrupt::works_on(what, &spinner);
     spinner
 }
 

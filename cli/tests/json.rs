@@ -34,6 +34,40 @@ const COST: [&str; 11] = [
 ];
 
 #[test]
+fn update_tells_what_it_did_or_why_not() {
+    let folder = Folder::new();
+    let rules = folder.write("office.rules", std::fs::read(example("office.rules")).expect("an example"));
+    let image = folder.path("office.himg");
+    hipac(&["compile", &rules, "-o", &image]).exits(0);
+    let update = ["update", &image, "--rules", &rules, "--format", "json"];
+    let refused = one(hipac_reading(&update, b"iptables -X staff\n").exits(1));
+    assert_eq!(fields(&refused), ["faults", "iptables", "iptables_exit", "schema", "updated"]);
+    assert_eq!(refused["iptables"], "Too many links");
+    assert_eq!(fields(&refused["faults"][0]), ["column", "help", "line", "message", "severity", "width"]);
+    let done = one(hipac_reading(&update, b"iptables -D FORWARD 2\niptables -F staff\n").exits(0));
+    assert_eq!(done["schema"], "hipac.update/1");
+    assert_eq!(
+        fields(&done),
+        [
+            "chains_added",
+            "chains_removed",
+            "commands",
+            "finished_interrupted",
+            "image_bytes_after",
+            "image_bytes_before",
+            "rules_added",
+            "rules_after",
+            "rules_before",
+            "rules_removed",
+            "schema",
+            "seconds",
+            "updated",
+        ]
+    );
+    assert_eq!((&done["rules_before"], &done["rules_after"]), (&json!(4), &json!(1)));
+}
+
+#[test]
 fn check_tells_faults_and_what_a_ruleset_holds() {
     let report = one(hipac(&["check", &example("faulty.rules"), "--format", "json"]).exits(1));
     assert_eq!(

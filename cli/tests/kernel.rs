@@ -1,9 +1,11 @@
-//! Asks the kernel's own tools: `hipac fmt` prints the example rulesets as `iptables-save` does
-//! after a restore. Skipped, saying so, where there is no network namespace or no such tool.
+//! Asks the kernel and its own tools: `hipac fmt` prints the example rulesets as `iptables-save` does after a
+//! restore, and rulesets match the packets that they match in the kernel. Skipped, saying so, where there is no
+//! network namespace or no such tool.
 
 mod common;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{example, hipac};
@@ -49,4 +51,68 @@ fn fmt_is_its_own_fixed_point() {
         let twice = common::hipac_reading(&["fmt", family, "-"], once.as_bytes()).exits(0).stdout;
         assert_eq!(once, twice);
     }
+}
+
+/// What stands before everything the kernel cannot be asked for.
+fn is_unavailable(stderr: &str) -> bool {
+    ["no network namespace", "no TUN device", "no iptables", "no ip6tables", "no ipset"]
+        .iter()
+        .any(|why| stderr.contains(why))
+}
+
+/// Sends packets through a ruleset in the kernel and wants no difference; `false` where that cannot be.
+#[track_caller]
+fn kernel_agrees(path: &str, packets: &str) -> bool {
+    // The names of some say the family that their text does not.
+    let family: &[&str] = if path.contains(".aud6") { &["-6"] } else { &[] };
+    let of = [&["verify", "--kernel", "--packets", packets, "--format", "json", path], family].concat();
+    let run = hipac(&of);
+    if run.code == Some(2) && is_unavailable(&run.stderr) {
+        println!("skipped: {}", run.stderr);
+        return false;
+    }
+    assert_eq!(run.code, Some(0), "{path}: {}{}", run.stdout, run.stderr);
+    true
+}
+
+#[test]
+fn the_examples_match_in_the_kernel_what_the_oracle_and_the_image_match() {
+    for name in ["gateway.rules", "gateway6.rules"] {
+        if !kernel_agrees(&example(name), "1500") {
+            return;
+        }
+    }
+}
+
+/// Real rulesets that the kernel's tools load. `HIPAC_KERNEL_PACKETS` asks for all of them, with so many packets
+/// each; otherwise some, with few.
+#[test]
+fn real_rulesets_match_in_the_kernel_what_the_oracle_and_the_image_match() {
+    let Some(corpus) = std::env::var_os("HIPAC_CORPUS") else {
+        println!("skipped: HIPAC_CORPUS is not set");
+        return;
+    };
+    let corpus = Path::new(&corpus);
+    let all = std::env::var("HIPAC_KERNEL_PACKETS").ok();
+    let entries = std::fs::read_dir(corpus.join("kernel-resaved")).expect("a folder of the corpus");
+    let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+    names.sort();
+    let every = if all.is_some() { 1 } else { 14 };
+    let packets = all.as_deref().unwrap_or("400");
+    let mut asked = 0;
+    for name in names.iter().step_by(every) {
+        let fixed = corpus.join("rulesets-fixed").join(name);
+        let path: PathBuf = if fixed.exists() { fixed } else { corpus.join("rulesets").join(name) };
+        let path = path.to_str().expect("a name in UTF-8");
+        // What our parser refuses is the business of the tests of texts.
+        if hipac(&["check", path]).code == Some(1) && !path.contains(".aud6") {
+            println!("left out, with errors: {path}");
+            continue;
+        }
+        if !kernel_agrees(path, packets) {
+            return;
+        }
+        asked += 1;
+    }
+    println!("{asked} rulesets, {packets} packets each");
 }

@@ -11,13 +11,15 @@ use hipac_classifier::forest::Ref;
 use hipac_classifier::image::Parts;
 use hipac_classifier::key::KEY_BYTES_MAX;
 use hipac_rules::{Family, Field, Rule, Ruleset, ValueSet};
+use rayon::prelude::*;
 
 use crate::condition::{Space, interface_bounds};
 use crate::expand::{EntryBoxes, KeyPlan};
 use crate::forest::budget::{self, Measured, Steps};
-use crate::forest::{Arena, Shape, Sketch};
+use crate::forest::{Arena, Boxes, Shape, Sketch};
 use crate::lower::{LowerError, Lowered, lower};
 use crate::options::Options;
+use crate::sets::SetPlan;
 use crate::tables;
 
 /// Boxes that one flat rule may become; what goes beyond is left to its program.
@@ -139,19 +141,22 @@ pub enum CompileError {
 /// See [`CompileError`]; nothing of the ruleset is changed.
 pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Compiled, CompileError> {
     let ranks = interface_ranks(ruleset)?;
-    let space = Space { family: ruleset.family, ranks: &ranks };
+    let sets = SetPlan::of(ruleset)?;
+    let space = Space { family: ruleset.family, ranks: &ranks, sets: &sets };
     let mut lowered = lower(ruleset, &space, options.counting)?;
     let plan = KeyPlan::of(&lowered)?;
     for rule in lowered.lists.iter_mut().flat_map(|list| &mut list.rules) {
         rule.condition.limit_boxes(BOXES_MAX, &|dim, set| plan.width(dim, set));
     }
-    let mut parts = tables::parts(ruleset, &lowered, &plan)?;
+    let mut parts = tables::parts(ruleset, &lowered, &plan, &sets)?;
     parts.ranks = ranks;
-    let entries: Vec<EntryBoxes> =
-        (0..lowered.lists.len()).map(|i| plan.expand(&lowered, i, parts.entries[i].first)).collect();
-
-    // Boxes and programs say all of it.
-    lowered.lists.iter_mut().for_each(|list| list.rules = Vec::new());
+    let entries = (0..lowered.lists.len()).map(|i| {
+        let boxes = plan.expand(&lowered, i, parts.entries[i].first);
+        // Boxes and programs say all of it.
+        lowered.lists[i].rules = Vec::new();
+        boxes
+    });
+    let entries: Vec<EntryBoxes> = entries.collect();
     drop(plan);
 
     let (built, visits) = build(&entries, &lowered, &mut parts, options.memory_bytes_max)?;
@@ -186,25 +191,35 @@ fn build(
             fastest_visits = measured.visits(&[]);
         }
         let built = builder.build(&sketches, &measured.choose(0), parts)?;
-        smallest.push((parts.image_bytes(built.arena.len()), heaviest(lowered, &built.costs)));
+        let bytes = parts.image_bytes(built.arena.len());
+        if bytes <= limit {
+            // The largest roots whose smallest image fits: as fast as fits below them.
+            drop(built);
+            return fitting(&builder, &sketches, &measured, parts, limit, fastest_visits);
+        }
+        smallest.push((bytes, heaviest(lowered, &built.costs)));
         if !sketches.iter().any(Sketch::has_root) {
             break; // smaller ones are the same
         }
     }
-    let fitting = smallest.iter().position(|(bytes, _)| *bytes <= limit);
-    let Some(size) = fitting else {
-        smallest.push((fastest_bytes, fastest_costs));
-        let (needed, per_entry) = smallest.into_iter().min().unwrap_or_default();
-        return Err(CompileError::Memory { needed, limit, per_entry });
-    };
+    smallest.push((fastest_bytes, fastest_costs));
+    let (needed, per_entry) = smallest.into_iter().min().unwrap_or_default();
+    Err(CompileError::Memory { needed, limit, per_entry })
+}
 
-    // The largest roots whose smallest image fits: as fast as fits below them.
-    let sketches = builder.sketches(parts, budget::ROOT_SIZES[size]);
-    let measured = Measured::new(&sketches);
+/// The fastest forest of these sketches whose image fits; the smallest one's does.
+fn fitting(
+    builder: &ForestBuilder<'_>,
+    sketches: &[Sketch<'_>],
+    measured: &Measured,
+    parts: &mut Parts,
+    limit: usize,
+    fastest_visits: f64,
+) -> Result<(Built, Option<(f64, f64)>), CompileError> {
     let mut allowed = limit - parts.image_bytes(0).min(limit);
     loop {
         let steps = measured.choose(allowed);
-        let built = builder.build(&sketches, &steps, parts)?;
+        let built = builder.build(sketches, &steps, parts)?;
         let image_bytes = parts.image_bytes(built.arena.len());
         if image_bytes <= limit {
             return Ok((built, Some((fastest_visits, measured.visits(&steps)))));
@@ -230,9 +245,11 @@ impl<'a> ForestBuilder<'a> {
     /// The sketches of all entries: for each the sound packets' one, then the others' when there
     /// is.
     fn sketches(&self, parts: &Parts, cells_per_box: f64) -> Vec<Sketch<'a>> {
-        let all = self.entries.iter().zip(&parts.entries).flat_map(|(entry, record)| {
-            let boxes = std::iter::once(&entry.sound).chain(&entry.broken);
-            boxes.map(|boxes| Sketch::new(boxes, cells_per_box, record.first, record.count))
+        let boxes_of = |entry: &'a EntryBoxes| std::iter::once(&entry.sound).chain(&entry.broken);
+        let boxes = self.entries.iter().flat_map(boxes_of).map(Boxes::len).sum();
+        let all = self.entries.par_iter().zip(&parts.entries).flat_map_iter(|(entry, record)| {
+            let positions = (record.first, record.count);
+            boxes_of(entry).map(move |of| Sketch::new(of, cells_per_box, positions, boxes))
         });
         all.collect()
     }
@@ -261,7 +278,7 @@ impl<'a> ForestBuilder<'a> {
             let mut boxes = 0;
             for (root, of) in roots.iter_mut().zip(std::iter::once(&entry.sound).chain(&entry.broken)) {
                 let (sketch, steps) = (&sketches[next], &steps[next]);
-                *root = arena.add(&sketch.build(|region| steps.shape(region))).map_err(too_large)?;
+                *root = arena.add_sketch(sketch, |region| steps.shape(region)).map_err(too_large)?;
                 for (sum, count) in regions.iter_mut().zip(steps.counts(sketch.region_count())) {
                     *sum += count;
                 }

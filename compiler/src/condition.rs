@@ -19,6 +19,7 @@ use hipac_rules::{Family, Field, FragmentTest, IpPart, Test, ValueSet};
 use smallvec::SmallVec;
 
 use crate::interval::IntervalSet;
+use crate::sets::SetPlan;
 
 /// Intervals that a mask with holes may become before it is left to a check.
 const MASK_INTERVALS_MAX: u32 = 16;
@@ -240,6 +241,8 @@ pub struct Space<'a> {
     /// All bounds of interface names in the ruleset, rising: see
     /// [`Ranks`](hipac_classifier::dim::Ranks).
     pub ranks: &'a [u128],
+    /// The IP sets that rules name.
+    pub sets: &'a SetPlan,
 }
 
 /// One clause in terms of dimensions.
@@ -285,6 +288,16 @@ impl Space<'_> {
             (Field::SourceType, _) => &[(SourceType, 8)],
             (Field::DestinationType, _) => &[(DestinationType, 8)],
             (Field::Bridged, _) => &[(Bridged, 1)],
+            (Field::Cpu, _) => &[(Cpu, 32)],
+            (Field::Realm, _) => &[(Realm, 32)],
+            (Field::InGroup, _) => &[(InGroup, 32)],
+            (Field::OutGroup, _) => &[(OutGroup, 32)],
+            (Field::Uid, _) => &[(Uid, 32)],
+            (Field::Gid, _) => &[(Gid, 32)],
+            (Field::Socket, _) => &[(Socket, 1)],
+            (Field::Spi, _) => &[(Spi, 32)],
+            (Field::DccpType, _) => &[(DccpType, 4)],
+            (Field::Mss, _) => &[(Mss, 17)],
             // A field that this build does not index cannot come from a registry of this build.
             _ => &[],
         }
@@ -332,6 +345,11 @@ impl Space<'_> {
     }
 
     fn lower_test(&self, test: &Test) -> Lowered {
+        if let ValueSet::Member(membership) = &test.set {
+            // The plan was made of the same rules.
+            let Some((dim, values)) = self.sets.values(membership) else { return Lowered::Union(Vec::new()) };
+            return Lowered::Set(dim, if test.negated { values.complement(dim.max()) } else { values });
+        }
         let words = self.words(test.field);
         if let [(dim, bits)] = words {
             let max = u32::MAX >> (32 - bits);
@@ -347,6 +365,7 @@ impl Space<'_> {
                 ranges.iter().filter(|r| r.0 <= max).map(|r| (r.0, r.1.min(max))).collect()
             }
             ValueSet::Interface { name, prefix } => self.interface_ranks(name, *prefix),
+            ValueSet::Member(_) => Ranges::new(), // lowered above
             ValueSet::Masked { value, mask } => {
                 let (value, mask) = (*value, *mask & max);
                 if value & !mask != 0 {
@@ -407,7 +426,7 @@ fn one_range(set: &ValueSet, max: u32) -> Option<(u32, u32)> {
             }
             (*value, *value | u128::from(free))
         }
-        ValueSet::Interface { .. } => return None,
+        ValueSet::Interface { .. } | ValueSet::Member(_) => return None,
     };
     Some((u32::try_from(lo).ok()?, u32::try_from(hi).ok()?)).filter(|_| lo <= hi && hi <= u128::from(max))
 }
@@ -541,7 +560,7 @@ mod tests {
                 1 => (ValueSet::Masked { value: a & mask, mask }, Box::new(move |x| x & mask == a & mask)),
                 _ => (ValueSet::Masked { value: a, mask }, Box::new(move |x| x & mask == a)),
             };
-            let space = Space { family: Family::V6, ranks: &[] };
+            let space = Space { family: Family::V6, ranks: &[], sets: &SetPlan::default() };
             let mut c = Condition::default();
             c.and_clause(&[Test { field: Field::Source, negated, set }], &space);
             for x in [x, a.wrapping_add_signed(near), b.wrapping_add_signed(near)] {
@@ -557,7 +576,7 @@ mod tests {
         #[test]
         fn masks_with_holes_keep_their_meaning(value: u32, mask: u32, x: u32, keep: bool, negated: bool) {
             let x = if keep { (x & !mask) | (value & mask) } else { x };
-            let space = Space { family: Family::V4, ranks: &[] };
+            let space = Space { family: Family::V4, ranks: &[], sets: &SetPlan::default() };
             for (field, dim) in [(Field::Mark, Dim::Mark), (Field::TcpFlags, Dim::TcpFlags)] {
                 let (value, mask, x) = (value & mask & dim.max(), mask & dim.max(), x & dim.max());
                 let set = ValueSet::Masked { value: value.into(), mask: mask.into() };
@@ -570,7 +589,7 @@ mod tests {
 
     #[test]
     fn a_prefix_is_one_box() {
-        let space = Space { family: Family::V6, ranks: &[] };
+        let space = Space { family: Family::V6, ranks: &[], sets: &SetPlan::default() };
         let count = |address: u128, length: u32, negated| {
             let mask = u128::MAX << (128 - length);
             let mut c = Condition::default();
@@ -587,7 +606,7 @@ mod tests {
     fn sources_or_destinations_become_two_boxes() {
         let port = |field| Test { field, negated: false, set: ValueSet::Ranges(vec![(53, 53)]) };
         let mut c = Condition::default();
-        let space = Space { family: Family::V4, ranks: &[] };
+        let space = Space { family: Family::V4, ranks: &[], sets: &SetPlan::default() };
         c.and_clause(&[port(Field::SourcePort), port(Field::DestinationPort)], &space);
         assert_eq!(c.box_count(), 2);
         let value = |s, d| move |dim: Dim| if dim == Dim::SourcePort { s } else { d };

@@ -145,6 +145,18 @@ impl KeyPlan {
         let full: Vec<(u32, u32)> = axes.iter().map(|a| (0, a.max)).collect();
         let fill = |boxes: &mut Boxes, within: Option<(u32, u32)>| {
             let mut bounds = full.clone();
+            // Counted first: boxes stay to the end, and there may be hundreds of thousands.
+            let mut count = 0;
+            for rule in &list.rules {
+                let Some(states) = narrowed(&rule.condition, within) else { continue };
+                if rule.condition.box_count() == 1 && states.as_ref().is_none_or(|s| s.len() == 1) {
+                    count += 1;
+                    continue;
+                }
+                bounds.copy_from_slice(&full);
+                self.product(&rule.condition, states.as_deref(), &mut bounds, &mut |_| count += 1);
+            }
+            boxes.reserve_exact(count);
             for (local, rule) in list.rules.iter().enumerate() {
                 let Some(states) = narrowed(&rule.condition, within) else { continue };
                 let (position, until) = (first + local as u32, global(until[local]));

@@ -22,6 +22,7 @@ pub mod live;
 pub mod lower;
 pub mod options;
 pub mod recode;
+pub mod sets;
 pub mod tables;
 
 pub use compile::{CompileError, Compiled, Cost, EntryCost, compile};

@@ -17,9 +17,8 @@ pub struct Options {
     /// Bytes that the image may take, all of it. The builder trades speed for memory to stay
     /// below, and refuses when even a linear list does not fit.
     ///
-    /// While it builds it has at most four times this in use, and three times what the ruleset
-    /// takes, besides the ruleset itself. (A test counts. Where the fastest form fits it is less
-    /// than half of that; what a tight limit adds are the measures of every region in every shape.)
+    /// While it builds it has at most four times this in use, and as much as the ruleset takes,
+    /// besides the ruleset itself. (A test counts.)
     pub memory_bytes_max: usize,
     /// What is counted.
     pub counting: Counting,

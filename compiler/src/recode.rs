@@ -11,8 +11,16 @@ use hipac_classifier::Dim;
 use crate::interval::IntervalSet;
 
 /// Dimensions whose order means nothing, so that classes may be numbered at will.
-pub const RECODED: [Dim; 5] =
-    [Dim::TcpFlags, Dim::CtState, Dim::PacketType, Dim::SourceType, Dim::DestinationType];
+pub const RECODED: [Dim; 5 + Dim::SETS] = {
+    let flags = [Dim::TcpFlags, Dim::CtState, Dim::PacketType, Dim::SourceType, Dim::DestinationType];
+    let mut all = [Dim::TcpFlags; 5 + Dim::SETS];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] = if i < 5 { flags[i] } else { Dim::ALL[Dim::COUNT - Dim::SETS + i - 5] };
+        i += 1;
+    }
+    all
+};
 
 /// The classes of one dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]

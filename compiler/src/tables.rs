@@ -11,12 +11,18 @@ use hipac_rules::{Family, Ruleset};
 use crate::compile::CompileError;
 use crate::expand::KeyPlan;
 use crate::lower::{FlatRule, Lowered};
+use crate::sets::SetPlan;
 
 /// All parts but ranks and arena. Entries have no roots yet.
 ///
 /// # Errors
 /// There are more flat rules or program words than an image holds.
-pub fn parts(ruleset: &Ruleset, lowered: &Lowered, plan: &KeyPlan) -> Result<Parts, CompileError> {
+pub fn parts(
+    ruleset: &Ruleset,
+    lowered: &Lowered,
+    plan: &KeyPlan,
+    sets: &SetPlan,
+) -> Result<Parts, CompileError> {
     let (slots, recodes) = plan.slots();
     let mut parts = Parts { is_v6: ruleset.family == Family::V6, slots, recodes, ..Parts::default() };
     let mut names = Names::default();
@@ -56,6 +62,7 @@ pub fn parts(ruleset: &Ruleset, lowered: &Lowered, plan: &KeyPlan) -> Result<Par
             parts.flats.push((programs.flat(rule, first)?.encode(), rule.origin));
         }
     }
+    parts.sets = sets.encode(ruleset.family, |name| names.index(name))?;
     parts.programs = programs.words;
     parts.names = names.names;
     Ok(parts)

@@ -147,3 +147,21 @@ fn a_match_that_repeats_itself_is_proved() {
     let compiled = compile_roomy(&ruleset, Counting::Exact);
     check_proved(&ruleset, &compiled.image, Counting::Exact, "the rules");
 }
+
+#[test]
+fn a_small_ruleset_is_proved_in_well_under_a_millisecond() {
+    let options = classbench_gen::Options::new(20, 3);
+    let filters = classbench_gen::generate(&FilterFamily::Firewall.parameters(), &options).expect("filters");
+    let ruleset = ruleset_of(&filters).expect("filters are rules");
+    let compiled = compile_roomy(&ruleset, Counting::Exact);
+    let image = Image::open(compiled.image.as_slice()).expect("an image");
+    let begin = std::time::Instant::now();
+    let calls = 2000;
+    for _ in 0..calls {
+        assert!(prove(&ruleset, &image, &Options::default()).is_ok());
+    }
+    let rate = f64::from(calls) / begin.elapsed().as_secs_f64();
+    println!("{} rules: {rate:.0} proofs a second", ruleset.rule_count());
+    // Tests of live tables prove after every step. (A loaded machine may take its time.)
+    assert!(rate > 200.0, "{rate:.0} proofs a second");
+}

@@ -76,11 +76,8 @@ fn dictionary() -> String {
     words.extend(["COMMIT", ":u1 - [0:0]", "-p tcp ", "-p udp ", "-p icmp ", "-p icmpv6 "].map(String::from));
     words.extend(TableKind::ALL.map(|t| format!("*{}", t.name())));
     words.extend(Hook::ALL.map(|h| h.name().to_owned()));
-    for spec in registry::all() {
-        let flag = if spec.kind == registry::Kind::Match { "-m" } else { "-j" };
-        words.push(format!("{flag} {} ", spec.name));
-        words.extend(spec.options.iter().map(|o| format!("--{} ", o.name)));
-    }
+    words.extend(registry::words().into_iter().map(|word| format!("{word} ")));
+    words.extend(["create ", "add ", " nomatch", "hash:ip,port", "family inet6", "192.0.2.0/24,tcp:80"].map(String::from));
     words.sort();
     words.dedup();
     words.iter().map(|w| format!("\"{}\"\n", w.replace('\\', "\\\\").replace('"', "\\\""))).collect()

@@ -11,6 +11,7 @@
 
 pub mod edit;
 pub mod fault;
+pub mod ipset;
 pub mod meaning;
 pub mod model;
 pub mod names;

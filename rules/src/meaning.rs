@@ -9,6 +9,9 @@
 //! The registry *declares* meanings; the compiler turns them into interval sets and the
 //! verifier's oracle evaluates them on a packet, each with code of its own.
 
+use std::sync::Arc;
+
+use crate::ipset::Membership;
 use crate::model::Name;
 
 /// A field of a packet, or of what the kernel knows about it, that a test can look at.
@@ -63,6 +66,28 @@ pub enum Field {
     PhysOut,
     /// 1 when the packet is being bridged and not routed.
     Bridged,
+    /// Number of the processor that handles the packet.
+    Cpu,
+    /// Realm of the route that the packet takes.
+    Realm,
+    /// Group of the input interface.
+    InGroup,
+    /// Group of the output interface.
+    OutGroup,
+    /// User that owns the socket which sends the packet; 2³² − 1 when there is none.
+    Uid,
+    /// Group that owns it; 2³² − 1 when there is none.
+    Gid,
+    /// 1 when a socket of this host sends the packet.
+    Socket,
+    /// Security parameter index of ESP, or of AH in IPv4; compression parameter index of IPComp.
+    Spi,
+    /// Type of a DCCP packet.
+    DccpType,
+    /// Maximum segment size that a TCP header offers; 65536 when it offers none.
+    Mss,
+    /// All of the packet that IP sets look at; tested by [`ValueSet::Member`] alone.
+    Membership,
 }
 
 impl Field {
@@ -91,6 +116,17 @@ impl Field {
             Field::PhysIn => "physdev-in",
             Field::PhysOut => "physdev-out",
             Field::Bridged => "bridged",
+            Field::Cpu => "cpu",
+            Field::Realm => "realm",
+            Field::InGroup => "in-group",
+            Field::OutGroup => "out-group",
+            Field::Uid => "uid",
+            Field::Gid => "gid",
+            Field::Socket => "socket",
+            Field::Spi => "spi",
+            Field::DccpType => "dccp-type",
+            Field::Mss => "mss",
+            Field::Membership => "set",
         }
     }
 }
@@ -114,6 +150,8 @@ pub enum ValueSet {
         /// A trailing `+` was given: every name that begins with `name`.
         prefix: bool,
     },
+    /// Packets that are in an IP set.
+    Member(Arc<Membership>),
 }
 
 /// One test of one field.
@@ -152,7 +190,7 @@ pub struct L4Need {
     /// does not match; a first one with fewer bytes is dropped at once ("hotdrop"): no further
     /// rule is looked at and no counter moves.
     pub bytes: u8,
-    /// A later fragment at offset 8 is dropped at once as well (the `tcp` match).
+    /// A later fragment at offset 8 is dropped at once as well (the `tcp` match, in IPv4).
     pub drops_fragment_at_8: bool,
 }
 

@@ -303,8 +303,8 @@ pub struct AddressTest {
 /// An interface name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct InterfaceTest {
-    /// The name without a trailing `+`; `None` when the rule does not test it. (`-i +` is
-    /// `Some("")` with `prefix`.)
+    /// The name without a trailing `+`; `None` when the rule does not test it. (`! -i +`, which
+    /// never holds, is `Some("")` with `prefix`; `-i +` tests nothing.)
     pub name: Option<Name>,
     /// A trailing `+`: every interface whose name begins with `name`.
     pub prefix: bool,

@@ -4,6 +4,10 @@
 //! `--dport 22:22` are all [`Value::Range`]`(22, 22)`. Which texts an option takes and how its
 //! value is printed is the business of its [`ValueKind`](crate::registry::ValueKind).
 
+use std::sync::Arc;
+
+use crate::ipset::MatchSet;
+
 /// The value of one option.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -20,6 +24,8 @@ pub enum Value {
     Text(Box<str>),
     /// Two words (`--match-set NAME src,dst`).
     Pair(Box<(Box<str>, Box<str>)>),
+    /// The same words, with the sets that they mean: see [`Sets::bind`](crate::ipset::Sets::bind).
+    MatchSet(Arc<MatchSet>),
     /// An address and its mask; IPv4 in the low 32 bits.
     Network {
         /// The address, masked.

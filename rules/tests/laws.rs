@@ -251,7 +251,7 @@ fn registry_entries_are_sound() {
         for law in spec.laws {
             let names: Vec<&str> = match law {
                 Law::AnyOf(names) | Law::OneOf(names) => names.to_vec(),
-                Law::Needs(one, other) => vec![one, other],
+                Law::Needs(one, other) | Law::Behind(one, other) => vec![one, other],
             };
             for option in names {
                 assert!(spec.options.iter().any(|o| o.name == option), "{name}: a law names --{option}");

@@ -52,6 +52,7 @@ fn test(test: &hipac_rules::Test) -> String {
             format!("{{{}}}", shown.join(" "))
         }
         ValueSet::Masked { value, mask } => format!("{value:#x}/{mask:#x}"),
+        ValueSet::Member(membership) => membership.to_string(),
         ValueSet::Interface { name, prefix } => format!("{name:?}{}", if *prefix { "+" } else { "" }),
     };
     format!("{:?} {not}{set}", test.field)

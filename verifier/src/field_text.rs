@@ -149,6 +149,7 @@ pub fn set(family: Family, field: Field, ports: Ports, set: &ValueSet) -> String
         ValueSet::Ranges(r) => ranges(family, field, ports, r),
         ValueSet::Interface { name, prefix } => format!("{name}{}", if *prefix { "+" } else { "" }),
         ValueSet::Masked { value, mask } => masked(family, field, *value, *mask),
+        ValueSet::Member(membership) => membership.to_string(),
     }
 }
 

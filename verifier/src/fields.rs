@@ -3,7 +3,7 @@
 //! Meanings of matches name a [`Field`]; a [`Packet`] has struct members. This is the only place of the
 //! crate that knows which is which, and how a member is encoded as a number.
 
-use hipac_classifier::{CtState, InterfaceName, L4, Packet};
+use hipac_classifier::{CtState, Fact, InterfaceName, L4, Packet};
 use hipac_rules::{Effect, Family, Field};
 
 /// What a packet has in a field.
@@ -16,7 +16,7 @@ pub enum Value {
 }
 
 /// The fields that hold numbers.
-pub const NUMBERS: [Field; 18] = [
+pub const NUMBERS: [Field; 28] = [
     Field::Source,
     Field::Destination,
     Field::Protocol,
@@ -35,7 +35,21 @@ pub const NUMBERS: [Field; 18] = [
     Field::SourceType,
     Field::DestinationType,
     Field::Bridged,
+    Field::Cpu,
+    Field::Realm,
+    Field::InGroup,
+    Field::OutGroup,
+    Field::Uid,
+    Field::Gid,
+    Field::Socket,
+    Field::Spi,
+    Field::DccpType,
+    Field::Mss,
 ];
+
+/// How many of them, from the first on, most rulesets look at. What is behind these is drawn and changed for
+/// rulesets that test it, and left alone for others.
+pub const COMMON: usize = 18;
 
 /// The fields that hold interface names.
 pub const INTERFACES: [Field; 4] = [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut];
@@ -80,8 +94,25 @@ pub fn read(packet: &Packet, field: Field) -> Option<Value> {
         Field::OutInterface => return Some(Value::Interface(p.out_interface)),
         Field::PhysIn => return Some(Value::Interface(p.phys_in)),
         Field::PhysOut => return Some(Value::Interface(p.phys_out)),
-        _ => return None,
+        _ => p.facts.get(fact(field)?).into(),
     }))
+}
+
+/// The fact that a field is.
+fn fact(field: Field) -> Option<Fact> {
+    Some(match field {
+        Field::Cpu => Fact::Cpu,
+        Field::Realm => Fact::Realm,
+        Field::InGroup => Fact::InGroup,
+        Field::OutGroup => Fact::OutGroup,
+        Field::Uid => Fact::Uid,
+        Field::Gid => Fact::Gid,
+        Field::Socket => Fact::Socket,
+        Field::Spi => Fact::Spi,
+        Field::DccpType => Fact::DccpType,
+        Field::Mss => Fact::Mss,
+        _ => return None,
+    })
 }
 
 /// The number in a field; 0 for a field that holds none.
@@ -117,7 +148,7 @@ pub fn number_max(family: Family, field: Field) -> u128 {
         Field::PacketType => PACKET_TYPE_MAX,
         Field::SourceType | Field::DestinationType => ROUTE_TYPE_MAX,
         Field::Bridged => 1,
-        _ => 0,
+        _ => fact(field).map_or(0, |f| f.max().into()),
     }
 }
 
@@ -163,7 +194,10 @@ pub fn write_number(packet: &mut Packet, field: Field, number: u128) -> bool {
         Field::SourceType => p.source_type = number as u8,
         Field::DestinationType => p.destination_type = number as u8,
         Field::Bridged => p.bridged = number != 0,
-        _ => return false,
+        _ => match fact(field) {
+            Some(fact) => p.facts.set(fact, number as u32),
+            None => return false,
+        },
     }
     true
 }

@@ -2,7 +2,7 @@
 
 use hipac_classifier::evaluate::EvaluateError;
 use hipac_classifier::program::ResidualKind;
-use hipac_classifier::{Decision, EntryId, Host, Image, OriginId, Packet};
+use hipac_classifier::{Answer, Decision, EntryId, Host, Image, OriginId, Packet};
 use hipac_rules::{Hook, Residual, Ruleset, TableKind};
 
 use crate::outcomes::Outcomes;
@@ -91,23 +91,27 @@ struct Recorder<'a> {
 }
 
 impl Host for Recorder<'_> {
-    fn residual(&mut self, origin: OriginId, match_index: u8, kind: ResidualKind, _: &Packet) -> bool {
-        let Some(&rule) = self.rules.get(origin.0 as usize) else { return false };
+    fn residual(&mut self, origin: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> Answer {
+        let Some(&rule) = self.rules.get(origin.0 as usize) else { return Answer::Fails };
         let match_index = match_index.into();
         let asked_as = match kind {
             ResidualKind::Pure => Residual::Pure,
             ResidualKind::Stateful => Residual::Stateful,
             ResidualKind::Unknown => Residual::Unknown,
         };
-        let held = self.outcomes.residual(rule, match_index, asked_as);
+        let answer = self.outcomes.residual(rule, match_index, asked_as, packet);
         if kind != ResidualKind::Pure {
+            let held = answer == Answer::Holds;
             self.events.push(Event::Residual { rule, match_index, held });
         }
-        held
+        answer
     }
 
-    fn matched(&mut self, origin: OriginId, _: &Packet) {
-        self.events.extend(self.rules.get(origin.0 as usize).map(|&rule| Event::Matched(rule)));
+    fn matched(&mut self, origin: OriginId, packet: &Packet) {
+        if let Some(&rule) = self.rules.get(origin.0 as usize) {
+            self.events.push(Event::Matched(rule));
+            self.outcomes.matched(rule, packet);
+        }
     }
 }
 

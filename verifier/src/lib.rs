@@ -49,13 +49,17 @@
 //! can be on both sides. It does no I/O.
 
 pub mod agree;
+pub mod certificate;
 pub mod diff;
 pub mod draw;
 pub mod explain;
 pub mod field_text;
 pub mod fields;
 pub mod image_subject;
+#[cfg(all(feature = "kernel", target_os = "linux"))]
+pub mod kernel;
 pub mod lint;
+mod members;
 pub mod oracle;
 pub mod outcomes;
 pub mod packet_text;
@@ -74,6 +78,6 @@ pub use agree::{Compared, Mismatch, Options, Progress, Report, check};
 pub use draw::{Case, Drawer};
 pub use image_subject::{ImageSubject, Stranger};
 pub use oracle::{Oracle, OracleError};
-pub use outcomes::{Outcomes, Script};
+pub use outcomes::{Exact, Outcomes, Script};
 pub use rule_id::{Place, RuleId};
 pub use subject::{By, Evaluation, Event, Subject, Verdict};

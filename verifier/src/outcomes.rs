@@ -6,14 +6,27 @@
 
 use std::collections::HashMap;
 
+use hipac_classifier::{Answer, Packet};
+use hipac_host::{Arrival, State};
 use hipac_rules::Residual;
 
 use crate::rule_id::RuleId;
 
 /// Answers for residual matches, during the evaluation of one packet.
 pub trait Outcomes {
-    /// Whether the residual part of match `match_index` (from 0) of `rule` holds this time.
-    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual) -> bool;
+    /// How the residual part of match `match_index` (from 0) of `rule` comes out this time. `packet` is as the
+    /// rules so far have left it.
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual, packet: &Packet) -> Answer;
+
+    /// The last answer was worked out, and not taken for granted.
+    fn is_known(&self) -> bool {
+        false
+    }
+
+    /// `rule` has matched.
+    fn matched(&mut self, rule: RuleId, packet: &Packet) {
+        let _ = (rule, packet);
+    }
 }
 
 /// Where a comparison takes its outcomes from; [`Script::play`] makes the [`Outcomes`] of one evaluation.
@@ -52,8 +65,8 @@ impl Playing {
 }
 
 impl Outcomes for Playing {
-    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual) -> bool {
-        match self.script {
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual, _: &Packet) -> Answer {
+        Answer::from(match self.script {
             Script::AllHold => true,
             Script::NoneHolds => false,
             Script::Drawn(seed) => {
@@ -64,7 +77,50 @@ impl Outcomes for Playing {
                     [rule.table() as u64, rule.chain() as u64, rule.rule() as u64, match_index as u64, time];
                 words.into_iter().fold(mix(seed), |h, w| mix(h ^ w)) & 1 == 1
             }
-        }
+        })
+    }
+}
+
+/// Outcomes as the kernel works them out, from what the rules of a [`State`] keep; what is not known comes out as
+/// a script says.
+#[derive(Debug)]
+pub struct Exact<'a> {
+    state: &'a mut State,
+    arrival: Arrival<'a>,
+    otherwise: Playing,
+    is_known: bool,
+    assumed: usize,
+}
+
+impl<'a> Exact<'a> {
+    /// Outcomes for one packet, which changes the state.
+    pub fn new(state: &'a mut State, arrival: Arrival<'a>, otherwise: Script) -> Exact<'a> {
+        Exact { state, arrival, otherwise: otherwise.play(), is_known: false, assumed: 0 }
+    }
+
+    /// How many answers so far were not known.
+    pub fn assumed(&self) -> usize {
+        self.assumed
+    }
+}
+
+impl Outcomes for Exact<'_> {
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual, packet: &Packet) -> Answer {
+        let place = (rule.table(), rule.chain(), rule.rule());
+        let known = self.state.ask(place, match_index, packet, &self.arrival);
+        self.is_known = known.is_some();
+        known.unwrap_or_else(|| {
+            self.assumed += 1;
+            self.otherwise.residual(rule, match_index, kind, packet)
+        })
+    }
+
+    fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    fn matched(&mut self, rule: RuleId, packet: &Packet) {
+        self.state.matched((rule.table(), rule.chain(), rule.rule()), packet, &mut self.arrival);
     }
 }
 
@@ -87,7 +143,9 @@ mod tests {
     }
 
     fn ask(playing: &mut Playing, kind: Residual, times: usize) -> Vec<bool> {
-        (0..times).map(|_| playing.residual(id(3), 1, kind)).collect()
+        let packet = Packet::default();
+        let mut ask = || playing.residual(id(3), 1, kind, &packet) == Answer::Holds;
+        (0..times).map(|_| ask()).collect()
     }
 
     #[test]
@@ -110,7 +168,7 @@ mod tests {
     fn answers_do_not_depend_on_questions_about_other_rules() {
         let mut disturbed = Script::Drawn(7).play();
         for rule in 10..20 {
-            disturbed.residual(id(rule), 0, Residual::Stateful);
+            disturbed.residual(id(rule), 0, Residual::Stateful, &Packet::default());
         }
         let alone = ask(&mut Script::Drawn(7).play(), Residual::Stateful, 16);
         assert_eq!(ask(&mut disturbed, Residual::Stateful, 16), alone);

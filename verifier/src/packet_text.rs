@@ -86,7 +86,7 @@ pub(crate) const L4_STATES: &Names = &[
 ];
 
 /// The fields in the order in which they are printed.
-const ORDER: [Field; 22] = [
+const ORDER: [Field; 32] = [
     Field::InInterface,
     Field::OutInterface,
     Field::Source,
@@ -109,6 +109,16 @@ const ORDER: [Field; 22] = [
     Field::PhysIn,
     Field::PhysOut,
     Field::Bridged,
+    Field::Cpu,
+    Field::Realm,
+    Field::InGroup,
+    Field::OutGroup,
+    Field::Uid,
+    Field::Gid,
+    Field::Socket,
+    Field::Spi,
+    Field::DccpType,
+    Field::Mss,
 ];
 const _: () = assert!(ORDER.len() == fields::NUMBERS.len() + fields::INTERFACES.len());
 
@@ -173,6 +183,16 @@ fn write_field(f: &mut fmt::Formatter<'_>, packet: &Packet, field: Field) -> fmt
         Field::DestinationType => write!(f, "--dst-type {}", name(ROUTE_TYPES, p.destination_type)),
         Field::L4 => write!(f, "--l4 {}", name(L4_STATES, p.l4 as u8)),
         Field::Bridged => f.write_str("--bridged"),
+        Field::Socket => f.write_str("--socket"),
+        Field::Cpu => write!(f, "--cpu {}", fields::number(p, field)),
+        Field::Realm => write!(f, "--realm {}", fields::number(p, field)),
+        Field::InGroup => write!(f, "--src-group {}", fields::number(p, field)),
+        Field::OutGroup => write!(f, "--dst-group {}", fields::number(p, field)),
+        Field::Uid => write!(f, "--uid-owner {}", fields::number(p, field)),
+        Field::Gid => write!(f, "--gid-owner {}", fields::number(p, field)),
+        Field::Spi => write!(f, "--spi {}", fields::number(p, field)),
+        Field::DccpType => write!(f, "--dccp-type {}", fields::number(p, field)),
+        Field::Mss => write!(f, "--mss {}", fields::number(p, field)),
         _ => Ok(()),
     }
 }

@@ -72,8 +72,8 @@ pub enum By {
     Rule(RuleId),
     /// The policy of the built-in chain.
     Policy,
-    /// A match of this rule found the transport header cut off and dropped the packet ("hotdrop"): no counter
-    /// moved, not even this rule's.
+    /// A match of this rule found the transport header cut off, or has no room to remember the packet, and
+    /// dropped it ("hotdrop"): no counter moved, not even this rule's.
     Malformed(RuleId),
     /// Nothing: the evaluation was given up at [`STEPS_MAX`] or [`EVENTS_MAX`], and what the kernel would say
     /// is not known.

@@ -47,3 +47,35 @@ fn real_rulesets_have_an_oracle_and_their_rules_are_reached() {
     // The others are dead: behind a rule that catches all that they could match.
     assert!(100 * matched > 85 * rules, "{matched} of {rules} rules matched");
 }
+
+/// Matches that a state of the host answers, and those that it does not, by name.
+fn residual_matches(ruleset: &hipac_rules::Ruleset, counts: &mut std::collections::BTreeMap<String, usize>) {
+    let chains = ruleset.tables.iter().flat_map(|t| &t.chains);
+    for extension in chains.flat_map(|c| &c.rules).flat_map(|r| &r.matches) {
+        if extension.match_meaning(ruleset.family).residual.is_some() {
+            *counts.entry(extension.name().to_owned()).or_insert(0) += 1;
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_has_loaded_has_a_state() {
+    use hipac_host::{Options as HostOptions, State, Time};
+    let Some(corpus) = env::var_os("HIPAC_CORPUS").map(PathBuf::from) else {
+        println!("skipped: HIPAC_CORPUS names no folder");
+        return;
+    };
+    let mut counts = std::collections::BTreeMap::new();
+    let mut loaded = 0;
+    for file in files(&corpus.join("kernel-resaved")) {
+        let parsed = parse(fs::read(&file).unwrap(), &ParseOptions::default());
+        let name = file.file_name().unwrap_or_default().display();
+        residual_matches(&parsed.ruleset, &mut counts);
+        if let Err(refused) = State::new(&parsed.ruleset, HostOptions::default(), Time::default()) {
+            panic!("{name}: {refused}");
+        }
+        loaded += 1;
+    }
+    println!("{loaded} rulesets; residual matches: {counts:?}");
+    assert!(loaded > 0);
+}

@@ -237,8 +237,12 @@ pub fn encode(positions: &[u32], columns: &[Column], next: Option<Ref>) -> Vec<u
         }
     }
     let flags = if next.is_some() { CHAINED } else { 0 };
-    let mut out =
-        vec![n as u8, r32.len() as u8, r16.len() as u8, e16.len() as u8, g16.len() as u8, flags, 0, 0];
+    // Room for all of it: leaves are many, and what they leave unused would be much.
+    let lanes_bytes = n * (4 + 8 * r32.len() + 4 * r16.len() + 2 * e16.len()) + 4 * g16.len();
+    let mut out = Vec::with_capacity(HEADER_BYTES + 4 + (columns.len() + 3) + lanes_bytes);
+    let counts = [n, r32.len(), r16.len(), e16.len(), g16.len()];
+    out.extend(counts.map(|count| count as u8));
+    out.extend([flags, 0, 0]);
     if let Some(next) = next {
         out.extend(next.0.to_le_bytes());
     }

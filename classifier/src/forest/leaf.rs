@@ -232,7 +232,9 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
         return None;
     }
     debug_assert!(positions.is_sorted());
-    let mut out = layout.header().to_vec();
+    // Room for all of it and no more: there are many leaves.
+    let mut out = Vec::with_capacity(layout.bytes());
+    out.extend(layout.header());
     out.extend([&guards, &ranges, &exact].into_iter().flatten().map(|c| c.window));
     out.resize(layout.lo_at(), 0);
     let put = |out: &mut Vec<u8>, value: u32| out.extend((value as u16).to_le_bytes());

@@ -3,9 +3,11 @@
 use super::audit_forest::ForestAudit;
 use super::format::{self, EntryRecord, Flat, Section};
 use super::{EntryId, Image};
+use crate::dim::Dim;
 use crate::forest::{ARENA_SLACK, Ref, u32_at};
 use crate::key::{KEY_BYTES_MAX, SLOT_BYTES};
 use crate::program::{Op, Reader, encode};
+use crate::sets::{HEAD_BYTES, USE_BYTES};
 
 /// What is wrong with an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +75,7 @@ impl<B: AsRef<[u8]>> Image<B> {
         let spare = &self.bytes()[format::HEADER_SPARE_AT..format::HEADER_BYTES];
         ensure!(spare.iter().all(|&b| b == 0), "the unused bytes of the header are not zero");
         self.audit_keys()?;
+        self.audit_sets()?;
         self.audit_names()?;
         self.audit_flats()?;
         self.audit_calls()?;
@@ -127,6 +130,53 @@ impl<B: AsRef<[u8]>> Image<B> {
             (1..ranks.count()).all(|i| ranks.bound(i - 1) < ranks.bound(i)),
             "interface bounds do not rise"
         );
+        Ok(())
+    }
+
+    fn audit_sets(&self) -> Result<(), AuditError> {
+        let section = self.section(Section::Sets);
+        ensure!(section.is_empty() || section.len() >= HEAD_BYTES, "the sets break off");
+        let sets = self.key_maker().sets();
+        ensure!(
+            sets.count() <= 8 * Dim::SETS
+                && section[HEAD_BYTES.min(section.len())..].len() / USE_BYTES >= sets.count(),
+            "there are more uses of sets than can be"
+        );
+        ensure!(
+            section.len() < HEAD_BYTES || section[4..HEAD_BYTES].iter().all(|&b| b == 0),
+            "the sets' head has bits that say nothing"
+        );
+        let mut taken = Vec::new();
+        let mut extents = Vec::new();
+        for i in 0..sets.count() {
+            let Some(one) = sets.get(i) else {
+                ensure!(false, "use {i} of a set makes no sense");
+                continue;
+            };
+            let record = &section[HEAD_BYTES + i * USE_BYTES..][..USE_BYTES];
+            ensure!(
+                record[5] < 8 && record[7] == 0 && u32_at(record, 28) == 0,
+                "use {i} of a set has bits that say nothing"
+            );
+            ensure!(!taken.contains(&(one.dim, one.bit)), "two uses of sets share a bit");
+            taken.push((one.dim, one.bit));
+            ensure!(self.name_checked(one.name).is_some(), "use {i} of a set has no name");
+            one.audit(self.is_v6())
+                .map_err(|what| AuditError { what: format!("use {i} of a set {what}") })?;
+            extents.extend(one.extents());
+        }
+        // Every byte belongs to one of them, but for zeros up to the next word.
+        let mut next = section.len().min(HEAD_BYTES + USE_BYTES * sets.count());
+        extents.retain(|e| !e.is_empty());
+        extents.sort_by_key(|e| e.start);
+        for extent in extents.into_iter().chain(std::iter::once(section.len()..section.len())) {
+            let gap = section.get(next..extent.start).filter(|gap| gap.len() < 4);
+            ensure!(
+                gap.is_some_and(|gap| gap.iter().all(|&b| b == 0)),
+                "the sets have bytes that say nothing"
+            );
+            next = extent.end;
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  offset  size
 //!  0       8     "hipacimg"
-//!  8       4     format version: 1
+//!  8       4     format version: 1, or 2
 //!  12      4     family: 4 or 6
 //!  16      8     bytes of the whole image
 //!  24      4     CRC-32 of all bytes from 64 on
@@ -24,7 +24,12 @@
 //!  verdicts   4   name u32
 //!  names      –   count u32, end of each u32, then the bytes
 //!  arena      16  the forest, see `forest`; ends with 64 zero bytes
+//!  sets       –   version 2 only: IP sets, see `sets`
 //! ```
+//!
+//! Version 2 is version 1 with one section more and dimensions from 29 on. An image that has
+//! neither IP sets nor such dimensions is written as version 1, byte for byte as ever: builds that
+//! know no other read it.
 //!
 //! All numbers are little-endian; all references are offsets: the file is position independent
 //! and can be mapped. What a version means never changes; a change makes a new version.
@@ -32,8 +37,14 @@
 /// The first bytes.
 pub const MAGIC: [u8; 8] = *b"hipacimg";
 
-/// The version this build writes and reads.
-pub const VERSION: u32 = 1;
+/// The latest version, which this build reads as well as those before it.
+pub const VERSION: u32 = 2;
+
+/// The first version.
+pub const VERSION_1: u32 = 1;
+
+/// Dimensions that version 1 knows: those with smaller numbers.
+pub const VERSION_1_DIMS: u8 = 29;
 
 /// Bytes before the section table.
 pub const HEADER_BYTES: usize = 64;
@@ -55,16 +66,22 @@ pub enum Section {
     Verdicts,
     Names,
     Arena,
+    Sets,
 }
 
 impl Section {
     /// How many.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
+
+    /// How many an image of a version has: the first so many.
+    pub fn count_in(version: u32) -> usize {
+        if version == VERSION_1 { 10 } else { Section::COUNT }
+    }
 
     /// All, in order.
     pub const ALL: [Section; Section::COUNT] = {
         use Section::*;
-        [Slots, Recodes, Ranks, Entries, Flats, Programs, Origins, Verdicts, Names, Arena]
+        [Slots, Recodes, Ranks, Entries, Flats, Programs, Origins, Verdicts, Names, Arena, Sets]
     };
 
     /// Bytes of a record; a section holds a whole number of them.
@@ -76,7 +93,7 @@ impl Section {
             Section::Entries => 32,
             Section::Flats => 8,
             Section::Origins => 12,
-            Section::Names => 1,
+            Section::Names | Section::Sets => 1,
         }
     }
 
@@ -93,13 +110,14 @@ impl Section {
             Section::Verdicts => "verdicts",
             Section::Names => "names",
             Section::Arena => "arena",
+            Section::Sets => "sets",
         }
     }
 }
 
 // A change of what the bytes hold needs a new version: this line makes whoever adds a dimension
 // or a section think of it.
-const _: () = assert!(crate::dim::Dim::COUNT == 29 && Section::COUNT == 10 && VERSION == 1);
+const _: () = assert!(crate::dim::Dim::COUNT == 55 && Section::COUNT == 11 && VERSION == 2);
 
 /// Sections begin at multiples of this.
 pub const ALIGNMENT: usize = 64;

@@ -20,6 +20,7 @@ use crate::forest::Ref;
 use crate::forest::lookup::{Forest, Machine};
 use crate::key::{Key, KeyMaker};
 use crate::packet::Packet;
+use crate::sets::Sets;
 
 /// Why bytes are no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,19 +87,20 @@ impl<B: AsRef<[u8]>> Image<B> {
         if !b.starts_with(&format::MAGIC) {
             return Err(OpenError::NotAnImage);
         }
-        let table_end = format::HEADER_BYTES + 16 * Section::COUNT;
-        if b.len() < table_end {
-            return Err(OpenError::Length { stated: table_end as u64, found: b.len() as u64 });
+        let smallest = format::HEADER_BYTES + 16 * Section::count_in(format::VERSION_1);
+        if b.len() < smallest {
+            return Err(OpenError::Length { stated: smallest as u64, found: b.len() as u64 });
         }
         let version = crate::forest::u32_at(b, 8);
-        if version != format::VERSION {
+        if !(format::VERSION_1..=format::VERSION).contains(&version) {
             return Err(OpenError::Version { found: version });
         }
+        let table_end = format::HEADER_BYTES + 16 * Section::count_in(version);
         if crc32fast::hash(&b[..28]) != crate::forest::u32_at(b, 28) {
             return Err(OpenError::Header);
         }
         let stated = u64_at(b, 16);
-        if stated != b.len() as u64 {
+        if stated != b.len() as u64 || b.len() < table_end {
             return Err(OpenError::Length { stated, found: b.len() as u64 });
         }
         let is_v6 = match crate::forest::u32_at(b, 12) {
@@ -107,7 +109,7 @@ impl<B: AsRef<[u8]>> Image<B> {
             _ => return Err(OpenError::Header),
         };
         let mut sections = [const { 0..0 }; Section::COUNT];
-        for (i, section) in Section::ALL.into_iter().enumerate() {
+        for (i, section) in Section::ALL.into_iter().take(Section::count_in(version)).enumerate() {
             let damaged = OpenError::Section { section: section.name() };
             let at = format::HEADER_BYTES + 16 * i;
             let range = (|| {
@@ -154,7 +156,8 @@ impl<B: AsRef<[u8]>> Image<B> {
     /// Makes keys of packets.
     pub fn key_maker(&self) -> KeyMaker<'_> {
         let ranks = Ranks::new(self.section(Section::Ranks));
-        KeyMaker::new(self.section(Section::Slots), self.section(Section::Recodes), ranks)
+        let sets = Sets::new(self.section(Section::Sets));
+        KeyMaker::new(self.section(Section::Slots), self.section(Section::Recodes), ranks, sets)
     }
 
     /// The key of a packet.

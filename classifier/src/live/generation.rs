@@ -10,6 +10,7 @@ use crate::forest::lookup::Machine;
 use crate::forest::{Ref, switch};
 use crate::image::EntryId;
 use crate::key::{KeyMaker, SLOT_BYTES, Slot};
+use crate::sets::Sets;
 
 /// How packets become keys: the sections of an image that say so.
 #[derive(Debug, Clone, Default)]
@@ -17,24 +18,26 @@ pub struct Layout {
     slots: Vec<u8>,
     recodes: Vec<u8>,
     ranks: Vec<u8>,
+    sets: Vec<u8>,
 }
 
 impl Layout {
     /// From what an image would be made of: where dimensions lie, classes of small ones, bounds of
-    /// interface names.
-    pub fn new(slots: &[Slot], recodes: &[[u8; 256]], ranks: &[u128]) -> Layout {
+    /// interface names, IP sets.
+    pub fn new(slots: &[Slot], recodes: &[[u8; 256]], ranks: &[u128], sets: Vec<u8>) -> Layout {
         let record =
             |s: &Slot| -> [u8; SLOT_BYTES] { [s.dim.number(), s.offset, s.recode.unwrap_or(255), 0] };
         Layout {
             slots: slots.iter().flat_map(record).collect(),
             recodes: recodes.concat(),
             ranks: ranks.iter().flat_map(|r| r.to_be_bytes()).collect(),
+            sets,
         }
     }
 
     /// Makes keys of packets.
     pub fn key_maker(&self) -> KeyMaker<'_> {
-        KeyMaker::new(&self.slots, &self.recodes, Ranks::new(&self.ranks))
+        KeyMaker::new(&self.slots, &self.recodes, Ranks::new(&self.ranks), Sets::new(&self.sets))
     }
 }
 

@@ -9,7 +9,7 @@ use crossbeam_epoch::{Atomic, Collector, Guard, LocalHandle, Owned};
 use super::counters::{Counted, Counters};
 use super::flats::flat_key;
 use super::generation::Generation;
-use crate::evaluate::{Decision, EvaluateError, Host, Rules, evaluate};
+use crate::evaluate::{Answer, Decision, EvaluateError, Host, Rules, evaluate};
 use crate::forest::lookup::{Forest, NO_MATCH};
 use crate::forest::{Ref, UNIT, switch, u32_at};
 use crate::image::{EntryId, Flat, OriginId};
@@ -305,7 +305,7 @@ struct Counting<'a, H> {
 }
 
 impl<H: Host> Host for Counting<'_, H> {
-    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> bool {
+    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> Answer {
         self.host.residual(rule, match_index, kind, packet)
     }
 

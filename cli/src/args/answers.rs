@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as Group, ValueEnum};
 
-use super::{Assume, InputFormat};
+use super::{Assume, InputFormat, Outside, Replay};
 
 pub(crate) const TRACE_HELP: &str = "\
 Example:
@@ -40,7 +40,7 @@ pub(crate) struct TraceOptions {
     pub(crate) assume: Assume,
     /// Say why this rule does not match, and the smallest change of the packet for which it would: its
     /// line, or CHAIN:NUMBER.
-    #[arg(long, value_name = "RULE", conflicts_with_all = ["way", "kernel"])]
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["way", "kernel", "clock", "at"])]
     pub(crate) why_not: Option<String>,
     /// Show every rule that was passed over, however many follow each other.
     #[arg(long)]
@@ -48,6 +48,8 @@ pub(crate) struct TraceOptions {
     /// Print the lines that the kernel's TRACE target would log.
     #[arg(long)]
     pub(crate) kernel: bool,
+    #[command(flatten)]
+    pub(crate) replay: Replay,
 }
 
 /// A way through the host.
@@ -86,6 +88,11 @@ pub(crate) struct DiffOptions {
     /// The language of both: iptables-save's, or ClassBench filters.
     #[arg(long, value_name = "LANGUAGE", value_enum, default_value_t = InputFormat::Iptables)]
     pub(crate) input_format: InputFormat,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
+    /// The IP sets that NEW names, where they are others than those of OLD. May be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_ipset: Vec<PathBuf>,
     /// Compare this chain only, as in filter/FORWARD [default: every built-in chain].
     #[arg(long, value_name = "TABLE/CHAIN")]
     pub(crate) entry: Option<String>,

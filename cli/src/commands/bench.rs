@@ -66,7 +66,11 @@ pub(crate) fn run(of: &RulesFile, plan: &Plan<'_>, format: Format) -> Result<Exi
     let trace = match plan.trace {
         Some(path) => {
             let family = if image.is_v6() { Family::V6 } else { Family::V4 };
-            Trace::of_packets(&packets::of_trace(path, family)?, &image.key_maker())
+            {
+                let arrived = packets::of_trace(path, family)?;
+                let packets: Vec<Packet> = arrived.into_iter().map(|a| a.packet).collect();
+                Trace::of_packets(&packets, &image.key_maker())
+            }
         }
         None => {
             let ruleset = built.ruleset.as_ref().ok_or_else(|| {

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use hipac_rules::fault::Severity;
-use hipac_rules::{Family, Ruleset, Target};
+use hipac_rules::{Family, Fault, Ruleset, Target};
 use serde::Serialize;
 
 use crate::args::{Format, RulesFile};
 use crate::exit::{Exit, Failure};
-use crate::input::{self, Rules};
+use crate::input::{self, FaultLine, Rules};
 use crate::output::{self, counted, grouped, list};
 
 pub(crate) fn run(of: &RulesFile, format: Format) -> Result<Exit, Failure> {
-    let rules = input::rules(of)?;
+    let mut rules = input::rules(of)?;
+    let warnings: Vec<Fault> = rules.unbound.iter().map(|set| set.warning(&rules.text)).collect();
+    rules.faults.extend(warnings);
     let mut out = output::stdout();
     match format {
         Format::Json => output::json_line(&mut out, &Report::of(&rules))?,
@@ -49,16 +51,6 @@ struct Report<'a> {
     faults: Vec<FaultLine<'a>>,
 }
 
-#[derive(Serialize)]
-struct FaultLine<'a> {
-    severity: &'static str,
-    message: &'a str,
-    line: u32,
-    column: u32,
-    width: u32,
-    help: Option<&'a str>,
-}
-
 impl<'a> Report<'a> {
     fn of(rules: &'a Rules) -> Report<'a> {
         let facts = Facts::of(&rules.ruleset);
@@ -77,18 +69,7 @@ impl<'a> Report<'a> {
             residual_names: facts.residual_names.into_iter().collect(),
             errors: count(Severity::Error),
             warnings: count(Severity::Warning),
-            faults: rules
-                .faults
-                .iter()
-                .map(|f| FaultLine {
-                    severity: f.severity.name(),
-                    message: &f.message,
-                    line: f.line,
-                    column: f.column,
-                    width: f.width,
-                    help: f.help.as_deref(),
-                })
-                .collect(),
+            faults: rules.faults.iter().map(FaultLine::of).collect(),
         }
     }
 }

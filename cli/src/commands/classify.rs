@@ -2,27 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
 
 use hipac_classifier::evaluate::EvaluateError;
 use hipac_classifier::program::ResidualKind;
-use hipac_classifier::{Decision, EntryId, Host, Image, OriginId, Packet};
+use hipac_classifier::{Answer as Outcome, Decision, EntryId, Host, Image, OriginId, Packet};
 use hipac_compiler::Options;
+use hipac_host::{Arrival, Origins, State};
 use hipac_rules::{Family, Ruleset, TableKind};
 use serde::Serialize;
 
-use crate::args::{Assume, Format, RulesFile};
+use crate::args::{Assume, Format, Replay, RulesFile};
 use crate::exit::{Exit, Failure};
 use crate::input::{self, Input, OpenImage};
-use crate::{output, packets};
+use crate::output;
+use crate::packets::Source;
+use crate::replay::Clock;
 
 /// What is asked.
 pub(crate) struct Question<'a> {
-    pub(crate) packet: Option<&'a str>,
-    pub(crate) trace: Option<&'a Path>,
+    pub(crate) source: Source<'a>,
     pub(crate) table: &'a str,
     pub(crate) chain: Option<&'a str>,
     pub(crate) assume: Assume,
+    pub(crate) replay: &'a Replay,
 }
 
 pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Result<Exit, Failure> {
@@ -35,21 +37,44 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
             let compiled = hipac_compiler::compile(&rules.ruleset, &options);
             let compiled = compiled.map_err(|e| Failure::at(&rules.name, e))?;
             let image = Image::open(compiled.image.into()).map_err(|e| Failure::at(&rules.name, e))?;
-            (image, Some(rules.ruleset))
+            (image, Some((rules.ruleset, rules.name)))
         }
     };
     let family = if image.is_v6() { Family::V6 } else { Family::V4 };
-    let packets = match (question.packet, question.trace) {
-        (Some(text), _) => vec![packets::of_flags(text, family)?],
-        (None, Some(path)) => packets::of_trace(path, family)?,
-        (None, None) => return Err(Failure::new("name a packet (--packet) or a trace (--trace)")),
-    };
+    let packets = question.source.read(family)?;
     let place = find_entry(&image, question.table, question.chain)?;
+    let mut replay = match &ruleset {
+        Some((rules, name)) => Clock::new(question.replay, rules, name, &packets)?
+            .zip(Origins::new(&image, rules))
+            .map(|(clock, origins)| Replayed { clock, origins, assumed_of: None }),
+        None if question.replay.is_asked_for() => {
+            return Err(Failure::new(
+                "an image does not hold what its residual matches compare with: give the rules to --clock and --at",
+            ));
+        }
+        None => None,
+    };
     let mut out = output::stdout();
-    for packet in &packets {
-        let answer = answer(&image, place, packet, question.assume)?;
-        let show = Show { image: &image, ruleset: ruleset.as_ref(), entry: place };
-        let line = show.line(&answer);
+    for (number, arrived) in (1..).zip(&packets) {
+        let default = question.assume == Assume::Hold;
+        let asking = Asking { image: &image, entry: place, packet: &arrived.packet, default };
+        let (answer, given) = match &mut replay {
+            None => (asking.answer(&mut None)?, None),
+            Some(replayed) => {
+                let arrival = replayed.clock.arrival(arrived);
+                let before = replayed.clock.may_not_know.then(|| replayed.clock.state.clone());
+                let (state, origins) = (&mut replayed.clock.state, &replayed.origins);
+                let answer = asking.answer(&mut Some(Known { state, before, origins, arrival }))?;
+                // What was assumed of one packet has left its traces for those that follow.
+                let given = replayed.assumed_of.filter(|_| answer.is_stateful);
+                if replayed.assumed_of.is_none() && answer.leaves_traces {
+                    replayed.assumed_of = Some(number);
+                }
+                (answer, given)
+            }
+        };
+        let show = Show { image: &image, ruleset: ruleset.as_ref().map(|(rules, _)| rules), entry: place };
+        let line = show.line(&answer, given);
         match format {
             Format::Json => output::json_line(&mut out, &line)?,
             Format::Text => line.text(&mut out)?,
@@ -57,6 +82,14 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
     }
     out.flush()?;
     Ok(Exit::Clean)
+}
+
+/// A replay under way.
+struct Replayed {
+    clock: Clock,
+    origins: Origins,
+    /// The first packet, from 1, of which something was assumed.
+    assumed_of: Option<usize>,
 }
 
 /// The entry that is meant: its id, with the names for messages.
@@ -83,7 +116,13 @@ struct Asked {
 /// What happens to a packet, given what residual matches are taken to do.
 struct Answer {
     decision: Decision,
-    /// The residual matches evaluated, with what they were taken to do.
+    /// The residual matches that were evaluated and are known, with what came out.
+    known: Vec<(Asked, Outcome)>,
+    /// One of them counts or remembers.
+    is_stateful: bool,
+    /// What the rules keep from here on hangs on what was assumed.
+    leaves_traces: bool,
+    /// Those that are not known, with what they were taken to do.
     assumed: Vec<(Asked, bool)>,
     /// Other ends, were some residual matches to come out differently.
     otherwise: Vec<Decision>,
@@ -94,60 +133,147 @@ struct Answer {
 /// Evaluations tried to find out what an answer hangs on.
 const TRIES_MAX: usize = 256;
 
-fn answer(image: &OpenImage, entry: EntryId, packet: &Packet, assume: Assume) -> Result<Answer, Failure> {
-    let default = assume == Assume::Hold;
-    let (decision, assumed) = evaluate(image, entry, packet, default, &BTreeMap::new())?;
-    // Every way the residual matches can come out: flip one at a time, depth first.
-    let mut otherwise = Vec::new();
-    let mut open = vec![(BTreeMap::new(), assumed.clone(), 0)];
-    let mut tries = 0;
-    while let Some((fixed, asked, from)) = open.pop() {
-        for at in from..asked.len() {
-            tries += 1;
-            if tries > TRIES_MAX {
-                return Ok(Answer { decision, assumed, otherwise, has_more: true });
-            }
-            let mut fixed: BTreeMap<Asked, bool> = fixed.clone();
-            fixed.extend(asked[..at].iter().copied());
-            fixed.insert(asked[at].0, !asked[at].1);
-            let (other, asked) = evaluate(image, entry, packet, default, &fixed)?;
-            if other != decision && !otherwise.contains(&other) {
-                otherwise.push(other);
-            }
-            open.push((fixed, asked, at + 1));
-        }
-    }
-    Ok(Answer { decision, assumed, otherwise, has_more: false })
+/// One packet that is asked about.
+struct Asking<'a> {
+    image: &'a OpenImage,
+    entry: EntryId,
+    packet: &'a Packet,
+    /// What residual matches that are not known are taken to do.
+    default: bool,
 }
 
-struct Recorder<'a> {
+/// What a clock lets one know.
+struct Known<'a> {
+    state: &'a mut State,
+    /// The state before the packet came, when other ends may be asked for.
+    before: Option<State>,
+    origins: &'a Origins,
+    arrival: Arrival<'a>,
+}
+
+/// What came of one evaluation.
+struct Came {
+    decision: Decision,
+    known: Vec<(Asked, Outcome)>,
+    /// Those of them that count or remember, in order, with the one field that rules change and they look at.
+    counted: Vec<(Asked, u8)>,
+    assumed: Vec<(Asked, bool)>,
+}
+
+impl Asking<'_> {
+    fn answer(&self, known: &mut Option<Known<'_>>) -> Result<Answer, Failure> {
+        let came = self.evaluate(known, &BTreeMap::new())?;
+        let Came { decision, known: holding, counted, assumed } = came;
+        let counts_targets = known.as_ref().is_some_and(|known| known.state.counts_targets());
+        let mut answer = Answer {
+            decision,
+            known: holding,
+            is_stateful: !counted.is_empty(),
+            leaves_traces: counts_targets && !assumed.is_empty(),
+            assumed,
+            otherwise: Vec::new(),
+            has_more: false,
+        };
+        // Every way the residual matches can come out: flip one at a time, depth first.
+        let mut open = vec![(BTreeMap::new(), answer.assumed.clone(), 0)];
+        let mut tries = 0;
+        while let Some((fixed, asked, from)) = open.pop() {
+            for at in from..asked.len() {
+                tries += 1;
+                if tries > TRIES_MAX {
+                    (answer.has_more, answer.leaves_traces) = (true, true);
+                    return Ok(answer);
+                }
+                let mut fixed: BTreeMap<Asked, bool> = fixed.clone();
+                fixed.extend(asked[..at].iter().copied());
+                fixed.insert(asked[at].0, !asked[at].1);
+                let came = self.evaluate_aside(known, &fixed)?;
+                // The same questions leave the same state behind.
+                answer.leaves_traces |= came.counted != counted;
+                if came.decision != decision && !answer.otherwise.contains(&came.decision) {
+                    answer.otherwise.push(came.decision);
+                }
+                open.push((fixed, came.assumed, at + 1));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Evaluates the packet from the state before it, and leaves the state as it is.
+    fn evaluate_aside(
+        &self,
+        known: &Option<Known<'_>>,
+        fixed: &BTreeMap<Asked, bool>,
+    ) -> Result<Came, Failure> {
+        let Some(Known { before, origins, arrival, .. }) = known else {
+            return self.evaluate(&mut None, fixed);
+        };
+        let mut state =
+            before.clone().ok_or_else(|| Failure::new("an answer that should be known is not"))?;
+        let known = Known { state: &mut state, before: None, origins, arrival: *arrival };
+        self.evaluate(&mut Some(known), fixed)
+    }
+
+    fn evaluate(
+        &self,
+        known: &mut Option<Known<'_>>,
+        fixed: &BTreeMap<Asked, bool>,
+    ) -> Result<Came, Failure> {
+        let arrival = known.as_ref().map(|known| known.arrival);
+        let mut host = Recorder {
+            default: self.default,
+            fixed,
+            known: known.as_mut(),
+            arrival,
+            assumed: Vec::new(),
+            answered: Vec::new(),
+            counted: Vec::new(),
+        };
+        let decision = self.image.evaluate(self.entry, &mut self.packet.clone(), &mut host);
+        let decision = decision.map_err(|e: EvaluateError| Failure::new(e))?;
+        let Recorder { assumed, answered, counted, .. } = host;
+        Ok(Came { decision, known: answered, counted, assumed })
+    }
+}
+
+struct Recorder<'a, 'k> {
     default: bool,
     fixed: &'a BTreeMap<Asked, bool>,
-    asked: Vec<(Asked, bool)>,
+    known: Option<&'a mut Known<'k>>,
+    /// Rules change what is known of the packet; the next evaluation begins anew.
+    arrival: Option<Arrival<'k>>,
+    assumed: Vec<(Asked, bool)>,
+    answered: Vec<(Asked, Outcome)>,
+    counted: Vec<(Asked, u8)>,
 }
 
-impl Host for Recorder<'_> {
-    fn residual(&mut self, rule: OriginId, match_index: u8, _: ResidualKind, _: &Packet) -> bool {
+impl Host for Recorder<'_, '_> {
+    fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> Outcome {
         let asked = Asked { rule, match_index };
-        let held = self.fixed.get(&asked).copied().unwrap_or(self.default);
-        if !self.asked.iter().any(|(a, _)| *a == asked) {
-            self.asked.push((asked, held));
+        if let (Some(known), Some(arrival)) = (&mut self.known, &self.arrival)
+            && let Some(place) = known.origins.place(rule)
+            && let Some(outcome) = known.state.ask(place, match_index.into(), packet, arrival)
+        {
+            self.answered.push((asked, outcome));
+            if kind != ResidualKind::Pure {
+                self.counted.push((asked, packet.ttl));
+            }
+            return outcome;
         }
-        held
+        let held = self.fixed.get(&asked).copied().unwrap_or(self.default);
+        if !self.assumed.iter().any(|(a, _)| *a == asked) {
+            self.assumed.push((asked, held));
+        }
+        Outcome::from(held)
     }
-}
 
-fn evaluate(
-    image: &OpenImage,
-    entry: EntryId,
-    packet: &Packet,
-    default: bool,
-    fixed: &BTreeMap<Asked, bool>,
-) -> Result<(Decision, Vec<(Asked, bool)>), Failure> {
-    let mut host = Recorder { default, fixed, asked: Vec::new() };
-    let decision = image.evaluate(entry, &mut packet.clone(), &mut host);
-    let decision = decision.map_err(|e: EvaluateError| Failure::new(e))?;
-    Ok((decision, host.asked))
+    fn matched(&mut self, rule: OriginId, packet: &Packet) {
+        if let (Some(known), Some(arrival)) = (&mut self.known, &mut self.arrival)
+            && let Some(place) = known.origins.place(rule)
+        {
+            known.state.matched(place, packet, arrival);
+        }
+    }
 }
 
 /// One line of JSON, and what the text is made of.
@@ -158,8 +284,15 @@ struct Line {
     end: End,
     /// The answer does not hang on any residual match.
     certain: bool,
+    /// Residual matches that were evaluated and worked out, and what came out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    evaluated: Vec<AssumedLine>,
     /// Residual matches that were evaluated, and what they were taken to do.
     assumed: Vec<AssumedLine>,
+    /// The first packet of the replay, from 1, of which something was assumed: what the rules keep since hangs
+    /// on that, and this answer on what they keep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    given_assumed_of: Option<usize>,
     /// How it would end, were some of them to come out differently.
     otherwise: Vec<End>,
     /// There may be more ends than `otherwise` holds.
@@ -179,6 +312,9 @@ struct End {
     /// The packet's transport header is cut off, and a match dropped it for that.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     malformed: bool,
+    /// The residual match that dropped the packet at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped_by: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -199,13 +335,23 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
-    fn line(&self, answer: &Answer) -> Line {
+    fn line(&self, answer: &Answer, given_assumed_of: Option<usize>) -> Line {
         let assumed = answer.assumed.iter().map(|&(asked, holds)| self.assumed(asked, holds));
+        let known = answer.known.iter().map(|&(asked, came)| self.assumed(asked, came == Outcome::Holds));
+        let mut end = self.end(answer.decision);
+        if let (Decision::Malformed { .. }, Some(&(asked, Outcome::Drops))) =
+            (answer.decision, answer.known.last())
+        {
+            end.malformed = false;
+            end.dropped_by = Some(self.assumed(asked, false).name);
+        }
         Line {
             schema: "hipac.classify/1",
-            end: self.end(answer.decision),
-            certain: answer.otherwise.is_empty() && !answer.has_more,
+            end,
+            certain: answer.otherwise.is_empty() && !answer.has_more && given_assumed_of.is_none(),
+            evaluated: known.collect(),
             assumed: assumed.collect(),
+            given_assumed_of,
             otherwise: answer.otherwise.iter().map(|&d| self.end(d)).collect(),
             otherwise_incomplete: answer.has_more,
         }
@@ -230,6 +376,7 @@ impl Show<'_> {
             rule: origin.map(|o| o.number),
             line: origin.map(|o| o.line),
             malformed,
+            dropped_by: None,
         }
     }
 
@@ -262,7 +409,12 @@ impl End {
             (Some(rule), Some(line)) if self.malformed => {
                 format!("{verdict} at {table}/{chain} rule {rule} (line {line}): transport header cut off")
             }
-            (Some(rule), Some(line)) => format!("{verdict} by {table}/{chain} rule {rule} (line {line})"),
+            (Some(rule), Some(line)) => match &self.dropped_by {
+                Some(name) => {
+                    format!("{verdict} at once by {name} of {table}/{chain} rule {rule} (line {line})")
+                }
+                None => format!("{verdict} by {table}/{chain} rule {rule} (line {line})"),
+            },
             _ => format!("{verdict} by the policy of {table}/{chain}"),
         }
     }
@@ -274,7 +426,10 @@ impl Line {
         if self.certain {
             return Ok(());
         }
-        for a in &self.assumed {
+        if let Some(number) = self.given_assumed_of {
+            writeln!(out, "  given what was assumed of packet {number} and those after it")?;
+        }
+        for a in self.assumed.iter().filter(|_| !self.otherwise.is_empty() || self.otherwise_incomplete) {
             let (name, holds) = (&a.name, if a.holds { "holds" } else { "does not hold" });
             writeln!(
                 out,

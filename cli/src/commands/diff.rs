@@ -20,8 +20,8 @@ use crate::sarif::{self, Finding};
 const BAR_STEPS: u64 = 1000;
 
 pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure> {
-    let old = read(options, &options.old)?;
-    let new = read(options, &options.new)?;
+    let old = read(options, &options.old, false)?;
+    let new = read(options, &options.new, true)?;
     let sides = Sides { old: &old, new: &new };
     let from = Oracle::new(&old.ruleset).map_err(|e| Failure::at(&old.name, e))?;
     let to = Oracle::new(&new.ruleset).map_err(|e| Failure::at(&new.name, e))?;
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure
         _ if options.sarif => output::json_line(&mut out, &sarif::log(&sides.findings(&report)))?,
         _ if options.markdown => sides.markdown(&mut out, &report, options.max)?,
         Format::Json => output::json_line(&mut out, &sides.json(&report))?,
-        Format::Text => sides.text(&mut out, &report, options.max)?,
+        Format::Text => sides.text(&mut out, &report, options.max, "--max")?,
     }
     out.flush()?;
     Ok(if report.places.iter().any(|p| !p.differences.is_empty()) {
@@ -55,12 +55,41 @@ pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure
     })
 }
 
-fn read(options: &DiffOptions, path: &Path) -> Result<Rules, Failure> {
+/// How two rulesets differ, in every built-in chain, within so many steps.
+pub(super) fn between(old: &Rules, new: &Rules, work_max: u64) -> Result<Report, Failure> {
+    let from = Oracle::new(&old.ruleset).map_err(|e| Failure::at(&old.name, e))?;
+    let to = Oracle::new(&new.ruleset).map_err(|e| Failure::at(&new.name, e))?;
+    let limits = Options { work_max, ..Options::default() };
+    diff::diff(&from, &to, &diff::entries(&from, &to), &limits, &mut |_| true).map_err(Failure::new)
+}
+
+/// Prints differences, at most so many a chain.
+pub(super) fn print_text(
+    out: &mut impl Write,
+    old: &Rules,
+    new: &Rules,
+    report: &Report,
+    max: usize,
+) -> Result<(), Failure> {
+    Sides { old, new }.text(out, report, max, "hipac diff shows all")
+}
+
+/// Differences as JSON.
+pub(super) fn as_json(old: &Rules, new: &Rules, report: &Report) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(Sides { old, new }.json(report)).map_err(Failure::new)
+}
+
+fn read(options: &DiffOptions, path: &Path, is_new: bool) -> Result<Rules, Failure> {
+    let mut outside = options.outside.clone();
+    if is_new && !options.new_ipset.is_empty() {
+        outside.ipset.clone_from(&options.new_ipset);
+    }
     let of = RulesFile {
         file: path.to_owned(),
         ipv4: options.ipv4,
         ipv6: options.ipv6,
         input_format: options.input_format,
+        outside,
     };
     let rules = input::rules(&of)?;
     rules.report();
@@ -145,7 +174,13 @@ impl Sides<'_> {
         format!("was {old} now {new}")
     }
 
-    fn text(&self, out: &mut impl Write, report: &Report, max: usize) -> Result<(), Failure> {
+    fn text(
+        &self,
+        out: &mut impl Write,
+        report: &Report,
+        max: usize,
+        how_to_see_more: &str,
+    ) -> Result<(), Failure> {
         for place in report.places.iter().filter(|p| !p.differences.is_empty()) {
             let count = counted(place.differences.len(), "difference");
             writeln!(out, "{}: {count}", entry_name(place))?;
@@ -164,7 +199,8 @@ impl Sides<'_> {
                 writeln!(out, "      as in --packet \"{packet}\"{doubt}")?;
             }
             if place.differences.len() > max {
-                writeln!(out, "  … and {} more (--max)", grouped(place.differences.len() - max))?;
+                let more = grouped(place.differences.len() - max);
+                writeln!(out, "  … and {more} more ({how_to_see_more})")?;
             }
         }
         for (place, undecided) in report.places.iter().filter_map(|p| Some((p, p.undecided.as_ref()?))) {
@@ -195,7 +231,12 @@ impl Sides<'_> {
         if report.is_equal() {
             writeln!(out, "Every packet is treated alike (proved).")?;
         }
-        for place in &report.places {
+        let has_words = |p: &&PlaceReport| !p.differences.is_empty() || p.undecided.is_some();
+        for (number, place) in report.places.iter().filter(has_words).enumerate() {
+            if number > 0 {
+                // What follows a table without a gap is a row of it.
+                writeln!(out)?;
+            }
             if !place.differences.is_empty() {
                 writeln!(out, "**{}**\n\n| packets | was | now |\n|---|---|---|", entry_name(place))?;
             }

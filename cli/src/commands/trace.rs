@@ -7,13 +7,15 @@ use std::io::Write;
 use hipac_classifier::Packet;
 use hipac_rules::{Hook, Residual, Ruleset, TableKind};
 use hipac_verifier::explain::{self, Step, Way, kernel, trace, way};
-use hipac_verifier::{By, Oracle, RuleId, Script, packet_text};
+use hipac_verifier::{By, Exact, Oracle, Outcomes, RuleId, Script, packet_text};
 use serde::Serialize;
 
 use crate::args::answers::{TraceOptions, WayName};
 use crate::args::{Assume, Format, RulesFile};
 use crate::exit::{Exit, Failure};
-use crate::{input, output, packets, pcap};
+use crate::packets::{Arrived, Source};
+use crate::replay::Clock;
+use crate::{input, output};
 
 /// Rules passed over one after the other that are shown in full.
 const RUN_MAX: usize = 8;
@@ -26,13 +28,21 @@ pub(crate) fn run(of: &RulesFile, options: &TraceOptions, format: Format) -> Res
     let mut out = output::stdout();
     if let Some(rule) = &options.why_not {
         for packet in &packets {
-            why_not::answer(&mut out, &oracle, options, packet, rule, format)?;
+            why_not::answer(&mut out, &oracle, options, &packet.packet, rule, format)?;
         }
         out.flush()?;
         return Ok(Exit::Clean);
     }
-    for (i, packet) in packets.iter().enumerate() {
-        let met = walk(&oracle, options, packet)?;
+    let mut clock = Clock::new(&options.replay, &rules.ruleset, &rules.name, &packets)?;
+    for (i, arrived) in packets.iter().enumerate() {
+        let packet = &arrived.packet;
+        let met = match &mut clock {
+            None => walk(&oracle, options, packet, &mut script(options).play())?,
+            Some(clock) => {
+                let arrival = clock.arrival(arrived);
+                walk(&oracle, options, packet, &mut Exact::new(&mut clock.state, arrival, script(options)))?
+            }
+        };
         match format {
             Format::Json => output::json_line(&mut out, &Line::of(packet, &met, &rules.ruleset))?,
             Format::Text if options.kernel => kernel_lines(&mut out, &met, &rules.ruleset)?,
@@ -48,21 +58,13 @@ pub(crate) fn run(of: &RulesFile, options: &TraceOptions, format: Format) -> Res
     Ok(Exit::Clean)
 }
 
-fn packets_of(options: &TraceOptions, ruleset: &Ruleset) -> Result<Vec<Packet>, Failure> {
-    match (&options.packet, &options.trace, &options.pcap) {
-        (Some(text), ..) => Ok(vec![packets::of_flags(text, ruleset.family)?]),
-        (_, Some(path), _) => packets::of_trace(path, ruleset.family),
-        (.., Some(path)) => {
-            let capture = pcap::read(path, ruleset.family)?;
-            if capture.left_out > 0 {
-                let family = ruleset.family.name();
-                let left_out = output::counted(capture.left_out, "record");
-                input::diagnose(&format!("hipac: {left_out} hold no {family} packet: left out\n"));
-            }
-            Ok(capture.packets)
-        }
-        _ => Err(Failure::new("name a packet (--packet), a trace (--trace) or a capture (--pcap)")),
-    }
+fn packets_of(options: &TraceOptions, ruleset: &Ruleset) -> Result<Vec<Arrived>, Failure> {
+    let source = Source {
+        flags: options.packet.as_deref(),
+        trace: options.trace.as_deref(),
+        pcap: options.pcap.as_deref(),
+    };
+    source.read(ruleset.family)
 }
 
 /// What a packet met at one built-in chain.
@@ -72,7 +74,12 @@ struct Met {
     trace: explain::Trace,
 }
 
-fn walk(oracle: &Oracle<'_>, options: &TraceOptions, packet: &Packet) -> Result<Vec<Met>, Failure> {
+fn walk(
+    oracle: &Oracle<'_>,
+    options: &TraceOptions,
+    packet: &Packet,
+    outcomes: &mut dyn Outcomes,
+) -> Result<Vec<Met>, Failure> {
     let chains = match options.way {
         Some(name) => {
             let way = match name {
@@ -85,11 +92,10 @@ fn walk(oracle: &Oracle<'_>, options: &TraceOptions, packet: &Packet) -> Result<
         }
         None => vec![input::built_in_chain(oracle.ruleset(), &options.table, options.chain.as_deref())?],
     };
-    let script = script(options);
     let mut met = Vec::new();
     let mut packet = *packet;
     for (table, hook) in chains {
-        let trace = trace(oracle, table, hook, &packet, &mut script.play());
+        let trace = trace(oracle, table, hook, &packet, outcomes);
         let goes_on = way::goes_on(&trace.verdict.name);
         packet = trace.packet;
         met.push(Met { table, hook, trace });
@@ -170,7 +176,7 @@ struct Place {
 
 #[derive(Serialize)]
 struct StepLine {
-    /// passed, matched, asked, chain-end or malformed
+    /// passed, matched, asked, dropped, chain-end or malformed
     step: &'static str,
     #[serde(flatten)]
     place: Option<Place>,
@@ -224,10 +230,14 @@ fn step_line(step: &Step, ruleset: &Ruleset) -> StepLine {
         Step::Matched { rule, does, .. } => {
             StepLine { step: "matched", place: at(rule), text: does.show(*rule, ruleset).to_string() }
         }
-        Step::Asked { rule, match_index, kind, held } => {
-            let name = rule.of(ruleset).and_then(|r| r.matches.get(*match_index));
-            let name = name.map_or("?", |m| m.name());
-            let outcome = if *held { "taken to hold" } else { "taken not to hold" };
+        Step::Asked { rule, match_index, kind, held, is_known } => {
+            let name = match_name(*rule, *match_index, ruleset);
+            let outcome = match (is_known, held) {
+                (true, true) => "holds",
+                (true, false) => "does not hold",
+                (false, true) => "taken to hold",
+                (false, false) => "taken not to hold",
+            };
             let known = if *kind == Residual::Unknown { ", unknown to hipac" } else { "" };
             StepLine { step: "asked", place: at(rule), text: format!("{name}: {outcome}{known}") }
         }
@@ -236,8 +246,16 @@ fn step_line(step: &Step, ruleset: &Ruleset) -> StepLine {
             place: None,
             text: step.show(ruleset).to_string().trim().to_owned(),
         },
+        Step::Dropped { rule, match_index } => {
+            let name = match_name(*rule, *match_index, ruleset);
+            StepLine { step: "dropped", place: at(rule), text: format!("{name} drops the packet at once") }
+        }
         Step::Malformed { rule } => {
             StepLine { step: "malformed", place: at(rule), text: "transport header cut off".to_owned() }
         }
     }
+}
+
+fn match_name(rule: RuleId, match_index: usize, ruleset: &Ruleset) -> &str {
+    rule.of(ruleset).and_then(|r| r.matches.get(match_index)).map_or("?", |m| m.name())
 }

@@ -1,4 +1,8 @@
-//! `hipac verify`: an image against its rules: proved for every packet, or compared on drawn ones.
+//! `hipac verify`: an image against its rules: proved for every packet, or compared on drawn ones; and
+//! certificates of what was proved.
+
+#[cfg(target_os = "linux")]
+mod kernel;
 
 use std::io::Write;
 use std::path::Path;
@@ -6,6 +10,7 @@ use std::path::Path;
 use hipac_classifier::Image;
 use hipac_compiler::{Counting, Options};
 use hipac_rules::Ruleset;
+use hipac_verifier::certificate::{self, Refused};
 use hipac_verifier::proof::{self, Proof, Refutation, prove};
 use hipac_verifier::{Compared, ImageSubject, Oracle, Report, agree};
 use serde::Serialize;
@@ -16,19 +21,31 @@ use crate::exit::{Exit, Failure};
 use crate::{file, input, output, progress};
 
 /// How it is verified.
-pub(crate) struct Plan {
+pub(crate) struct Plan<'a> {
     /// Compared on so many packets; proved when there is none.
     pub(crate) packets: Option<u64>,
+    /// The kernel is asked, and nothing proved.
+    pub(crate) asks_kernel: bool,
     pub(crate) seed: u64,
+    /// Where a certificate goes.
+    pub(crate) certificate: Option<&'a Path>,
+    /// A certificate to be checked.
+    pub(crate) check: Option<&'a Path>,
     pub(crate) options: Options,
 }
 
 pub(crate) fn run(
     of: &RulesFile,
     image: Option<&Path>,
-    plan: &Plan,
+    plan: &Plan<'_>,
     format: Format,
 ) -> Result<Exit, Failure> {
+    if plan.asks_kernel {
+        #[cfg(target_os = "linux")]
+        return kernel::run(of, plan, format);
+        #[cfg(not(target_os = "linux"))]
+        return Err(Failure::new("--kernel asks a Linux kernel: there is none here"));
+    }
     let rules = input::rules(of)?;
     // What could be read is verified, whatever else the text holds; check is for its faults.
     rules.report();
@@ -46,8 +63,15 @@ pub(crate) fn run(
         Counting::Exact => Compared::All,
         Counting::Deciding => Compared::Deciding,
     };
+    if let Some(path) = plan.check {
+        return checked(&rules, &image, path, format);
+    }
     let Some(packets) = plan.packets else {
-        return proved(&rules, &image, &name, compared, format);
+        let exit = proved(&rules, &image, &name, compared, format)?;
+        if let (Some(path), Exit::Clean) = (plan.certificate, exit) {
+            write(&rules, &image, compared, path)?;
+        }
+        return Ok(exit);
     };
     let subject = ImageSubject::new(image, &rules.ruleset).map_err(|e| Failure::at(&name, e))?;
     let options = agree::Options { packets, seed: plan.seed, compared, ..Default::default() };
@@ -87,6 +111,72 @@ fn proved<B: AsRef<[u8]>>(
             writeln!(out, "{proof}, {}", output::seconds(proof.time.as_secs_f64()))?;
         }
         (Format::Text, Err(refutation)) => writeln!(out, "{}", refutation.show(&rules.ruleset))?,
+    }
+    out.flush()?;
+    Ok(if answer.is_ok() { Exit::Clean } else { Exit::Findings })
+}
+
+/// Writes the certificate of a proof, and has it checked before it is put in its place.
+fn write<B: AsRef<[u8]>>(
+    rules: &input::Rules,
+    image: &Image<B>,
+    compared: Compared,
+    path: &Path,
+) -> Result<(), Failure> {
+    let busy = progress::spinner("writing the certificate");
+    let bytes = certificate::write(&rules.ruleset, &rules.text, image, compared)
+        .and_then(|bytes| certificate::check(&rules.ruleset, &rules.text, image, &bytes).map(|_| bytes));
+    busy.finish_and_clear();
+    let refused = |e| Failure::new(format_args!("proved, but there is no certificate of it: {e}"));
+    file::replace(path, &bytes.map_err(refused)?)
+}
+
+#[derive(Serialize)]
+struct CheckedLine {
+    schema: &'static str,
+    accepted: bool,
+    lists: usize,
+    flat_rules: usize,
+    stored: u64,
+    steps: u64,
+    refused: Option<String>,
+}
+
+/// Checks a certificate.
+fn checked<B: AsRef<[u8]>>(
+    rules: &input::Rules,
+    image: &Image<B>,
+    path: &Path,
+    format: Format,
+) -> Result<Exit, Failure> {
+    let bytes = file::read(path)?;
+    let answer = certificate::check(&rules.ruleset, &rules.text, image, &bytes);
+    if let Err(e @ (Refused::Damaged(_) | Refused::Other(_))) = &answer {
+        return Err(Failure::at(&file::name(path), e));
+    }
+    let facts = answer.as_ref().copied().unwrap_or_default();
+    let mut out = output::stdout();
+    match (format, &answer) {
+        (Format::Json, answer) => output::json_line(
+            &mut out,
+            &CheckedLine {
+                schema: "hipac.certificate/1",
+                accepted: answer.is_ok(),
+                lists: facts.lists,
+                flat_rules: facts.flat_rules,
+                stored: facts.stored,
+                steps: facts.steps,
+                refused: answer.as_ref().err().map(ToString::to_string),
+            },
+        )?,
+        (Format::Text, Ok(facts)) => writeln!(
+            out,
+            "accepted: {}, {} boxes in leaves, {} followed",
+            output::counted(facts.flat_rules, "flat rule"),
+            output::grouped(usize::try_from(facts.stored).unwrap_or(usize::MAX)),
+            output::counted(usize::try_from(facts.steps).unwrap_or(usize::MAX), "step"),
+        )?,
+        (Format::Text, Err(refused)) => writeln!(out, "not accepted: {refused}")?,
     }
     out.flush()?;
     Ok(if answer.is_ok() { Exit::Clean } else { Exit::Findings })

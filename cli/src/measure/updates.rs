@@ -2,7 +2,9 @@
 //!
 //! One thread changes rules, the others look up in batches, pinned once a batch. The rules that are
 //! taken out are put in again elsewhere, so that their number stays. What a reader loses is measured
-//! on the clocks of its thread: a core that other programs take away counts for neither side.
+//! on the clock of its thread, beside a writer that changes another table of the same rules: cores
+//! share caches, and often more, so that any busy neighbour costs something. What is left is what
+//! the changes themselves cost.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,8 +22,12 @@ use super::latency::quantile;
 use super::{BATCH, Spread};
 
 /// What is measured: a chain of a live table.
+#[derive(Clone)]
 pub(crate) struct Updates<'a> {
     pub(crate) live: &'a LiveTable,
+    /// The same rules once more: changed in its place where readers are to notice nothing but a busy
+    /// neighbour.
+    pub(crate) other: &'a LiveTable,
     pub(crate) table: TableKind,
     pub(crate) chain: Name,
     pub(crate) keys: &'a Keys,
@@ -62,10 +68,13 @@ pub(crate) struct Measured {
     pub(crate) in_transactions_per_s: f64,
     /// Inserts at one place, deletes there again.
     pub(crate) same_place: Changed,
-    /// Nanoseconds a lookup in batches.
+    /// Nanoseconds a lookup in batches: with nobody else, while another table is changed, while this
+    /// one is.
     pub(crate) alone_ns: f64,
+    pub(crate) neighbour_ns: f64,
     pub(crate) beside_ns: f64,
     pub(crate) alone_p999_ns: u64,
+    pub(crate) neighbour_p999_ns: u64,
     pub(crate) beside_p999_ns: u64,
 }
 
@@ -86,6 +95,8 @@ impl Updates<'_> {
             std::thread::sleep(ALONE);
             Ok(())
         })?;
+        let other = Updates { live: self.other, ..self.clone() };
+        let (_, neighbour) = self.beside_readers(|| other.single())?;
         let (single, beside) = self.beside_readers(|| self.single())?;
         let (in_transactions_per_s, _) = self.beside_readers(|| self.in_transactions())?;
         let (same_place, _) = self.beside_readers(|| self.same_place())?;
@@ -99,6 +110,8 @@ impl Updates<'_> {
             in_transactions_per_s,
             same_place,
             alone_ns: ns(&alone),
+            neighbour_ns: ns(&neighbour),
+            neighbour_p999_ns: p999(&neighbour),
             beside_ns: ns(&beside),
             alone_p999_ns: p999(&alone),
             beside_p999_ns: p999(&beside),

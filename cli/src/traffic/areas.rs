@@ -37,6 +37,9 @@ impl Area {
 
     /// The part of it for which a test holds too; `None` when there is none.
     fn within(mut self, family: Family, test: &Test) -> Option<Area> {
+        if let ValueSet::Member(_) = &test.set {
+            return Some(self); // as good as any guess
+        }
         if let ValueSet::Interface { name, prefix } = &test.set {
             self.names.push((test.field, interface(name, *prefix, test.negated)));
             return Some(self);

@@ -78,6 +78,13 @@ impl Boxes {
         Boxes { axes, ..Boxes::default() }
     }
 
+    /// Makes room for so many boxes, and no more.
+    pub fn reserve_exact(&mut self, count: usize) {
+        self.bounds.reserve_exact(count * self.axes.len());
+        self.positions.reserve_exact(count);
+        self.hides_until.reserve_exact(count);
+    }
+
     /// Adds a box. Positions must not fall.
     pub fn push(&mut self, bounds: &Bounds, position: u32, hides_until: u32) {
         self.push_all(bounds.iter().copied(), position, hides_until);

@@ -41,15 +41,22 @@ impl Steps {
 
 /// All regions of all sketches in every shape.
 pub struct Measured {
-    /// By sketch and region.
+    /// By sketch, the regions that have more boxes than one leaf in any shape: the others, which
+    /// are most, are the same in all of them.
     all: Vec<Vec<Region>>,
-    /// Bytes besides the regions.
+    /// How many regions each sketch has.
+    counts: Vec<usize>,
+    /// Bytes besides these regions.
     fixed: usize,
+    /// Visits in the other regions, each as many times as it has boxes, and the boxes.
+    fixed_visits: (f64, f64),
 }
 
 /// A region in every shape.
 #[derive(Debug, Clone, Copy)]
 struct Region {
+    /// Which one of its sketch.
+    number: u32,
     /// By step.
     measures: [Measure; Shape::LADDER.len()],
     /// Its boxes.
@@ -59,6 +66,7 @@ struct Region {
 /// One region made one step smaller: what that saves and costs.
 struct Saving {
     sketch: usize,
+    /// Its place in [`Measured::all`].
     region: usize,
     step: usize,
     bytes: usize,
@@ -92,24 +100,40 @@ impl Eq for Saving {}
 impl Measured {
     /// Builds every region in every shape, and keeps the measures only.
     pub fn new(sketches: &[Sketch<'_>]) -> Measured {
-        // Step by step into the same place: measures of all steps at once would take as much again.
-        let all = sketches.iter().map(|sketch| {
-            let counts = sketch.box_counts().into_iter();
-            let region = |boxes| Region { measures: Default::default(), boxes };
-            let mut regions: Vec<Region> = counts.map(region).collect();
-            for (step, shape) in Shape::LADDER.iter().enumerate() {
-                let measured = sketch.measure(shape).into_iter();
-                regions.iter_mut().zip(measured).for_each(|(region, m)| region.measures[step] = m);
+        let one_leaf = Shape::LADDER.iter().map(|shape| shape.leaf_rules).min().unwrap_or(0);
+        let fixed = sketches.iter().map(Sketch::table_bytes).sum();
+        let mut measured = Measured { all: vec![], counts: vec![], fixed, fixed_visits: (0.0, 0.0) };
+        for sketch in sketches {
+            let (large, small): (Vec<u32>, Vec<u32>) =
+                (0..sketch.region_count() as u32).partition(|&region| sketch.box_count(region) > one_leaf);
+            for (&region, measure) in small.iter().zip(sketch.measure(&Shape::LADDER[0], &small)) {
+                let boxes = sketch.box_count(region) as f64;
+                measured.fixed += measure.bytes as usize;
+                measured.fixed_visits.0 += f64::from(measure.visits) * boxes;
+                measured.fixed_visits.1 += boxes;
             }
-            regions
-        });
-        Measured { all: all.collect(), fixed: sketches.iter().map(Sketch::table_bytes).sum() }
+            drop(small);
+            // Step by step into the same place: measures of all steps at once would take as much again.
+            let region = |&number: &u32| Region {
+                number,
+                measures: Default::default(),
+                boxes: sketch.box_count(number) as u32,
+            };
+            let mut regions: Vec<Region> = large.iter().map(region).collect();
+            for (step, shape) in Shape::LADDER.iter().enumerate() {
+                let measures = sketch.measure(shape, &large);
+                regions.iter_mut().zip(measures).for_each(|(region, m)| region.measures[step] = m);
+            }
+            measured.all.push(regions);
+            measured.counts.push(sketch.region_count());
+        }
+        measured
     }
 
     /// Steps for all regions so that they take about `bytes_max` bytes, if they can.
     pub fn choose(&self, bytes_max: usize) -> Vec<Steps> {
         let mut steps: Vec<Steps> =
-            self.all.iter().map(|regions| Steps { steps: vec![0; regions.len()] }).collect();
+            self.counts.iter().map(|&regions| Steps { steps: vec![0; regions] }).collect();
         let mut total =
             self.fixed + self.all.iter().flatten().map(|r| r.measures[0].bytes as usize).sum::<usize>();
         let mut heap: BinaryHeap<Saving> = BinaryHeap::new();
@@ -119,7 +143,8 @@ impl Measured {
         while total > bytes_max {
             let Some(saving) = heap.pop() else { break };
             total -= saving.bytes;
-            steps[saving.sketch].steps[saving.region] = saving.step as u8;
+            let number = self.all[saving.sketch][saving.region].number;
+            steps[saving.sketch].steps[number as usize] = saving.step as u8;
             heap.extend(self.saving(saving.sketch, saving.region, saving.step));
         }
         steps
@@ -127,7 +152,7 @@ impl Measured {
 
     /// The next step of a region that saves anything.
     fn saving(&self, sketch: usize, region: usize, from: usize) -> Option<Saving> {
-        let Region { measures, boxes } = self.all[sketch][region];
+        let Region { measures, boxes, .. } = self.all[sketch][region];
         let here = measures[from];
         let all = (from + 1..Shape::LADDER.len()).filter(|&step| measures[step].bytes < here.bytes);
         let savings = all.map(|step| {
@@ -141,9 +166,10 @@ impl Measured {
     /// Expected visits of a lookup, were regions met as their boxes are many. Without steps, in
     /// the fastest shape.
     pub fn visits(&self, steps: &[Steps]) -> f64 {
-        let (mut visits, mut boxes) = (0.0, 0.0);
+        let (mut visits, mut boxes) = self.fixed_visits;
         for (i, regions) in self.all.iter().enumerate() {
-            for (number, region) in regions.iter().enumerate() {
+            for region in regions {
+                let number = region.number as usize;
                 let measure = region.measures[steps.get(i).map_or(0, |s| s.step(number))];
                 visits += f64::from(measure.visits) * f64::from(region.boxes);
                 boxes += f64::from(region.boxes);

@@ -1,13 +1,26 @@
 //! Laying out: trees become bytes, parents before children, children side by side.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
+use foldhash::fast::FixedState;
 use hipac_classifier::forest::node::{self, NO_CHILD, NODE_BYTES};
-use hipac_classifier::forest::root::{CELL_BYTES, Cell, HEADER_BYTES, Root, TREE_BYTES, TreeRecord};
+use hipac_classifier::forest::root::{CELL_BYTES, Cell, HEADER_BYTES, Root, Scale, TREE_BYTES, TreeRecord};
 use hipac_classifier::forest::{ARENA_SLACK, Kind, LINE, Ref, UNIT, fat, leaf_bits};
 
-use super::build::{Node, Tree};
-use super::root::{Forest, RootPlan};
+use super::build::{Node, Shape, Tree};
+use super::root::{Forest, Sketch};
+
+/// Cells that are built at a time: enough for all cores, few enough to weigh little.
+const GROUP: usize = 512;
+
+/// The leaves of cells that were laid out, by the hash of their bytes: of several with one hash,
+/// the last.
+#[derive(Default)]
+struct Shared {
+    hasher: FixedState,
+    leaves: HashMap<u64, Ref, FixedState>,
+}
 
 /// The bytes of a forest in the making.
 #[derive(Debug, Clone, Default)]
@@ -49,44 +62,96 @@ impl Arena {
     /// # Errors
     /// The arena would have more than 2^28 units.
     pub fn add(&mut self, forest: &Forest) -> Result<Ref, ArenaFull> {
-        match forest {
-            Forest::Tree(tree) => self.tree(tree, 0),
-            Forest::Root(root) => self.root(root),
+        let plan = match forest {
+            Forest::Tree(tree) => return self.tree(tree, 0),
+            Forest::Root(plan) => plan,
+        };
+        let root = self.root(plan.scale, plan.trees.len())?;
+        let mut shared = Shared::default();
+        for (t, tree) in plan.trees.iter().enumerate() {
+            let table = self.table(root, t, &tree.record)?;
+            self.cells(table, &tree.cells, &mut shared)?;
         }
+        Ok(Ref::root(root))
     }
 
-    fn root(&mut self, plan: &RootPlan) -> Result<Ref, ArenaFull> {
-        let offset = self.reserve(HEADER_BYTES + TREE_BYTES * plan.trees.len(), LINE)?;
-        let header = Root::encode_header(plan.trees.len(), plan.scale.first, plan.scale.shift);
+    /// The same of a sketch, each region in the shape that `shape_of` gives it. What one group of
+    /// cells became is laid out while the next one is built, and then forgotten: trees take little
+    /// memory besides their bytes.
+    ///
+    /// # Errors
+    /// The arena would have more than 2^28 units.
+    pub fn add_sketch<'s>(
+        &mut self,
+        sketch: &Sketch<'_>,
+        shape_of: impl Fn(usize) -> &'s Shape + Sync,
+    ) -> Result<Ref, ArenaFull> {
+        if !sketch.has_root() {
+            return self.tree(&sketch.whole(shape_of(0)), 0);
+        }
+        let root = self.root(sketch.scale(), sketch.records().count())?;
+        let mut shared = Shared::default();
+        let mut first = 0;
+        for (t, record) in sketch.records().enumerate() {
+            let table = self.table(root, t, &record)?;
+            let cells = record.cell_count();
+            let group = |start: usize| {
+                let group = start..cells.min(start + GROUP);
+                sketch.cells(t, group, |cell| shape_of(first + cell))
+            };
+            let mut built = group(0);
+            for start in (0..cells).step_by(GROUP) {
+                let lay_out = || self.cells(table + CELL_BYTES * start, &built, &mut shared);
+                let (laid_out, next) = rayon::join(lay_out, || group(start + GROUP));
+                laid_out?;
+                built = next;
+            }
+            first += cells;
+        }
+        Ok(Ref::root(root))
+    }
+
+    /// A root whose records are still empty.
+    fn root(&mut self, scale: Scale, trees: usize) -> Result<usize, ArenaFull> {
+        let offset = self.reserve(HEADER_BYTES + TREE_BYTES * trees, LINE)?;
+        let header = Root::encode_header(trees, scale.first, scale.shift);
         self.bytes[offset..offset + HEADER_BYTES].copy_from_slice(&header);
-        // Equal leaves of different cells are stored once.
-        let mut shared: HashMap<Vec<u8>, Ref> = HashMap::new();
-        for (t, tree) in plan.trees.iter().enumerate() {
-            let table = self.reserve(CELL_BYTES * tree.cells.len(), LINE)?;
-            let record = TreeRecord { cells: (table / UNIT) as u32, ..tree.record };
-            self.bytes[offset + HEADER_BYTES + TREE_BYTES * t..][..TREE_BYTES]
-                .copy_from_slice(&record.encode());
-            for (i, (below, gate)) in tree.cells.iter().enumerate() {
-                let reference = match below {
-                    Tree::Empty => Ref::EMPTY,
-                    Tree::Leaf { bytes, continuations, .. } if continuations.is_empty() => {
-                        match shared.get(bytes) {
-                            Some(reference) => *reference,
-                            None => {
-                                let reference = self.tree(below, 0)?;
-                                shared.insert(bytes.clone(), reference);
-                                reference
-                            }
+        Ok(offset)
+    }
+
+    /// The table of a root's tree, its cells still empty, and the record that leads to it.
+    fn table(&mut self, root: usize, tree: usize, record: &TreeRecord) -> Result<usize, ArenaFull> {
+        let table = self.reserve(CELL_BYTES * record.cell_count(), LINE)?;
+        let record = TreeRecord { cells: (table / UNIT) as u32, ..*record };
+        self.bytes[root + HEADER_BYTES + TREE_BYTES * tree..][..TREE_BYTES].copy_from_slice(&record.encode());
+        self.cells += record.cell_count();
+        Ok(table)
+    }
+
+    /// Lays out what some cells lead to, and fills in the cells, which begin at offset `table`.
+    fn cells(&mut self, table: usize, cells: &[(Tree, u32)], shared: &mut Shared) -> Result<(), ArenaFull> {
+        for (i, (below, gate)) in cells.iter().enumerate() {
+            let reference = match below {
+                Tree::Empty => Ref::EMPTY,
+                // Equal leaves of different cells are stored once.
+                Tree::Leaf { kind, bytes, continuations } if continuations.is_empty() => {
+                    let hash = shared.hasher.hash_one(bytes);
+                    let earlier = shared.leaves.get(&hash).copied().filter(|leaf| leaf.kind() == *kind);
+                    match earlier.filter(|leaf| self.bytes[leaf.offset()..].starts_with(bytes)) {
+                        Some(leaf) => leaf,
+                        None => {
+                            let leaf = self.tree(below, 0)?;
+                            shared.leaves.insert(hash, leaf);
+                            leaf
                         }
                     }
-                    _ => self.tree(below, 0)?,
-                };
-                let cell = if reference.is_empty() { Cell::EMPTY } else { Cell { reference, gate: *gate } };
-                self.bytes[table + CELL_BYTES * i..][..CELL_BYTES].copy_from_slice(&cell.encode());
-            }
+                }
+                _ => self.tree(below, 0)?,
+            };
+            let cell = if reference.is_empty() { Cell::EMPTY } else { Cell { reference, gate: *gate } };
+            self.bytes[table + CELL_BYTES * i..][..CELL_BYTES].copy_from_slice(&cell.encode());
         }
-        self.cells += plan.trees.iter().map(|t| t.cells.len()).sum::<usize>();
-        Ok(Ref::root(offset))
+        Ok(())
     }
 
     fn tree(&mut self, tree: &Tree, depth: u32) -> Result<Ref, ArenaFull> {
@@ -111,6 +176,12 @@ impl Arena {
         let end = (offset + bytes).next_multiple_of(UNIT);
         if end / UNIT >= Ref::UNITS_MAX {
             return Err(ArenaFull);
+        }
+        if end > self.bytes.capacity() {
+            // A quarter more, where a vector would take as much again: what compiling may take at
+            // its peak is promised.
+            let more = end.max(self.bytes.capacity() + self.bytes.capacity() / 4) - self.bytes.len();
+            self.bytes.reserve_exact(more);
         }
         self.bytes.resize(end, 0);
         Ok(offset)
@@ -200,5 +271,36 @@ impl Arena {
             self.bytes[base - UNIT + 4..][..4].copy_from_slice(&smallest.to_le_bytes());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::boxes::{Axis, Boxes};
+    use super::super::root::{RootPlan, RootTree};
+    use super::*;
+
+    #[test]
+    fn a_sketch_is_laid_out_as_its_forest_would_be() {
+        let axes = [(0, true, u32::MAX), (4, false, 0xffff)];
+        let axes = axes.map(|(offset, is_wide, max)| Axis { offset, is_wide, max });
+        let mut boxes = Boxes::new(axes.to_vec());
+        for i in 0..12_000u32 {
+            let (address, port) = (i.wrapping_mul(0x9e37_79b9) & !0xff, i.wrapping_mul(i) % 60_000);
+            let address = if i % 10 == 0 { (0, u32::MAX) } else { (address, address | 0xff) };
+            boxes.push(&[address, (port, port + i % 900)], i, i + 1);
+        }
+        let sketch = Sketch::new(&boxes, 4.0, (0, 12_000), 12_000);
+        assert!(sketch.region_count() > 2 * GROUP);
+        let shape = &Shape::LADDER[0];
+        let tree = |(t, record): (usize, TreeRecord)| {
+            let cells = sketch.cells(t, 0..record.cell_count(), |_| shape);
+            RootTree { record, cells }
+        };
+        let trees = sketch.records().enumerate().map(tree).collect();
+        let forest = Forest::Root(RootPlan { scale: sketch.scale(), trees });
+        let (mut at_once, mut by_groups) = (Arena::default(), Arena::default());
+        assert_eq!(at_once.add(&forest), by_groups.add_sketch(&sketch, |_| shape));
+        assert_eq!(at_once.finish(), by_groups.finish());
     }
 }

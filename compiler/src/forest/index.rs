@@ -98,19 +98,25 @@ pub(crate) fn split(boxes: &Boxes, all: Vec<u32>, cells_max: usize, memory_price
     let (in_both, only_a): (Vec<u32>, Vec<u32>) = in_a.iter().partition(|&&i| axes[b].is_narrow(boxes, i));
     let with_both = merged(&in_both, &in_b);
     // Rules narrow in both fields go where they cost less.
+    let lists = [in_a, in_b, only_a, with_both];
+    let indices: Vec<Option<(Index, f64)>> =
+        lists.par_iter().map(|list| enough(list).then(|| best_index(list, &axes))).collect();
+    let mut ways = lists.into_iter().zip(indices);
     let mut best: Option<(f64, Trees)> = None;
-    for pair in [[in_a, in_b], [only_a, with_both]] {
+    for _ in 0..2 {
         let mut trees = Vec::new();
         let mut cost = 0.0;
         let mut rest = Vec::new();
-        for list in pair {
-            if enough(&list) {
-                let (index, price) = best_index(&list, &axes);
-                cost += price * list.len() as f64;
-                trees.push((list, index));
-            } else {
-                cost += 2.0 * list.len() as f64;
-                rest = merged(&rest, &list);
+        for (list, index) in ways.by_ref().take(2) {
+            match index {
+                Some((index, price)) => {
+                    cost += price * list.len() as f64;
+                    trees.push((list, index));
+                }
+                None => {
+                    cost += 2.0 * list.len() as f64;
+                    rest = merged(&rest, &list);
+                }
             }
         }
         trees.sort_by_key(|(list, _)| std::cmp::Reverse(list.len()));
@@ -191,8 +197,14 @@ impl Field {
     }
 }
 
-/// Boxes looked at when an index is chosen.
+/// Boxes looked at when indices by two fields are compared.
 const SAMPLE: usize = 16_384;
+
+/// Boxes looked at to find out which of these are worth it.
+const FEW: usize = 1024;
+
+/// Indices of one size that are.
+const FINALISTS: usize = 4;
 
 /// How far below the topmost bits that differ an index may begin.
 const DOWN: [u32; 4] = [0, 6, 12, 18];
@@ -208,41 +220,40 @@ fn best_index(
     cells_max: usize,
     memory_price: f64,
 ) -> (Index, f64) {
-    let stride = list.len().div_ceil(SAMPLE.max(list.len() / 8));
-    let sample: Vec<u32> = list.iter().copied().step_by(stride).collect();
-    let judge = Judge { boxes, sample: &sample, count: list.len(), memory_price };
+    let judge = Judge { boxes, list, memory_price };
     // A tree of few rules in a large entry gets a table for few.
     let bits_max = INDEX_BITS_MAX.min(cells_max.min(4 * list.len()).max(1).ilog2());
-    let mut by_use: Vec<(f64, &Field)> = fields.iter().map(|f| (f.use_for(boxes, &sample), f)).collect();
+    let mut by_use: Vec<(f64, &Field)> = fields.iter().map(|f| (f.use_for(boxes, list), f)).collect();
     by_use.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.axis.cmp(&y.1.axis)));
     let used: Vec<&Field> = by_use.iter().filter(|u| u.0 > 0.0).take(3).map(|u| u.1).collect();
 
-    let mut best = judge.best([[Half::NONE; 2]]).unwrap_or(([Half::NONE; 2], f64::INFINITY));
-    // One field; for each remember how far down it is best.
-    let mut downs = Vec::new();
-    for field in &used {
-        let mut here = (0, f64::INFINITY);
-        for down in DOWN {
-            let counts = bits_max.saturating_sub(6).max(1)..=bits_max;
-            let singles = counts.filter_map(|count| Some([field.half(count, down)?, Half::NONE]));
-            if let Some((index, cost)) = judge.best(singles.collect::<Vec<Index>>()) {
-                if cost < here.1 {
-                    here = (down, cost);
-                }
-                if cost < best.1 {
-                    best = (index, cost);
-                }
-            }
+    // One field, by all boxes; for each remember how far down it is best.
+    let ways: Vec<(usize, u32)> = (0..used.len()).flat_map(|i| DOWN.map(|down| (i, down))).collect();
+    let singles: Vec<Option<(Index, f64)>> =
+        ways.par_iter().map(|&(i, down)| judge.best_single(used[i], down, bits_max)).collect();
+    let mut best = ([Half::NONE; 2], judge.price(0, list.len() as f64, 1.0, 1.0, &[Half::NONE; 2]));
+    best.1 += (list.len() as f64 / 8.0).max(1.0).log2();
+    let mut downs = vec![(0, f64::INFINITY); used.len()];
+    for (&(i, down), single) in ways.iter().zip(singles) {
+        let Some((index, cost)) = single else { continue };
+        if cost < downs[i].1 {
+            downs[i] = (down, cost);
         }
-        downs.push(here.0);
+        if cost < best.1 {
+            best = (index, cost);
+        }
     }
     if best.1 < GOOD {
         return best;
     }
+    let mut pairs: Vec<Index> = Vec::new();
     for i in 0..used.len() {
         for j in i + 1..used.len() {
-            let mut pairs: Vec<Index> = Vec::new();
-            for (down_a, down_b) in [(0, 0), (downs[i], downs[j]), (downs[i], 0), (0, downs[j])] {
+            let downs = [downs[i].0, downs[j].0];
+            let mut ways = vec![(0, 0), (downs[0], downs[1]), (downs[0], 0), (0, downs[1])];
+            ways.sort_unstable();
+            ways.dedup();
+            for (down_a, down_b) in ways {
                 for total in [bits_max, bits_max.saturating_sub(2)] {
                     pairs.extend(
                         (1..total).step_by(2).filter_map(|x| {
@@ -251,64 +262,174 @@ fn best_index(
                     );
                 }
             }
-            pairs.dedup();
-            if let Some((index, cost)) = judge.best(pairs)
-                && cost < best.1
-            {
-                best = (index, cost);
-            }
         }
     }
-    best
+    let Some((pair, cost)) = judge.best_pair(pairs) else { return best };
+    // What samples say is compared with what samples say.
+    let single = judge.costs(vec![best.0], SAMPLE);
+    if cost < single[0].1 { (pair, best.1 + cost - single[0].1) } else { best }
 }
 
-/// Judges indices by a sample of the boxes they are for.
+/// Judges indices for a list.
 struct Judge<'a> {
     boxes: &'a Boxes,
-    sample: &'a [u32],
-    /// Boxes that the sample stands for.
-    count: usize,
+    list: &'a [u32],
     /// Visits that a doubling of the bytes must save.
     memory_price: f64,
 }
 
 impl Judge<'_> {
-    /// The first of the cheapest.
-    fn best(&self, candidates: impl IntoIterator<Item = Index>) -> Option<(Index, f64)> {
-        let candidates: Vec<Index> =
-            candidates.into_iter().filter(|index| index.iter().all(|h| h.fits(&self.boxes.axes))).collect();
-        let costs: Vec<f64> = candidates.par_iter().map(|index| self.cost(index)).collect();
-        let best = (0..candidates.len()).min_by(|&x, &y| costs[x].total_cmp(&costs[y]))?;
-        Some((candidates[best], costs[best]))
+    /// The best index by one field, from so far down, of up to `bits_max` bits and not many less, and
+    /// its cost. Boxes that begin and end in each of the finest cells say how many boxes these
+    /// have, and, summed up by pairs, coarser ones.
+    fn best_single(&self, field: &Field, down: u32, bits_max: u32) -> Option<(Index, f64)> {
+        let finest = field.half(bits_max.min(field.top.checked_sub(down)?), down)?;
+        if finest.count == 0 {
+            return None;
+        }
+        let mut cells = 1usize << finest.count;
+        let (mut begins, mut ends) = (vec![0u32; cells], vec![0u32; cells]);
+        for &i in self.list {
+            let (first, many) = finest.values(self.boxes.interval(i, field.axis));
+            let last = (first + many - 1) as usize;
+            begins[first as usize] += 1;
+            if last >= cells {
+                // It wraps around.
+                ends[cells - 1] += 1;
+                begins[0] += 1;
+            }
+            ends[last & (cells - 1)] += 1;
+        }
+        let mut best: Option<(Index, f64)> = None;
+        for count in (bits_max.saturating_sub(6).max(1)..=finest.count).rev() {
+            let half = Half { count, ..finest };
+            if half.fits(&self.boxes.axes) {
+                let index = [half, Half::NONE];
+                let cost = self.cost_of_cells(&begins, &ends, &index);
+                if best.is_none_or(|(_, least)| cost < least) {
+                    best = Some((index, cost));
+                }
+            }
+            cells /= 2;
+            for sums in [&mut begins, &mut ends] {
+                for cell in 0..cells {
+                    sums[cell] = sums[2 * cell] + sums[2 * cell + 1];
+                }
+                sums.truncate(cells);
+            }
+        }
+        best
+    }
+
+    /// The cost of an index whose cells so many boxes begin and end in.
+    fn cost_of_cells(&self, begins: &[u32], ends: &[u32], index: &Index) -> f64 {
+        let (mut copies, mut leaves, mut here) = (0u64, 0u32, 0u32);
+        let mut visits = 0.0;
+        for (begin, end) in begins.iter().zip(ends) {
+            here += begin;
+            copies += u64::from(here);
+            leaves += u32::from(here > 0);
+            if here > 8 {
+                visits += f64::from(here) * (f64::from(here) / 8.0).log2();
+            }
+            here -= end;
+        }
+        if copies > (8 * self.list.len() + begins.len()) as u64 {
+            return f64::INFINITY;
+        }
+        let copies = copies as f64;
+        visits / copies + self.price(begins.len(), copies, f64::from(leaves), 1.0, index)
+    }
+
+    /// The best of indices by two fields and what it costs, by samples.
+    fn best_pair(&self, pairs: Vec<Index>) -> Option<(Index, f64)> {
+        let fits = |index: &Index| index.iter().all(|h| h.fits(&self.boxes.axes));
+        let pairs: Vec<Index> = pairs.into_iter().filter(fits).collect();
+        let mut ranked = self.costs(pairs, FEW);
+        ranked.sort_by(|x, y| x.1.total_cmp(&y.1));
+        if self.list.len() > FEW {
+            // Few boxes are no judges of larger tables against smaller ones.
+            let bits = |index: &Index| index[0].count + index[1].count;
+            let mut taken = [0; INDEX_BITS_MAX as usize + 1];
+            ranked.retain(|(index, _)| {
+                taken[bits(index) as usize] += 1;
+                taken[bits(index) as usize] <= FINALISTS
+            });
+            ranked = self.costs(ranked.into_iter().map(|(index, _)| index).collect(), SAMPLE);
+        }
+        ranked.into_iter().min_by(|x, y| x.1.total_cmp(&y.1))
+    }
+
+    /// Each with its cost by so many boxes.
+    fn costs(&self, candidates: Vec<Index>, boxes: usize) -> Vec<(Index, f64)> {
+        let stride = self.list.len().div_ceil(boxes.max(self.list.len() / 16)).max(1);
+        let sample: Vec<u32> = self.list.iter().copied().step_by(stride).collect();
+        let all = candidates
+            .into_par_iter()
+            .map_init(Scratch::default, |scratch, index| (index, self.cost(&index, &sample, scratch)));
+        all.collect()
     }
 
     /// Nodes visited below a cell, and the price of the bytes.
-    fn cost(&self, index: &Index) -> f64 {
-        let (boxes, n) = (self.boxes, self.sample.len() as f64);
+    fn cost(&self, index: &Index, sample: &[u32], scratch: &mut Scratch) -> f64 {
+        let (boxes, scale) = (self.boxes, self.list.len() as f64 / sample.len() as f64);
         let cells = 1usize << (index[0].count + index[1].count);
-        let mut counts = vec![0u32; cells];
-        let mut copies = 0usize;
-        for &i in self.sample {
-            copies += cells_of(boxes, i, index);
-            if copies > 8 * self.sample.len() + cells {
-                return f64::INFINITY;
+        let Scratch { counts, met } = scratch;
+        let met_max = 8 * sample.len() + cells;
+        counts.resize(counts.len().max(cells), 0);
+        met.resize(met.len().max(met_max), 0);
+        let mut copies = 0;
+        let mut is_too_much = false;
+        for &i in sample {
+            if copies + cells_of(boxes, i, index) > met_max {
+                is_too_much = true;
+                break;
             }
-            each_cell(boxes, i, index, |cell| counts[cell] += 1);
+            each_cell(boxes, i, index, |cell| {
+                counts[cell] += 1;
+                met[copies] = cell as u32;
+                copies += 1;
+            });
         }
-        let scale = self.count as f64 / n;
-        let copies = copies as f64;
+        let met = &met[..copies];
+        if is_too_much {
+            met.iter().for_each(|&cell| counts[cell as usize] = 0);
+            return f64::INFINITY;
+        }
         // A cell with one box of the sample has one box, and its share of the others.
         let full = |c: u32| 1.0 + f64::from(c - 1) * scale;
-        let used = counts.iter().filter(|&&c| c > 0);
-        let visits =
-            used.clone().map(|&c| f64::from(c) * (full(c) / 8.0).max(1.0).log2()).sum::<f64>() / copies;
-        let leaves = used.map(|&c| (f64::from(c) * scale / full(c)).max(1.0)).sum::<f64>();
+        // Cells are come to by the boxes in them, the last of which leaves none.
+        let (mut visits, mut leaves) = (0.0, 0.0);
+        for &cell in met {
+            let count = std::mem::take(&mut counts[cell as usize]);
+            if count == 1 {
+                leaves += scale.max(1.0);
+            } else if count > 1 {
+                visits += f64::from(count) * (full(count) / 8.0).max(1.0).log2();
+                leaves += (f64::from(count) * scale / full(count)).max(1.0);
+            }
+        }
+        let copies = copies as f64;
+        visits / copies + self.price(cells, copies, leaves, scale, index)
+    }
+
+    /// The price of the bytes of an index: so many cells, copies (of which each stands for `scale`) and leaves.
+    fn price(&self, cells: usize, copies: f64, leaves: f64, scale: f64, index: &Index) -> f64 {
         // A leaf takes 20 bytes besides its rules, a rule 16, and bits that are not the topmost
         // ones have to be compared in the leaf again.
-        let again = index.iter().filter(|h| h.count > 0 && h.top < bits_of(&boxes.axes[h.axis])).count();
+        let again = index.iter().filter(|h| h.count > 0 && h.top < bits_of(&self.boxes.axes[h.axis])).count();
         let bytes = 8.0 * cells as f64 + 20.0 * leaves + (16.0 + 2.0 * again as f64) * copies * scale;
-        visits + (bytes / (18.0 * self.count as f64)).log2() * self.memory_price
+        (bytes / (18.0 * self.list.len() as f64)).log2() * self.memory_price
     }
+}
+
+/// Memory that costs are counted in, used again and again.
+#[derive(Default)]
+struct Scratch {
+    /// Boxes by cell; all zero between two counts.
+    counts: Vec<u32>,
+    /// Cells that boxes are in.
+    met: Vec<u32>,
 }
 
 pub(crate) fn cells_of(boxes: &Boxes, i: u32, index: &Index) -> usize {

@@ -3,7 +3,7 @@
 use hipac_classifier::forest::leaf::{
     COLUMNS_MAX, Column, Layout, RULES_MAX, SHORT_COLUMNS_MAX, VECTOR_LANES,
 };
-use hipac_classifier::forest::{Kind, LEAF_RULES_MAX, Ref, UNIT, fat};
+use hipac_classifier::forest::{Kind, LEAF_RULES_MAX, Ref, fat};
 
 use super::boxes::{Axis, Bounds, Boxes};
 use super::build::Tree;
@@ -128,7 +128,7 @@ pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind
     if !layout.is_sound() {
         return None;
     }
-    let mut out = Vec::with_capacity(layout.bytes().next_multiple_of(UNIT));
+    let mut out = Vec::with_capacity(layout.bytes());
     out.extend(layout.header());
     out.extend(
         [Sort::Guard, Sort::Range, Sort::Exact].into_iter().flat_map(|s| lean.of(s)).map(|c| c.window),

@@ -3,6 +3,8 @@
 //! A [`Sketch`] knows which boxes every cell has. From it a forest is built, each *region* (a
 //! cell, or the whole of an entry without a root) in the shape that the budget allows it.
 
+use std::ops::Range;
+
 use hipac_classifier::Key;
 use hipac_classifier::forest::root::{Bits, FILTER_ALL, Scale, TreeRecord};
 use rayon::prelude::*;
@@ -75,20 +77,25 @@ pub struct Measure {
 }
 
 impl<'a> Sketch<'a> {
-    /// The trees of an entry whose positions are `first` and the `count` − 1 behind it. Same
-    /// boxes, same sketch, whatever the number of threads.
-    pub fn new(boxes: &'a Boxes, cells_per_box: f64, first: u32, count: u32) -> Sketch<'a> {
+    /// The trees of an entry whose positions are `first` and the `count` − 1 behind it, in an image
+    /// of so many boxes. Same boxes, same sketch, whatever the number of threads.
+    pub fn new(
+        boxes: &'a Boxes,
+        cells_per_box: f64,
+        (first, count): (u32, u32),
+        image_boxes: usize,
+    ) -> Sketch<'a> {
         let cells_max = (boxes.len() as f64 * cells_per_box) as usize;
         // A large forest is not to be mostly cells.
         let cells_max = cells_max.min(CELLS_MANY.max(boxes.len() / 2));
         let mut sketch =
-            Sketch { boxes, price: memory_price(boxes.len()), scale: Scale::of(first, count), trees: vec![] };
+            Sketch { boxes, price: memory_price(image_boxes), scale: Scale::of(first, count), trees: vec![] };
         // Rules that test nothing leave nothing to index by.
         if boxes.len() >= ROOT_BOXES_MIN && cells_max >= 2 && !boxes.axes.is_empty() {
             let all = (0..boxes.len() as u32).collect();
             let trees = split(boxes, all, cells_max, sketch.price);
             sketch.trees =
-                trees.into_iter().map(|(list, index)| TreeSketch::new(boxes, &list, index)).collect();
+                trees.into_par_iter().map(|(list, index)| TreeSketch::new(boxes, &list, index)).collect();
         }
         sketch
     }
@@ -108,56 +115,71 @@ impl<'a> Sketch<'a> {
         if self.trees.is_empty() { 0 } else { 192 + 8 * self.region_count() }
     }
 
-    /// The boxes of each region: how many lookups are expected to come there, relative to others.
-    pub fn box_counts(&self) -> Vec<u32> {
-        let cells = |tree: &TreeSketch| -> Vec<u32> {
-            (0..tree.cell_count()).map(|cell| tree.list(cell).len() as u32).collect()
-        };
+    /// The boxes of a region: how many lookups are expected to come there, relative to others.
+    pub fn box_count(&self, region: u32) -> usize {
         if self.trees.is_empty() {
-            return vec![self.boxes.len() as u32];
+            return self.boxes.len();
         }
-        self.trees.iter().flat_map(cells).collect()
+        let (tree, cell) = self.place(region);
+        self.trees[tree].list(cell).len()
     }
 
-    /// All regions in one shape.
-    pub fn measure(&self, shape: &Shape) -> Vec<Measure> {
+    /// The tree of a region, and its cell there.
+    fn place(&self, region: u32) -> (usize, usize) {
+        let mut cell = region as usize;
+        for (t, tree) in self.trees.iter().enumerate() {
+            if cell < tree.cell_count() {
+                return (t, cell);
+            }
+            cell -= tree.cell_count();
+        }
+        unreachable!("regions are the cells of all trees")
+    }
+
+    /// Some regions in one shape.
+    pub fn measure(&self, shape: &Shape, regions: &[u32]) -> Vec<Measure> {
         let builder = Builder { boxes: self.boxes, shape: shape.at_price(self.price) };
         let measure = |tree: &Tree| Measure {
             bytes: u32::try_from(tree.bytes()).unwrap_or(u32::MAX),
             visits: tree.visits() as f32,
         };
         if self.trees.is_empty() {
-            return vec![measure(&self.whole(&builder))];
+            return regions.iter().map(|_| measure(&self.whole(shape))).collect();
         }
-        let of_tree = |tree: &TreeSketch| -> Vec<Measure> {
-            let cells = (0..tree.cell_count()).into_par_iter().with_min_len(64);
-            cells.map(|cell| measure(&tree.cell(&builder, cell, self.scale).0)).collect()
+        let of_region = |&region: &u32| {
+            let (tree, cell) = self.place(region);
+            measure(&self.trees[tree].cell(&builder, cell, self.scale).0)
         };
-        self.trees.iter().flat_map(of_tree).collect()
+        regions.par_iter().with_min_len(64).map(of_region).collect()
     }
 
-    /// The forest, each region in the shape that `shape_of` gives it.
-    pub fn build<'s>(&self, shape_of: impl Fn(usize) -> &'s Shape + Sync) -> Forest {
-        if self.trees.is_empty() {
-            return Forest::Tree(
-                self.whole(&Builder { boxes: self.boxes, shape: shape_of(0).at_price(self.price) }),
-            );
-        }
-        let mut first = 0;
-        let trees = self.trees.iter().map(|tree| {
-            let cells = (0..tree.cell_count()).into_par_iter().with_min_len(64).map(|cell| {
-                let shape = shape_of(first + cell).at_price(self.price);
-                let builder = Builder { boxes: self.boxes, shape };
-                tree.cell(&builder, cell, self.scale)
-            });
-            let cells = cells.collect();
-            first += tree.cell_count();
-            RootTree { record: tree.record, cells }
+    /// How positions are scaled for the gates.
+    pub(super) fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// The records of its trees but for the places of their cells.
+    pub(super) fn records(&self) -> impl Iterator<Item = TreeRecord> {
+        self.trees.iter().map(|tree| tree.record)
+    }
+
+    /// What some cells of a tree lead to, and their gates; the cell counts from 0 in its tree.
+    pub(super) fn cells<'s>(
+        &self,
+        tree: usize,
+        cells: Range<usize>,
+        shape_of: impl Fn(usize) -> &'s Shape + Sync,
+    ) -> Vec<(Tree, u32)> {
+        let cells = cells.into_par_iter().with_min_len(64).map(|cell| {
+            let builder = Builder { boxes: self.boxes, shape: shape_of(cell).at_price(self.price) };
+            self.trees[tree].cell(&builder, cell, self.scale)
         });
-        Forest::Root(RootPlan { scale: self.scale, trees: trees.collect() })
+        cells.collect()
     }
 
-    fn whole(&self, builder: &Builder<'_>) -> Tree {
+    /// The tree of all boxes.
+    pub(super) fn whole(&self, shape: &Shape) -> Tree {
+        let builder = Builder { boxes: self.boxes, shape: shape.at_price(self.price) };
         builder.tree((0..self.boxes.len() as u32).collect(), &full_region(self.boxes), 0, 0)
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn freeze(
     tables: &[TableKind],
 ) -> Result<Option<Vec<u8>>, CompileError> {
     let Some(chains) = reachable(model, tables) else { return Ok(None) };
-    let (plan, ranks) = writer.plan();
+    let (plan, ranks, sets) = writer.plan();
     let (slots, recodes) = plan.slots();
     let is_v6 = model.family == Family::V6;
     let mut parts = Parts { is_v6, slots, recodes, ranks: ranks.to_vec(), ..Parts::default() };
@@ -94,6 +94,7 @@ pub(super) fn freeze(
             name: names.index(&format!("{}/{}", chain.table.name(), chain.name)),
         });
     }
+    parts.sets = sets.encode(model.family, |name| names.index(name))?;
     parts.programs = programs.words;
     parts.names = names.names;
     parts.arena = arena.finish();

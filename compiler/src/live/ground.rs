@@ -14,7 +14,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_epoch::Guard;
 use hipac_classifier::forest::root::{Cell, FILTER_ALL};
 use hipac_classifier::forest::{Ref, UNIT, switch};
 use hipac_classifier::live::{Generation, RuleId};
@@ -179,13 +178,12 @@ impl Ground {
     }
 
     /// Publishes the transaction: one store, and all of it is to be seen.
-    pub(super) fn commit(&mut self, guard: &Guard) {
+    pub(super) fn commit(&mut self) {
         self.version = self.next_version();
         self.generation.publish(self.version);
         for t in std::mem::take(&mut self.touched) {
             self.space.retire_other(Later::Settle { slot: t.slot, switch: t.switch, new: t.new });
         }
-        self.space.end_era(guard);
     }
 
     /// A slot whose switch no reader of an earlier version needs any more.
@@ -196,10 +194,5 @@ impl Ground {
         // Whoever read the slot before may be on the switch. (And where a later switch stands in the
         // slot, whoever comes through that one: it is settled before this block is given back.)
         self.space.retire(switch);
-    }
-
-    /// Changes of the transaction in the making.
-    pub(super) fn has_changes(&self) -> bool {
-        !self.touched.is_empty()
     }
 }

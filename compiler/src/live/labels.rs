@@ -11,13 +11,19 @@ pub(super) const FIRST: u32 = 0;
 pub(super) const END: u32 = u32::MAX - 1;
 
 /// How far apart rules are put at either end of a chain, where there is room.
-const STEP: u32 = 4096;
+const STEP: u32 = 1024;
+
+/// How far apart they are put at one place in the middle, again and again.
+const NEAR: u32 = 64;
 
 /// Neighbours that one insert moves, at most, before all labels of the chain are made anew.
 const MOVES_MAX: usize = 256;
 
 /// Room that moving must make for each rule moved.
 const ROOM: u64 = 64;
+
+/// A label that still means something to readers is passed over for one of so many behind it.
+pub(super) const MOVED_NEAR: u32 = 12;
 
 /// Labels that one rule takes besides its own, at most: those of the flat rules that drop malformed
 /// packets stand just before it. Less than half of what is between rules that were moved.
@@ -43,8 +49,8 @@ impl Trend {
             (FIRST, END) => END / 2,
             (_, END) => behind + small.min(STEP),
             (FIRST, _) => after - small.min(STEP),
-            _ if after == self.last => after - small,
-            _ if before == self.last => behind + small,
+            _ if after == self.last => after - small.min(NEAR),
+            _ if before == self.last => behind + small.min(NEAR),
             _ => behind + gap.div_ceil(2),
         };
         self.last = label;

@@ -42,10 +42,6 @@ pub(super) struct List {
     trees: Vec<Tree>,
     /// The tree that took most of the boxes that fit several.
     preferred: usize,
-    /// Boxes in it.
-    pub(super) count: usize,
-    /// Boxes when it was built.
-    pub(super) built: usize,
 }
 
 /// A tree: a table of cells, or the whole of a small list.
@@ -93,8 +89,7 @@ impl List {
         // Labels take all numbers: a gate sees their upper eight bits.
         let scale = Scale { first: 0, shift: 24 };
         let shape = shape.at_price(memory_price(ids.len()));
-        let mut list =
-            List { slot, scale, shape, trees: vec![], preferred: 0, count: ids.len(), built: ids.len() };
+        let mut list = List { slot, scale, shape, trees: vec![], preferred: 0 };
         let mut all = Boxes::new(tools.store.axes().to_vec());
         tools.store.unpack(ids, &mut all);
         let cells_max = ((ids.len() as f64 * cells_per_box) as usize).min(CELLS_MANY.max(ids.len() / 2));
@@ -210,13 +205,11 @@ impl List {
         let price = |t: &usize| (cells(*t), *t != self.preferred);
         let tree = (0..last).min_by_key(price).filter(|&t| cells(t) <= CELLS_MAX).unwrap_or(last);
         tools.store.set_tree(id, tree);
-        self.count += 1;
         self.each_cell(id, Deed::Insert, tools)
     }
 
     /// Takes a box out.
     pub(super) fn remove(&mut self, id: BoxId, tools: &mut Tools<'_>) -> Result<(), Full> {
-        self.count -= 1;
         self.deed(id, Deed::Remove, tools)
     }
 

@@ -18,8 +18,10 @@
 //! | `writer` | one generation: keys, programs, entries |
 //! | `list`, `tree` | a root of trees, the mirrors of their cells, changes to them |
 //! | `ground`, `space`, `store` | slots and versions; memory; boxes, packed |
+//! | `compact` | a generation built in the background |
 //! | `freeze` | an image of what is there |
 
+mod compact;
 mod freeze;
 mod ground;
 mod labels;

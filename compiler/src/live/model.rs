@@ -31,8 +31,23 @@ pub(super) struct LiveChain {
     start: Counted,
 }
 
+impl LiveChain {
+    fn new(table: TableKind, name: Name, line: u32) -> LiveChain {
+        LiveChain {
+            table,
+            name,
+            hook: None,
+            policy: None,
+            rules: Seq::default(),
+            references: 0,
+            line,
+            start: Counted::default(),
+        }
+    }
+}
+
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Model {
     pub(super) family: Family,
     /// Tables in their order.
@@ -97,6 +112,29 @@ impl Model {
         self.chains[id as usize].as_ref().expect("a chain that a name or a reference leads to is there")
     }
 
+    /// A chain, when it is there.
+    pub(super) fn find_chain(&self, id: ChainId) -> Option<&LiveChain> {
+        self.chains.get(id as usize)?.as_ref()
+    }
+
+    /// A chain under a number that it has elsewhere.
+    pub(super) fn add_chain_as(&mut self, id: ChainId, table: TableKind, name: Name) {
+        while self.chains.len() <= id as usize {
+            self.chains.push(None);
+        }
+        let chain = LiveChain::new(table, name.clone(), 0);
+        self.chains[id as usize] = Some(chain);
+        self.names.insert((table, name), id);
+    }
+
+    /// A rule under a number that it has elsewhere.
+    pub(super) fn add_rule_as(&mut self, id: RuleId, rule: Arc<Rule>) {
+        while self.rules.len() <= id as usize {
+            self.rules.push(None);
+        }
+        self.rules[id as usize] = Some(rule);
+    }
+
     pub(super) fn chain_mut(&mut self, id: ChainId) -> &mut LiveChain {
         self.chains[id as usize].as_mut().expect("a chain that a name or a reference leads to is there")
     }
@@ -158,16 +196,7 @@ impl Model {
 
     /// An empty chain.
     pub(super) fn add_chain(&mut self, table: TableKind, name: Name, line: u32) -> ChainId {
-        let chain = LiveChain {
-            table,
-            name: name.clone(),
-            hook: None,
-            policy: None,
-            rules: Seq::default(),
-            references: 0,
-            line,
-            start: Counted::default(),
-        };
+        let chain = LiveChain::new(table, name.clone(), line);
         let id = self.free_chains.pop().unwrap_or(self.chains.len() as ChainId);
         if id as usize == self.chains.len() {
             self.chains.push(None);

@@ -86,14 +86,6 @@ impl<T: Copy> Seq<T> {
         self.blocks.iter().flatten().copied()
     }
 
-    /// The position of the first element that is not before what is looked for, in a list that is in
-    /// order by it.
-    pub(super) fn partition_point(&self, is_before: impl Fn(T) -> bool) -> usize {
-        let whole = self.blocks.partition_point(|b| b.last().is_some_and(|&last| is_before(last)));
-        let before: usize = self.blocks[..whole].iter().map(Vec::len).sum();
-        before + self.blocks.get(whole).map_or(0, |b| b.partition_point(|&e| is_before(e)))
-    }
-
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.blocks.iter().map(|b| size_of::<Vec<T>>() + size_of::<T>() * b.capacity()).sum()
@@ -127,9 +119,5 @@ mod tests {
             assert_eq!((seq.get(at), seq.len()), (plain.get(at).copied(), plain.len()));
         }
         assert_eq!(seq.iter().collect::<Vec<_>>(), plain);
-        let sorted: Seq<u32> = (0..5000).collect();
-        for wanted in [0, 1, 1023, 1024, 1025, 4999, 5000] {
-            assert_eq!(sorted.partition_point(|e| e < wanted), wanted as usize);
-        }
     }
 }

@@ -140,6 +140,7 @@ pub(super) struct Space<T> {
     queue: VecDeque<(u64, Retired<T>)>,
     /// What is retired now belongs to this era.
     era: u64,
+    retired_in_era: usize,
     /// The last era whose readers have gone.
     safe: Arc<AtomicU64>,
 }
@@ -162,6 +163,7 @@ impl<T> Space<T> {
             waiting_bytes: 0,
             queue: VecDeque::new(),
             era: 1,
+            retired_in_era: 0,
             safe: Arc::new(AtomicU64::new(0)),
         }
     }
@@ -251,6 +253,7 @@ impl<T> Space<T> {
     pub(super) fn retire(&mut self, block: Block) {
         if block.units > 0 {
             self.waiting_bytes += block.bytes();
+            self.retired_in_era += block.bytes();
             self.queue.push_back((self.era, Retired::Block(block)));
         }
     }
@@ -269,6 +272,12 @@ impl<T> Space<T> {
             safe.fetch_max(era, Ordering::Release);
         });
         self.era += 1;
+        self.retired_in_era = 0;
+    }
+
+    /// Bytes retired since the last era ended.
+    pub(super) fn retired_in_era(&self) -> usize {
+        self.retired_in_era
     }
 
     /// The last era that has ended.

@@ -1,12 +1,14 @@
 //! The face of live rules.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use hipac_classifier::EntryId;
 use hipac_classifier::live::{Counted, Generation, Live, Reader, RuleId, WriterHandle};
 use hipac_rules::edit::{Applied, Edit, EditError, parse_edits};
 use hipac_rules::{Fault, Name, ParseOptions, Rule, Ruleset, Table, TableKind};
 
+use super::compact::{self, Logged};
 use super::labels::Trend;
 use super::model::{ChainId, Counts, Model};
 use super::writer::{ChainSource, Freed, Refusal, Source, Writer};
@@ -22,14 +24,23 @@ pub struct LiveOptions {
     pub memory_bytes_max: usize,
     /// Which rules are flat rules, and so can be counted.
     pub counting: Counting,
+    /// Build a table that has drifted anew, on a thread of its own, and exchange it: lookups are then
+    /// as fast as on a table that was never changed. Takes the room of a second one for a while.
+    pub background: bool,
 }
 
 impl Default for LiveOptions {
-    /// 64 MiB, every rule that matches.
+    /// 64 MiB, every rule that matches, building anew in the background.
     fn default() -> LiveOptions {
-        LiveOptions { memory_bytes_max: 64 << 20, counting: Counting::Exact }
+        LiveOptions { memory_bytes_max: 64 << 20, counting: Counting::Exact, background: true }
     }
 }
+
+/// Changes that a table takes before it is built anew in the background, at least.
+const DRIFT_MIN: usize = 256;
+
+/// Time between two such builds, at least.
+const COMPACT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a live table cannot be opened or changed. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +88,8 @@ pub struct Stats {
     pub memory_bytes_max: usize,
     /// Generations so far: builds of all of it.
     pub generations: u64,
+    /// Of these, those built in the background.
+    pub compactions: u64,
     /// Transactions so far.
     pub transactions: u64,
     /// Rules whose label was changed to make room.
@@ -87,7 +100,25 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct LiveTable {
     live: Arc<Live>,
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// Rules, and the generation that is made of them.
+#[derive(Debug)]
+pub(super) struct Side {
+    pub(super) model: Model,
+    pub(super) writer: Writer,
+    pub(super) trends: Vec<Trend>,
+    /// The generation cannot take what the model has: a new one is to be made.
+    pub(super) must_replan: bool,
+    /// Rules whose label was changed to make room.
+    pub(super) relabelled: u64,
+}
+
+impl Side {
+    pub(super) fn new(model: Model, writer: Writer) -> Side {
+        Side { model, writer, trends: Vec::new(), must_replan: false, relabelled: 0 }
+    }
 }
 
 /// What one writer at a time has.
@@ -95,15 +126,16 @@ pub struct LiveTable {
 pub(super) struct Inner {
     pub(super) live: Arc<Live>,
     handle: WriterHandle,
-    pub(super) model: Model,
-    pub(super) writer: Writer,
-    pub(super) trends: Vec<Trend>,
+    pub(super) side: Side,
     pub(super) options: LiveOptions,
-    /// A new generation is to be made for the transaction at hand.
-    pub(super) must_replan: bool,
     pub(super) stats: Stats,
+    /// What has changed since a generation was begun in the background.
+    pub(super) log: Option<Vec<Logged>>,
+    /// Bytes that it may take until it is exchanged or given up.
+    pub(super) reserved: usize,
+    /// When the last one was begun.
+    compacted: Instant,
     freed: Vec<Freed>,
-    commits: u64,
     /// The generation before, while readers may be on it.
     old: Option<Weak<Generation>>,
 }
@@ -150,17 +182,16 @@ impl LiveTable {
         let inner = Inner {
             handle: live.writer(),
             live: Arc::clone(&live),
-            model,
-            writer,
-            trends: Vec::new(),
+            side: Side::new(model, writer),
             options: *options,
-            must_replan: false,
+            log: None,
+            reserved: 0,
+            compacted: Instant::now(),
             stats: Stats { generations: 1, ..Stats::default() },
             freed: Vec::new(),
-            commits: 0,
             old: None,
         };
-        Ok(LiveTable { live, inner: Mutex::new(inner) })
+        Ok(LiveTable { live, inner: Arc::new(Mutex::new(inner)) })
     }
 
     /// A reader for the calling thread.
@@ -170,6 +201,20 @@ impl LiveTable {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a generation in the background when the table has drifted: half as many rules have been put
+    /// in or taken out since it was built, or they are twice as many.
+    fn compact_if_drifted(&self, inner: &mut Inner) {
+        if !inner.options.background || inner.log.is_some() {
+            return;
+        }
+        let (drift, built, now) = inner.side.writer.drift();
+        let has_drifted = drift > (built / 2).max(DRIFT_MIN) || now > 2 * built.max(DRIFT_MIN);
+        if has_drifted && inner.compacted.elapsed() > COMPACT_PAUSE {
+            inner.compacted = Instant::now();
+            compact::begin(inner, Arc::downgrade(&self.inner));
+        }
     }
 
     /// Makes edits as one transaction: readers see all of them at one instant, or, when one fails, none
@@ -183,7 +228,10 @@ impl LiveTable {
     /// # Errors
     /// See [`LiveError`].
     pub fn apply(&self, edits: &[Edit]) -> Result<Applied, LiveError> {
-        self.lock().transaction(edits)
+        let mut inner = self.lock();
+        let applied = inner.transaction(edits)?;
+        self.compact_if_drifted(&mut inner);
+        Ok(applied)
     }
 
     /// The same for edits in a text: what `iptables-restore --noflush` takes.
@@ -191,7 +239,7 @@ impl LiveTable {
     /// # Errors
     /// See [`LiveError`].
     pub fn apply_text(&self, text: &str) -> Result<Applied, LiveError> {
-        let family = self.lock().model.family;
+        let family = self.lock().side.model.family;
         let options = ParseOptions { family: Some(family), ..ParseOptions::default() };
         let groups = parse_edits(text, &options).into_result().map_err(LiveError::Text)?;
         let edits: Vec<Edit> = groups.into_iter().flat_map(|group| group.edits).collect();
@@ -222,18 +270,18 @@ impl LiveTable {
     /// The rules as they are now, with their counters.
     pub fn ruleset(&self) -> Ruleset {
         let inner = self.lock();
-        inner.model.ruleset(&ReaderCounts(&inner.live))
+        inner.side.model.ruleset(&ReaderCounts(&inner.live))
     }
 
     /// The rules of a chain, as `iptables -S` lists them; `None`: no such chain.
     pub fn rules(&self, table: TableKind, chain: &str) -> Option<Vec<Rule>> {
         let inner = self.lock();
-        let id = inner.model.find(table, &chain.into())?;
-        let rules = inner.model.chain(id).rules.iter();
+        let id = inner.side.model.find(table, &chain.into())?;
+        let rules = inner.side.model.chain(id).rules.iter();
         let counts = ReaderCounts(&inner.live);
         let rule = |id: RuleId| Rule {
-            counters: inner.model.rule_counters(id, &counts),
-            ..Rule::clone(inner.model.rule(id))
+            counters: inner.side.model.rule_counters(id, &counts),
+            ..Rule::clone(inner.side.model.rule(id))
         };
         Some(rules.map(rule).collect())
     }
@@ -241,26 +289,27 @@ impl LiveTable {
     /// The rule at a position of a chain, from 0; its counters are those that it came with.
     pub fn rule(&self, table: TableKind, chain: &Name, at: usize) -> Option<Arc<Rule>> {
         let inner = self.lock();
-        let id = inner.model.find(table, chain)?;
-        inner.model.chain(id).rules.get(at).map(|id| Arc::clone(inner.model.rule(id)))
+        let id = inner.side.model.find(table, chain)?;
+        inner.side.model.chain(id).rules.get(at).map(|id| Arc::clone(inner.side.model.rule(id)))
     }
 
     /// How many rules a chain has; none when there is no such chain.
     pub fn rule_count(&self, table: TableKind, chain: &Name) -> usize {
         let inner = self.lock();
-        inner.model.find(table, chain).map_or(0, |id| inner.model.chain(id).rules.len())
+        inner.side.model.find(table, chain).map_or(0, |id| inner.side.model.chain(id).rules.len())
     }
 
     /// What it takes and has done.
     pub fn stats(&self) -> Stats {
         let inner = self.lock();
         Stats {
-            rules: inner.model.count,
-            boxes: inner.writer.box_count(),
-            structure_bytes: inner.writer.structure_bytes(),
-            waiting_bytes: inner.writer.ground.space.waiting(),
-            bookkeeping_bytes: inner.writer.bookkeeping_bytes() + inner.model.order_bytes(),
+            rules: inner.side.model.count,
+            boxes: inner.side.writer.box_count(),
+            structure_bytes: inner.side.writer.structure_bytes(),
+            waiting_bytes: inner.side.writer.ground.space.waiting(),
+            bookkeeping_bytes: inner.side.writer.bookkeeping_bytes() + inner.side.model.order_bytes(),
             memory_bytes_max: inner.options.memory_bytes_max,
+            relabelled: inner.side.relabelled,
             ..inner.stats
         }
     }
@@ -272,12 +321,12 @@ impl LiveTable {
     /// They are too many for an image.
     pub fn freeze(&self) -> Result<Vec<u8>, LiveError> {
         let inner = self.lock();
-        let tables = inner.model.tables().to_vec();
-        if let Some(image) = super::freeze::freeze(&inner.model, &inner.writer, &tables)? {
+        let tables = inner.side.model.tables().to_vec();
+        if let Some(image) = super::freeze::freeze(&inner.side.model, &inner.side.writer, &tables)? {
             return Ok(image);
         }
         // Chains that lead in a circle behind a rule that lets nobody pass: only the compiler knows.
-        let ruleset = inner.model.ruleset(&ReaderCounts(&inner.live));
+        let ruleset = inner.side.model.ruleset(&ReaderCounts(&inner.live));
         let options = crate::Options {
             memory_bytes_max: inner.options.memory_bytes_max,
             counting: inner.options.counting,
@@ -288,13 +337,18 @@ impl LiveTable {
     /// The numbers of a chain's rules, in their order: what readers and counters know them by.
     pub fn rule_ids(&self, table: TableKind, chain: &str) -> Vec<RuleId> {
         let inner = self.lock();
-        let id = inner.model.find(table, &chain.into());
-        id.map_or_else(Vec::new, |id| inner.model.chain(id).rules.iter().collect())
+        let id = inner.side.model.find(table, &chain.into());
+        id.map_or_else(Vec::new, |id| inner.side.model.chain(id).rules.iter().collect())
     }
 }
 
 /// A generation of a model.
-fn build(model: &Model, number: u64, limit: usize, options: &LiveOptions) -> Result<Writer, LiveError> {
+pub(super) fn build(
+    model: &Model,
+    number: u64,
+    limit: usize,
+    options: &LiveOptions,
+) -> Result<Writer, LiveError> {
     let chains = model.chains().map(|(id, chain)| ChainSource {
         entry: id,
         table: chain.table,
@@ -334,10 +388,10 @@ impl Inner {
         while self.old.is_some() {
             self.wait();
         }
-        let used = self.writer.structure_bytes();
-        let limit = self.options.memory_bytes_max.saturating_sub(used);
-        let number = self.writer.ground.generation.number + 1;
-        let built = build(&self.model, number, limit, &self.options);
+        let used = self.side.writer.structure_bytes();
+        let limit = self.options.memory_bytes_max.saturating_sub(used + self.reserved);
+        let number = self.side.writer.ground.generation.number + 1;
+        let built = build(&self.side.model, number, limit, &self.options);
         let writer = built.map_err(|error| match error {
             LiveError::Memory { needed, .. } => {
                 LiveError::Memory { line, needed: needed + used, limit: self.options.memory_bytes_max }
@@ -350,53 +404,51 @@ impl Inner {
 
     /// Another model, with a generation of its own.
     fn exchange(&mut self, model: Model) -> Result<(), LiveError> {
-        let old = std::mem::replace(&mut self.model, model);
+        let old = std::mem::replace(&mut self.side.model, model);
         match self.rebuild(0) {
             Ok(()) => {
-                self.trends.clear();
+                self.side.trends.clear();
                 self.after_commit();
                 Ok(())
             }
             Err(error) => {
-                self.model = old;
+                self.side.model = old;
                 Err(error)
             }
         }
     }
 
-    fn replace(&mut self, mut writer: Writer) {
+    ///
+    /// What was in use is given back, to be dropped where nobody waits for it.
+    pub(super) fn replace(&mut self, mut writer: Writer) -> Writer {
+        // What was begun in the background is of another generation.
+        self.log = None;
         writer.ground.open();
         let live = &self.live;
         let generation = Arc::clone(&writer.ground.generation);
         self.handle.with(|guard| live.replace(generation, guard));
-        let old = std::mem::replace(&mut self.writer, writer);
+        let old = std::mem::replace(&mut self.side.writer, writer);
         self.old = Some(Arc::downgrade(&old.ground.generation));
         self.stats.generations += 1;
-        self.must_replan = false;
+        self.side.must_replan = false;
+        old
     }
 
     /// The generation before is gone when its readers are: its memory is this one's then.
     fn inherit(&mut self) {
         if self.old.as_ref().is_some_and(|old| old.strong_count() == 0) {
             self.old = None;
-            self.writer.ground.space.set_limit(self.options.memory_bytes_max);
+            self.side.writer.ground.space.set_limit(self.options.memory_bytes_max - self.reserved);
         }
     }
 
     /// Publishes what the writer has changed.
     pub(super) fn commit(&mut self) {
-        while self.writer.must_wait_for_policies() {
+        while self.side.writer.must_wait_for_policies() {
             self.wait();
         }
-        let writer = &mut self.writer;
-        let commits = self.commits;
-        self.handle.with(|guard| {
-            writer.commit(guard);
-            if commits.is_multiple_of(8) {
-                guard.flush();
-            }
-        });
-        self.commits += 1;
+        let writer = &mut self.side.writer;
+        self.handle.with(|guard| writer.commit(guard));
         self.after_commit();
     }
 
@@ -404,8 +456,8 @@ impl Inner {
     pub(super) fn after_commit(&mut self) {
         self.stats.transactions += 1;
         self.tidy();
-        while self.writer.ground.space.waits_too_much() {
-            let space = &mut self.writer.ground.space;
+        while self.side.writer.ground.space.waits_too_much() {
+            let space = &mut self.side.writer.ground.space;
             self.handle.with(|guard| space.end_era(guard));
             self.wait();
         }
@@ -420,22 +472,22 @@ impl Inner {
 
     fn tidy(&mut self) {
         self.inherit();
-        self.writer.tidy(&mut self.freed);
+        self.side.writer.tidy(&mut self.freed);
         for freed in self.freed.drain(..) {
             match freed {
-                Freed::Rule(id) => self.model.free_rule(id),
-                Freed::Entry(id) => self.model.free_chain(id),
+                Freed::Rule(id) => self.side.model.free_rule(id),
+                Freed::Entry(id) => self.side.model.free_chain(id),
             }
         }
     }
 
     /// A table as plain vectors.
     pub(super) fn plain_table(&self, kind: TableKind) -> Table {
-        self.model.table(kind, &ReaderCounts(&self.live))
+        self.side.model.table(kind, &ReaderCounts(&self.live))
     }
 
     /// Calls `f` with the counts of readers.
     pub(super) fn with_counts<T>(&mut self, f: impl FnOnce(&mut Model, &dyn Counts) -> T) -> T {
-        f(&mut self.model, &ReaderCounts(&self.live))
+        f(&mut self.side.model, &ReaderCounts(&self.live))
     }
 }

@@ -13,22 +13,23 @@ use hipac_rules::edit::{
 use hipac_rules::registry::{self, Kind};
 use hipac_rules::{Counters, Name, Policy, Rule, TableKind, Target};
 
+use super::compact::Logged;
 use super::ground::Later;
-use super::labels::{END, FIRST, Trend, make_room};
+use super::labels::{END, FIRST, MOVED_NEAR, Trend, make_room};
 use super::model::{ChainId, LiveChain};
 use super::store::RULES_MAX;
-use super::table::{Inner, LiveError};
+use super::table::{Inner, LiveError, Side};
 use super::writer::Refusal;
 use crate::compile::CompileError;
 
 /// A step that was made, as far as undoing it needs to know.
 enum Step {
-    Put { chain: ChainId, at: usize },
+    Put { chain: ChainId, at: usize, rule: RuleId },
     Taken { chain: ChainId, at: usize, rule: RuleId },
     ChainAdded(ChainId),
     ChainRemoved(ChainId, Box<LiveChain>),
-    Renamed { chain: ChainId, from: Name },
-    PolicySet { chain: ChainId, from: Option<Policy> },
+    Renamed { chain: ChainId, from: Name, to: Name },
+    PolicySet { chain: ChainId, from: Option<Policy>, to: Policy },
     RuleCounters { rule: RuleId, from: Counters },
     PolicyCounters { chain: ChainId, from: Counters },
     TableAdded(TableKind),
@@ -43,273 +44,9 @@ struct Transaction {
     suspects: Vec<TableKind>,
 }
 
-impl Inner {
-    /// Makes edits, or none of them.
-    pub(super) fn transaction(&mut self, edits: &[Edit]) -> Result<Applied, LiveError> {
-        let mut t = Transaction::default();
-        let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
-        let line = edits.last().map_or(0, |e| e.place.line);
-        let made = made.and_then(|()| self.check_loops(edits, &t));
-        let made = made.and_then(|()| if self.must_replan { self.rebuild(line) } else { Ok(()) });
-        if let Err(error) = made {
-            self.undo(t);
-            return Err(error);
-        }
-        for step in t.steps {
-            match step {
-                Step::Taken { rule, .. } => self.writer.ground.space.retire_other(Later::FreeRule(rule)),
-                Step::ChainRemoved(id, _) => self.writer.ground.space.retire_other(Later::FreeEntry(id)),
-                _ => {}
-            }
-        }
-        self.commit();
-        Ok(t.done)
-    }
-
-    fn check_loops(&self, edits: &[Edit], t: &Transaction) -> Result<(), LiveError> {
-        let edits: Vec<&Edit> = edits.iter().collect();
-        for &kind in &t.suspects {
-            // Rare: a loop that no packet can get into is allowed, and only the slow twin knows.
-            check_loops(&self.plain_table(kind), &edits, None)?;
-        }
-        Ok(())
-    }
-
-    /// Undoes all steps, the last one first. Each gives back what it took, so none can fail for want
-    /// of memory that was there before.
-    fn undo(&mut self, t: Transaction) {
-        // A generation that was to be made is not, and the one that is there knows what comes back.
-        let was_replanning = std::mem::take(&mut self.must_replan);
-        let mut is_lost = false;
-        for step in t.steps.into_iter().rev() {
-            is_lost |= self.undo_step(step, was_replanning).is_err();
-        }
-        self.writer.forget_defaults();
-        is_lost |= self.must_replan;
-        self.must_replan = false;
-        if is_lost {
-            // Readers keep the last version until this is through.
-            while self.rebuild(0).is_err() {
-                if self.writer.ground.space.is_quiet() {
-                    break;
-                }
-                self.wait();
-            }
-        }
-        self.commit();
-    }
-
-    fn undo_step(&mut self, step: Step, was_replanning: bool) -> Result<(), Refusal> {
-        match step {
-            Step::Put { chain, at } => {
-                let id = self.model.chain(chain).rules.get(at);
-                let is_there = id.is_some_and(|id| self.writer.has(id));
-                let outcome = if is_there || !was_replanning {
-                    self.take(chain, at)
-                } else {
-                    self.take_plain(chain, at)
-                };
-                if let Some(id) = id {
-                    self.writer.ground.space.retire_other(Later::FreeRule(id));
-                }
-                outcome
-            }
-            Step::Taken { chain, at, rule } => {
-                if self.writer.has(rule) {
-                    // Its taking came after a new generation was found to be needed.
-                    self.model.put(chain, at, rule);
-                    return Ok(());
-                }
-                self.put(chain, at, rule)
-            }
-            Step::ChainAdded(id) => {
-                let outcome = self.writer.remove_entry(id);
-                self.model.remove_chain(id);
-                self.writer.ground.space.retire_other(Later::FreeEntry(id));
-                outcome
-            }
-            Step::ChainRemoved(id, chain) => {
-                self.model.restore_chain(id, *chain);
-                if self.writer.has_entry(id) { Ok(()) } else { self.writer.add_entry(id) }
-            }
-            Step::Renamed { chain, from } => {
-                self.model.rename(chain, &from);
-                Ok(())
-            }
-            Step::PolicySet { chain, from } => {
-                self.model.chain_mut(chain).policy = from;
-                Ok(())
-            }
-            Step::RuleCounters { rule, from } => {
-                self.with_counts(|model, counts| model.set_rule_counters(rule, from, counts));
-                Ok(())
-            }
-            Step::PolicyCounters { chain, from } => {
-                self.with_counts(|model, counts| model.set_policy_counters(chain, from, counts));
-                Ok(())
-            }
-            Step::TableAdded(kind) => {
-                self.model.remove_table(kind);
-                Ok(())
-            }
-        }
-    }
-
-    fn edit(&mut self, edit: &Edit, t: &mut Transaction) -> Result<(), LiveError> {
-        if !self.model.has_table(edit.table) {
-            self.model.add_table(edit.table);
-            t.steps.push(Step::TableAdded(edit.table));
-            // Packets begin at its chains: these have names that a generation knows.
-            self.must_replan = true;
-        }
-        match &edit.change {
-            Change::Append { chain, rules } => {
-                let chain = self.model.named(edit, chain)?;
-                self.check_targets(edit, rules)?;
-                for rule in rules {
-                    let at = self.model.chain(chain).rules.len();
-                    self.put_new(edit, chain, at, rule, t)?;
-                }
-            }
-            Change::Insert { chain, at, rules } => {
-                let chain = self.model.named(edit, chain)?;
-                self.check_position(
-                    edit,
-                    chain,
-                    "insertion",
-                    *at,
-                    *at <= self.model.chain(chain).rules.len(),
-                )?;
-                self.check_targets(edit, rules)?;
-                for rule in rules {
-                    self.put_new(edit, chain, *at, rule, t)?;
-                }
-            }
-            Change::Replace { chain, at, rule } => {
-                let chain = self.model.named(edit, chain)?;
-                self.check_position(
-                    edit,
-                    chain,
-                    "replacement",
-                    *at,
-                    *at < self.model.chain(chain).rules.len(),
-                )?;
-                self.check_targets(edit, std::slice::from_ref(&**rule))?;
-                self.take_old(edit, chain, *at, t)?;
-                self.put_new(edit, chain, *at, rule, t)?;
-            }
-            Change::Delete { chain, at } => {
-                let chain = self.model.named(edit, chain)?;
-                self.check_position(edit, chain, "deletion", *at, *at < self.model.chain(chain).rules.len())?;
-                self.take_old(edit, chain, *at, t)?;
-            }
-            Change::DeleteRules { chain, rules } => {
-                let chain = self.model.named(edit, chain)?;
-                self.check_targets(edit, rules)?;
-                for rule in rules {
-                    let at = self.position_of(edit, chain, rule)?;
-                    self.take_old(edit, chain, at, t)?;
-                }
-            }
-            Change::Check { chain, rules } => {
-                let chain = self.model.named(edit, chain)?;
-                self.check_targets(edit, rules)?;
-                for rule in rules {
-                    self.position_of(edit, chain, rule)?;
-                }
-            }
-            Change::Flush { chain } => {
-                for id in self.chains_of(edit, chain.as_ref())? {
-                    self.flush(edit, id, t)?;
-                }
-            }
-            Change::Zero { chain, at } => self.zero(edit, chain.as_ref(), *at, t)?,
-            Change::Declare { chain, policy, counters } => {
-                self.declare(edit, chain, *policy, *counters, t)?;
-            }
-            Change::NewChain { chain } => {
-                check_name(chain, self.model.family).map_err(|(kind, at)| edit.error(kind, at))?;
-                if self.model.find(edit.table, chain).is_some() {
-                    return Err(edit
-                        .error(ErrorKind::ChainExists { chain: chain.clone() }, At::Chain)
-                        .into());
-                }
-                self.new_chain(edit, chain, t)?;
-            }
-            Change::DeleteChain { chain } => self.delete_chains(edit, chain.as_ref(), t)?,
-            Change::RenameChain { chain, to } => self.rename(edit, chain, to, t)?,
-            Change::SetPolicy { chain, policy, counters } => {
-                let id = self.model.find(edit.table, chain);
-                let Some(id) = id.filter(|id| self.model.chain(*id).hook.is_some()) else {
-                    return Err(edit.error(ErrorKind::NoPolicy { chain: chain.clone() }, At::Chain).into());
-                };
-                self.set_policy(edit, id, *policy, counters.unwrap_or_default(), t)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What the writer refuses becomes a new generation, or an error.
-    fn allow(&mut self, edit: &Edit, outcome: Result<(), Refusal>) -> Result<(), LiveError> {
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(Refusal::Replan) => {
-                self.must_replan = true;
-                Ok(())
-            }
-            Err(Refusal::Compile(error)) => Err(error.into()),
-            Err(Refusal::Full(full)) => {
-                let (line, limit) = (edit.place.line, self.options.memory_bytes_max);
-                // What is refused before it begins keeps a part of the limit free.
-                let needed = (full.needed + full.needed / 31).max(limit + 1);
-                Err(LiveError::Memory { line, needed, limit })
-            }
-        }
-    }
-
-    fn put_new(
-        &mut self,
-        edit: &Edit,
-        chain: ChainId,
-        at: usize,
-        rule: &Rule,
-        t: &mut Transaction,
-    ) -> Result<(), LiveError> {
-        if self.model.rule_numbers() >= RULES_MAX as usize {
-            let (count, limit) = (RULES_MAX as usize + 1, RULES_MAX as usize);
-            return Err(CompileError::TooLarge { what: "rules", count, limit }.into());
-        }
-        let rule = Arc::new(rule.clone());
-        let target = self.model.target(edit.table, &rule);
-        if let Some(target) = target
-            && !t.suspects.contains(&edit.table)
-            && self.model.leads_to(target, chain)
-        {
-            t.suspects.push(edit.table);
-        }
-        let id = self.with_counts(|model, counts| model.add_rule(rule, counts));
-        let outcome = self.put(chain, at, id);
-        t.steps.push(Step::Put { chain, at });
-        t.done.rules_added += 1;
-        self.allow(edit, outcome)
-    }
-
-    fn take_old(
-        &mut self,
-        edit: &Edit,
-        chain: ChainId,
-        at: usize,
-        t: &mut Transaction,
-    ) -> Result<(), LiveError> {
-        let Some(rule) = self.model.chain(chain).rules.get(at) else { return Ok(()) };
-        let outcome = self.take(chain, at);
-        t.steps.push(Step::Taken { chain, at, rule });
-        t.done.rules_removed += 1;
-        self.allow(edit, outcome)
-    }
-
+impl Side {
     /// Puts a rule into a chain, in the model and in the writer.
-    fn put(&mut self, chain: ChainId, at: usize, id: RuleId) -> Result<(), Refusal> {
+    pub(super) fn put(&mut self, chain: ChainId, at: usize, id: RuleId) -> Result<(), Refusal> {
         let outcome = if self.must_replan { Ok(()) } else { self.put_into_writer(chain, at, id) };
         self.model.put(chain, at, id);
         outcome
@@ -324,14 +61,9 @@ impl Inner {
     }
 
     /// Takes a rule out of a chain, in the model and in the writer.
-    fn take(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
+    pub(super) fn take(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
         let Some(id) = self.model.take(chain, at) else { return Ok(()) };
         if self.must_replan { Ok(()) } else { self.writer.remove(id, chain) }
-    }
-
-    fn take_plain(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
-        self.model.take(chain, at);
-        Ok(())
     }
 
     /// A label for a rule at a position, with so many more free just before it: between its neighbours,
@@ -374,29 +106,334 @@ impl Inner {
             }
             for (position, label) in moves {
                 let Some(id) = self.model.chain(chain).rules.get(position) else { continue };
-                if !self.writer.is_unused(chain, label) {
+                // Rules that were moved are farther apart than this.
+                let besides = self.writer.label(id) - self.writer.first_label(id);
+                let is_unused = |l: &u32| (l - besides..=*l).all(|l| self.writer.is_unused(chain, l));
+                let Some(label) = (label..label + MOVED_NEAR).find(is_unused) else {
                     return Err(Refusal::Replan);
-                }
+                };
                 self.writer.relabel(id, chain, label)?;
-                self.stats.relabelled += 1;
+                self.relabelled += 1;
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Makes edits, or none of them.
+    pub(super) fn transaction(&mut self, edits: &[Edit]) -> Result<Applied, LiveError> {
+        let mut t = Transaction::default();
+        let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
+        let line = edits.last().map_or(0, |e| e.place.line);
+        let made = made.and_then(|()| self.check_loops(edits, &t));
+        let made = made.and_then(|()| if self.side.must_replan { self.rebuild(line) } else { Ok(()) });
+        if let Err(error) = made {
+            self.undo(t);
+            return Err(error);
+        }
+        self.log(&t.steps);
+        for step in t.steps {
+            match step {
+                Step::Taken { rule, .. } => self.side.writer.ground.space.retire_other(Later::FreeRule(rule)),
+                Step::ChainRemoved(id, _) => self.side.writer.ground.space.retire_other(Later::FreeEntry(id)),
+                _ => {}
+            }
+        }
+        self.commit();
+        Ok(t.done)
+    }
+
+    /// Writes steps down for whoever builds a generation of the rules before them.
+    fn log(&mut self, steps: &[Step]) {
+        let Some(log) = &mut self.log else { return };
+        let model = &self.side.model;
+        for step in steps {
+            log.push(match *step {
+                Step::Put { chain, at, rule } => {
+                    Logged::Put { chain, at, id: rule, rule: Arc::clone(model.rule(rule)) }
+                }
+                Step::Taken { chain, at, .. } => Logged::Take { chain, at },
+                Step::ChainAdded(chain) => match model.find_chain(chain) {
+                    Some(c) => Logged::AddChain { chain, table: c.table, name: c.name.clone() },
+                    // It came and went in one transaction.
+                    None => Logged::Lost,
+                },
+                Step::ChainRemoved(chain, _) => Logged::RemoveChain { chain },
+                Step::Renamed { chain, ref to, .. } => Logged::Rename { chain, to: to.clone() },
+                Step::PolicySet { chain, to, .. } => Logged::Policy { chain, policy: to },
+                Step::TableAdded(_) => Logged::Lost,
+                Step::RuleCounters { .. } | Step::PolicyCounters { .. } => continue,
+            });
+        }
+    }
+
+    fn check_loops(&self, edits: &[Edit], t: &Transaction) -> Result<(), LiveError> {
+        let edits: Vec<&Edit> = edits.iter().collect();
+        for &kind in &t.suspects {
+            // Rare: a loop that no packet can get into is allowed, and only the slow twin knows.
+            check_loops(&self.plain_table(kind), &edits, None)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes all steps, the last one first. Each gives back what it took, so none can fail for want
+    /// of memory that was there before.
+    fn undo(&mut self, t: Transaction) {
+        // A generation that was to be made is not, and the one that is there knows what comes back.
+        let was_replanning = std::mem::take(&mut self.side.must_replan);
+        let mut is_lost = false;
+        for step in t.steps.into_iter().rev() {
+            is_lost |= self.undo_step(step, was_replanning).is_err();
+        }
+        self.side.writer.forget_defaults();
+        is_lost |= self.side.must_replan;
+        self.side.must_replan = false;
+        if is_lost {
+            // Readers keep the last version until this is through.
+            while self.rebuild(0).is_err() {
+                if self.side.writer.ground.space.is_quiet() {
+                    break;
+                }
+                self.wait();
+            }
+        }
+        self.commit();
+    }
+
+    fn undo_step(&mut self, step: Step, was_replanning: bool) -> Result<(), Refusal> {
+        match step {
+            Step::Put { chain, at, .. } => {
+                let id = self.side.model.chain(chain).rules.get(at);
+                let is_there = id.is_some_and(|id| self.side.writer.has(id));
+                let outcome = if is_there || !was_replanning {
+                    self.side.take(chain, at)
+                } else {
+                    self.take_plain(chain, at)
+                };
+                if let Some(id) = id {
+                    self.side.writer.ground.space.retire_other(Later::FreeRule(id));
+                }
+                outcome
+            }
+            Step::Taken { chain, at, rule } => {
+                if self.side.writer.has(rule) {
+                    // Its taking came after a new generation was found to be needed.
+                    self.side.model.put(chain, at, rule);
+                    return Ok(());
+                }
+                self.side.put(chain, at, rule)
+            }
+            Step::ChainAdded(id) => {
+                let outcome = self.side.writer.remove_entry(id);
+                self.side.model.remove_chain(id);
+                self.side.writer.ground.space.retire_other(Later::FreeEntry(id));
+                outcome
+            }
+            Step::ChainRemoved(id, chain) => {
+                self.side.model.restore_chain(id, *chain);
+                if self.side.writer.has_entry(id) { Ok(()) } else { self.side.writer.add_entry(id) }
+            }
+            Step::Renamed { chain, from, .. } => {
+                self.side.model.rename(chain, &from);
+                Ok(())
+            }
+            Step::PolicySet { chain, from, .. } => {
+                self.side.model.chain_mut(chain).policy = from;
+                Ok(())
+            }
+            Step::RuleCounters { rule, from } => {
+                self.with_counts(|model, counts| model.set_rule_counters(rule, from, counts));
+                Ok(())
+            }
+            Step::PolicyCounters { chain, from } => {
+                self.with_counts(|model, counts| model.set_policy_counters(chain, from, counts));
+                Ok(())
+            }
+            Step::TableAdded(kind) => {
+                self.side.model.remove_table(kind);
+                Ok(())
             }
         }
     }
 
+    fn edit(&mut self, edit: &Edit, t: &mut Transaction) -> Result<(), LiveError> {
+        if !self.side.model.has_table(edit.table) {
+            self.side.model.add_table(edit.table);
+            t.steps.push(Step::TableAdded(edit.table));
+            // Packets begin at its chains: these have names that a generation knows.
+            self.side.must_replan = true;
+        }
+        match &edit.change {
+            Change::Append { chain, rules } => {
+                let chain = self.side.model.named(edit, chain)?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    let at = self.side.model.chain(chain).rules.len();
+                    self.put_new(edit, chain, at, rule, t)?;
+                }
+            }
+            Change::Insert { chain, at, rules } => {
+                let chain = self.side.model.named(edit, chain)?;
+                self.check_position(
+                    edit,
+                    chain,
+                    "insertion",
+                    *at,
+                    *at <= self.side.model.chain(chain).rules.len(),
+                )?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    self.put_new(edit, chain, *at, rule, t)?;
+                }
+            }
+            Change::Replace { chain, at, rule } => {
+                let chain = self.side.model.named(edit, chain)?;
+                self.check_position(
+                    edit,
+                    chain,
+                    "replacement",
+                    *at,
+                    *at < self.side.model.chain(chain).rules.len(),
+                )?;
+                self.check_targets(edit, std::slice::from_ref(&**rule))?;
+                self.take_old(edit, chain, *at, t)?;
+                self.put_new(edit, chain, *at, rule, t)?;
+            }
+            Change::Delete { chain, at } => {
+                let chain = self.side.model.named(edit, chain)?;
+                self.check_position(
+                    edit,
+                    chain,
+                    "deletion",
+                    *at,
+                    *at < self.side.model.chain(chain).rules.len(),
+                )?;
+                self.take_old(edit, chain, *at, t)?;
+            }
+            Change::DeleteRules { chain, rules } => {
+                let chain = self.side.model.named(edit, chain)?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    let at = self.position_of(edit, chain, rule)?;
+                    self.take_old(edit, chain, at, t)?;
+                }
+            }
+            Change::Check { chain, rules } => {
+                let chain = self.side.model.named(edit, chain)?;
+                self.check_targets(edit, rules)?;
+                for rule in rules {
+                    self.position_of(edit, chain, rule)?;
+                }
+            }
+            Change::Flush { chain } => {
+                for id in self.chains_of(edit, chain.as_ref())? {
+                    self.flush(edit, id, t)?;
+                }
+            }
+            Change::Zero { chain, at } => self.zero(edit, chain.as_ref(), *at, t)?,
+            Change::Declare { chain, policy, counters } => {
+                self.declare(edit, chain, *policy, *counters, t)?;
+            }
+            Change::NewChain { chain } => {
+                check_name(chain, self.side.model.family).map_err(|(kind, at)| edit.error(kind, at))?;
+                if self.side.model.find(edit.table, chain).is_some() {
+                    return Err(edit
+                        .error(ErrorKind::ChainExists { chain: chain.clone() }, At::Chain)
+                        .into());
+                }
+                self.new_chain(edit, chain, t)?;
+            }
+            Change::DeleteChain { chain } => self.delete_chains(edit, chain.as_ref(), t)?,
+            Change::RenameChain { chain, to } => self.rename(edit, chain, to, t)?,
+            Change::SetPolicy { chain, policy, counters } => {
+                let id = self.side.model.find(edit.table, chain);
+                let Some(id) = id.filter(|id| self.side.model.chain(*id).hook.is_some()) else {
+                    return Err(edit.error(ErrorKind::NoPolicy { chain: chain.clone() }, At::Chain).into());
+                };
+                self.set_policy(edit, id, *policy, counters.unwrap_or_default(), t)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the writer refuses becomes a new generation, or an error.
+    fn allow(&mut self, edit: &Edit, outcome: Result<(), Refusal>) -> Result<(), LiveError> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Refusal::Replan) => {
+                self.side.must_replan = true;
+                Ok(())
+            }
+            Err(Refusal::Compile(error)) => Err(error.into()),
+            Err(Refusal::Full(full)) => {
+                let (line, limit) = (edit.place.line, self.options.memory_bytes_max);
+                // What is refused before it begins keeps a part of the limit free.
+                let needed = (full.needed + full.needed / 31).max(limit + 1);
+                Err(LiveError::Memory { line, needed, limit })
+            }
+        }
+    }
+
+    fn put_new(
+        &mut self,
+        edit: &Edit,
+        chain: ChainId,
+        at: usize,
+        rule: &Rule,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        if self.side.model.rule_numbers() >= RULES_MAX as usize {
+            let (count, limit) = (RULES_MAX as usize + 1, RULES_MAX as usize);
+            return Err(CompileError::TooLarge { what: "rules", count, limit }.into());
+        }
+        let rule = Arc::new(rule.clone());
+        let target = self.side.model.target(edit.table, &rule);
+        if let Some(target) = target
+            && !t.suspects.contains(&edit.table)
+            && self.side.model.leads_to(target, chain)
+        {
+            t.suspects.push(edit.table);
+        }
+        let id = self.with_counts(|model, counts| model.add_rule(rule, counts));
+        let outcome = self.side.put(chain, at, id);
+        t.steps.push(Step::Put { chain, at, rule: id });
+        t.done.rules_added += 1;
+        self.allow(edit, outcome)
+    }
+
+    fn take_old(
+        &mut self,
+        edit: &Edit,
+        chain: ChainId,
+        at: usize,
+        t: &mut Transaction,
+    ) -> Result<(), LiveError> {
+        let Some(rule) = self.side.model.chain(chain).rules.get(at) else { return Ok(()) };
+        let outcome = self.side.take(chain, at);
+        t.steps.push(Step::Taken { chain, at, rule });
+        t.done.rules_removed += 1;
+        self.allow(edit, outcome)
+    }
+
+    fn take_plain(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
+        self.side.model.take(chain, at);
+        Ok(())
+    }
+
     fn flush(&mut self, edit: &Edit, chain: ChainId, t: &mut Transaction) -> Result<(), LiveError> {
         // From the end: nothing has to move up.
-        for at in (0..self.model.chain(chain).rules.len()).rev() {
+        for at in (0..self.side.model.chain(chain).rules.len()).rev() {
             self.take_old(edit, chain, at, t)?;
         }
         Ok(())
     }
 
     fn new_chain(&mut self, edit: &Edit, name: &Name, t: &mut Transaction) -> Result<ChainId, LiveError> {
-        let id = self.model.add_chain(edit.table, name.clone(), edit.place.line);
+        let id = self.side.model.add_chain(edit.table, name.clone(), edit.place.line);
         t.steps.push(Step::ChainAdded(id));
         t.done.chains_added += 1;
         self.with_counts(|model, counts| model.set_policy_counters(id, Counters::default(), counts));
-        let outcome = if self.must_replan { Ok(()) } else { self.writer.add_entry(id) };
+        let outcome = if self.side.must_replan { Ok(()) } else { self.side.writer.add_entry(id) };
         self.allow(edit, outcome)?;
         Ok(id)
     }
@@ -409,9 +446,9 @@ impl Inner {
         counters: Counters,
         t: &mut Transaction,
     ) -> Result<(), LiveError> {
-        let found = self.model.find(edit.table, name);
+        let found = self.side.model.find(edit.table, name);
         if let Some(id) = found
-            && self.model.chain(id).hook.is_some()
+            && self.side.model.chain(id).hook.is_some()
         {
             if let Some(policy) = policy {
                 self.set_policy(edit, id, policy, counters, t)?;
@@ -438,15 +475,15 @@ impl Inner {
         counters: Counters,
         t: &mut Transaction,
     ) -> Result<(), LiveError> {
-        let from = std::mem::replace(&mut self.model.chain_mut(id).policy, Some(policy));
-        t.steps.push(Step::PolicySet { chain: id, from });
+        let from = std::mem::replace(&mut self.side.model.chain_mut(id).policy, Some(policy));
+        t.steps.push(Step::PolicySet { chain: id, from, to: policy });
         let old = self.with_counts(|model, counts| {
             let old = model.policy_counters(id, counts);
             model.set_policy_counters(id, counters, counts);
             old
         });
         t.steps.push(Step::PolicyCounters { chain: id, from: old });
-        let outcome = if self.must_replan { Ok(()) } else { self.writer.set_policy(id, policy) };
+        let outcome = if self.side.must_replan { Ok(()) } else { self.side.writer.set_policy(id, policy) };
         self.allow(edit, outcome)
     }
 
@@ -460,10 +497,10 @@ impl Inner {
         for id in self.chains_of(edit, chain)? {
             let rules: Vec<RuleId> = match at {
                 Some(at) => {
-                    self.check_position(edit, id, "counter", at, at < self.model.chain(id).rules.len())?;
-                    self.model.chain(id).rules.get(at).into_iter().collect()
+                    self.check_position(edit, id, "counter", at, at < self.side.model.chain(id).rules.len())?;
+                    self.side.model.chain(id).rules.get(at).into_iter().collect()
                 }
-                None => self.model.chain(id).rules.iter().collect(),
+                None => self.side.model.chain(id).rules.iter().collect(),
             };
             self.with_counts(|model, counts| {
                 for rule in rules {
@@ -486,14 +523,14 @@ impl Inner {
         t: &mut Transaction,
     ) -> Result<(), LiveError> {
         let doomed: Vec<ChainId> = match chain {
-            Some(name) => vec![self.model.named(edit, name)?],
+            Some(name) => vec![self.side.model.named(edit, name)?],
             None => {
-                let all = self.model.in_order(edit.table);
+                let all = self.side.model.in_order(edit.table);
                 all.filter(|(_, c)| c.hook.is_none()).map(|(id, _)| id).collect()
             }
         };
         for &id in &doomed {
-            let chain = self.model.chain(id);
+            let chain = self.side.model.chain(id);
             let name = chain.name.clone();
             if chain.hook.is_some() {
                 let kind = ErrorKind::BuiltIn { chain: name, cannot_be: "deleted" };
@@ -504,18 +541,18 @@ impl Inner {
                 return Err(edit.error(kind, At::Chain).into());
             }
         }
-        if let Some(&id) = doomed.iter().find(|&&id| self.model.chain(id).references > 0)
-            && let Some((by, at)) = self.model.first_reference(id)
+        if let Some(&id) = doomed.iter().find(|&&id| self.side.model.chain(id).references > 0)
+            && let Some((by, at)) = self.side.model.first_reference(id)
         {
-            let chain = self.model.chain(id);
+            let chain = self.side.model.chain(id);
             let (chain, references) = (chain.name.clone(), chain.references);
             return Err(edit.error(ErrorKind::ChainInUse { chain, by, at, references }, At::Chain).into());
         }
         for id in doomed {
-            if let Some(chain) = self.model.remove_chain(id) {
+            if let Some(chain) = self.side.model.remove_chain(id) {
                 t.steps.push(Step::ChainRemoved(id, Box::new(chain)));
                 t.done.chains_removed += 1;
-                let outcome = if self.must_replan { Ok(()) } else { self.writer.remove_entry(id) };
+                let outcome = if self.side.must_replan { Ok(()) } else { self.side.writer.remove_entry(id) };
                 self.allow(edit, outcome)?;
             }
         }
@@ -523,25 +560,25 @@ impl Inner {
     }
 
     fn rename(&mut self, edit: &Edit, old: &Name, new: &Name, t: &mut Transaction) -> Result<(), LiveError> {
-        let id = self.model.named(edit, old)?;
-        if self.model.chain(id).hook.is_some() {
+        let id = self.side.model.named(edit, old)?;
+        if self.side.model.chain(id).hook.is_some() {
             let kind = ErrorKind::BuiltIn { chain: old.clone(), cannot_be: "renamed" };
             return Err(edit.error(kind, At::Chain).into());
         }
-        if self.model.find(edit.table, new).is_some() {
+        if self.side.model.find(edit.table, new).is_some() {
             return Err(edit.error(ErrorKind::ChainExists { chain: new.clone() }, At::Argument).into());
         }
-        check_name(new, self.model.family).map_err(|(kind, _)| edit.error(kind, At::Argument))?;
-        self.model.rename(id, new);
-        t.steps.push(Step::Renamed { chain: id, from: old.clone() });
+        check_name(new, self.side.model.family).map_err(|(kind, _)| edit.error(kind, At::Argument))?;
+        self.side.model.rename(id, new);
+        t.steps.push(Step::Renamed { chain: id, from: old.clone(), to: new.clone() });
         Ok(())
     }
 
     /// The chain of that name, or all of the table.
     fn chains_of(&self, edit: &Edit, chain: Option<&Name>) -> Result<Vec<ChainId>, EditError> {
         match chain {
-            Some(name) => Ok(vec![self.model.named(edit, name)?]),
-            None => Ok(self.model.in_order(edit.table).map(|(id, _)| id).collect()),
+            Some(name) => Ok(vec![self.side.model.named(edit, name)?]),
+            None => Ok(self.side.model.in_order(edit.table).map(|(id, _)| id).collect()),
         }
     }
 
@@ -556,7 +593,7 @@ impl Inner {
         if is_there {
             return Ok(());
         }
-        let chain = self.model.chain(chain);
+        let chain = self.side.model.chain(chain);
         let (chain, length) = (chain.name.clone(), chain.rules.len());
         Err(edit.error(ErrorKind::Index { of, chain, at, length }, At::Argument))
     }
@@ -565,13 +602,13 @@ impl Inner {
     fn check_targets(&self, edit: &Edit, rules: &[Rule]) -> Result<(), EditError> {
         for rule in rules {
             let (Target::Jump(name) | Target::Goto(name)) = &rule.target else { continue };
-            match self.model.find(edit.table, name).map(|id| self.model.chain(id)) {
+            match self.side.model.find(edit.table, name).map(|id| self.side.model.chain(id)) {
                 Some(chain) if chain.hook.is_none() => {}
                 Some(_) => {
                     return Err(edit.error(ErrorKind::LeadsToBuiltIn { chain: name.clone() }, At::Target));
                 }
                 None => {
-                    let near = registry::nearest(Kind::Target, name, self.model.family);
+                    let near = registry::nearest(Kind::Target, name, self.side.model.family);
                     return Err(edit.error(ErrorKind::NoTarget { name: name.clone(), near }, At::Target));
                 }
             }
@@ -581,9 +618,9 @@ impl Inner {
 
     /// The position of the first rule of a chain that equals `rule`.
     fn position_of(&self, edit: &Edit, chain: ChainId, rule: &Rule) -> Result<usize, EditError> {
-        let mut rules = self.model.chain(chain).rules.iter();
-        let found = rules.position(|id| self.model.rule(id).is_same(rule));
-        let name = || self.model.chain(chain).name.clone();
+        let mut rules = self.side.model.chain(chain).rules.iter();
+        let found = rules.position(|id| self.side.model.rule(id).is_same(rule));
+        let name = || self.side.model.chain(chain).name.clone();
         found.ok_or_else(|| edit.error(ErrorKind::NoSuchRule { chain: name() }, At::Whole))
     }
 }

@@ -25,6 +25,7 @@ use crate::expand::{BROKEN, KeyPlan, SOUND, narrowed};
 use crate::forest::{Boxes, Shape};
 use crate::lower::{FlatList, FlatRule, LowerError, Lowered, verdict_id};
 use crate::options::Counting;
+use crate::sets::SetPlan;
 use crate::tables::program;
 
 /// Why a generation cannot take a change.
@@ -113,6 +114,7 @@ pub(super) struct Writer {
     counting: Counting,
     plan: KeyPlan,
     ranks: Vec<u128>,
+    sets: SetPlan,
     store: Store,
     entries: Vec<Option<Lists>>,
     rules: Vec<Placed>,
@@ -133,11 +135,18 @@ pub(super) struct Writer {
     defaults: Vec<(u32, u8)>,
     /// The era in which defaults were changed last.
     policy_era: u64,
+    commits: u64,
     /// Boxes put in or taken out since it was built.
-    pub(super) drift: usize,
+    drift: usize,
     /// Boxes when it was built.
-    pub(super) built: usize,
+    built: usize,
 }
+
+/// Transactions after which the epoch is told what they have given up, at most.
+const ERA_COMMITS: u64 = 64;
+
+/// Bytes given up after which it is told.
+const ERA_BYTES: usize = 256 << 10;
 
 /// Room for entries besides those that there are.
 const ENTRIES_SPARE: usize = 64;
@@ -155,6 +164,7 @@ impl Writer {
         let family = source.family;
         let all = || source.chains.iter().flat_map(|c| &c.rules).map(|&id| (source.rule)(id));
         let ranks = ranks_of(all(), family)?;
+        let sets = SetPlan::of_rules(all(), family)?;
         let mut verdicts = Vec::new();
         let entry_count = source.chains.iter().map(|c| c.entry as usize + 1).max().unwrap_or(0);
         let changes = changing_chains(source, entry_count);
@@ -174,7 +184,7 @@ impl Writer {
             let entry = chain.entry as usize;
             for &id in &chain.rules {
                 let rule = (source.rule)(id);
-                let space = Space { family, ranks: &ranks };
+                let space = Space { family, ranks: &ranks, sets: &sets };
                 let target = (source.target)(chain.entry, rule);
                 let (counting, table) = (source.counting, chain.table);
                 let lowering = Lowering { space, counting, table, entry: target };
@@ -192,7 +202,7 @@ impl Writer {
         let named = source.chains.iter().filter_map(|c| Some((c.name.clone()?, EntryId(c.entry)))).collect();
         let generation = Arc::new(Generation::new(
             number,
-            Layout::new(&slots, &recodes, &ranks),
+            Layout::new(&slots, &recodes, &ranks, sets.encode(family, |_| 0)?),
             Memory::new(memory),
             entry_count.next_power_of_two() + ENTRIES_SPARE,
             named,
@@ -210,6 +220,7 @@ impl Writer {
             store: Store::new(axes.clone()),
             plan,
             ranks,
+            sets,
             entries: Vec::new(),
             rules: Vec::new(),
             many: vec![],
@@ -224,6 +235,7 @@ impl Writer {
             words: vec![],
             defaults: vec![],
             policy_era: 0,
+            commits: 0,
             drift: 0,
             built: 0,
         };
@@ -366,7 +378,7 @@ impl Writer {
         table: TableKind,
         target: Option<u32>,
     ) -> Result<Vec<FlatRule>, Refusal> {
-        let mut is_known = true;
+        let mut is_known = self.sets.knows(rule, self.family);
         each_interface_bound(rule, self.family, &mut |bound| {
             is_known &= self.ranks.binary_search(&bound).is_ok();
         });
@@ -381,7 +393,7 @@ impl Writer {
         if !is_known || (changes && lists.hides) || (needs_header && !lists.has_broken) {
             return Err(Refusal::Replan);
         }
-        let space = Space { family: self.family, ranks: &self.ranks };
+        let space = Space { family: self.family, ranks: &self.ranks, sets: &self.sets };
         let lowering = Lowering { space, counting: self.counting, table, entry: target };
         let mut flats = lowering.rule(rule, &mut self.verdicts).map_err(CompileError::from)?;
         check_besides(&flats, rule)?;
@@ -638,6 +650,13 @@ impl Writer {
         Ok(())
     }
 
+    /// The same where nobody reads yet.
+    pub(super) fn set_policy_now(&mut self, entry: u32, policy: Policy) -> Result<(), Refusal> {
+        let verdict = self.verdict(policy.name())?;
+        self.ground.generation.entries()[entry as usize].set_default(verdict, verdict, 0);
+        Ok(())
+    }
+
     /// A chain without rules gets an entry; `Err`: there is no room for one.
     pub(super) fn add_entry(&mut self, entry: u32) -> Result<(), Refusal> {
         let Some(place) = self.entries.get_mut(entry as usize) else { return Err(Refusal::Replan) };
@@ -680,7 +699,14 @@ impl Writer {
             let old = place.default_verdict(version);
             place.set_default(old, verdict, since);
         }
-        self.ground.commit(guard);
+        self.ground.commit();
+        self.commits += 1;
+        // Telling the epoch costs more than a change: many are told of at once.
+        let space = &mut self.ground.space;
+        if sets_policies || self.commits.is_multiple_of(ERA_COMMITS) || space.retired_in_era() > ERA_BYTES {
+            space.end_era(guard);
+            guard.flush();
+        }
         if sets_policies {
             self.policy_era = self.ground.space.ended();
         }
@@ -728,6 +754,11 @@ impl Writer {
         self.store.bytes() + mirrors + rules + many
     }
 
+    /// Boxes put in or taken out since it was built; boxes then, and now.
+    pub(super) fn drift(&self) -> (usize, usize, usize) {
+        (self.drift, self.built, self.store.len())
+    }
+
     /// Boxes of all lists.
     pub(super) fn box_count(&self) -> usize {
         self.store.len()
@@ -750,9 +781,9 @@ impl Writer {
         &self.verdicts
     }
 
-    /// The key plan, the bounds of interface names, for a frozen image.
-    pub(super) fn plan(&self) -> (&KeyPlan, &[u128]) {
-        (&self.plan, &self.ranks)
+    /// The key plan, the bounds of interface names and the sets, for a frozen image.
+    pub(super) fn plan(&self) -> (&KeyPlan, &[u128], &SetPlan) {
+        (&self.plan, &self.ranks, &self.sets)
     }
 }
 

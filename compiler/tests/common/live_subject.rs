@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hipac_classifier::evaluate::EvaluateError;
 use hipac_classifier::program::ResidualKind;
-use hipac_classifier::{Decision, Host, OriginId, Packet};
+use hipac_classifier::{Answer, Decision, Host, OriginId, Packet};
 use hipac_compiler::LiveTable;
 use hipac_rules::{Hook, Residual, Ruleset, TableKind};
 use hipac_verifier::{Evaluation, Event, Outcomes, RuleId, Subject, Verdict};
@@ -37,7 +37,7 @@ struct Recorder<'a> {
 }
 
 impl Host for Recorder<'_> {
-    fn residual(&mut self, origin: OriginId, match_index: u8, kind: ResidualKind, _: &Packet) -> bool {
+    fn residual(&mut self, origin: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> Answer {
         let rule = self.rules[&origin.0];
         let match_index = match_index.into();
         let asked_as = match kind {
@@ -45,11 +45,12 @@ impl Host for Recorder<'_> {
             ResidualKind::Stateful => Residual::Stateful,
             ResidualKind::Unknown => Residual::Unknown,
         };
-        let held = self.outcomes.residual(rule, match_index, asked_as);
+        let answer = self.outcomes.residual(rule, match_index, asked_as, packet);
         if kind != ResidualKind::Pure {
+            let held = answer == Answer::Holds;
             self.events.push(Event::Residual { rule, match_index, held });
         }
-        held
+        answer
     }
 
     fn matched(&mut self, origin: OriginId, _: &Packet) {

@@ -3,9 +3,11 @@
 //! All tables are built in: a text means the same whether or not the machine that reads it has
 //! `/etc/protocols` and `/etc/services`.
 
+mod hosts;
 mod icmp;
 mod services;
 
+pub use hosts::Hosts;
 pub use icmp::{ICMP_TYPES, ICMPV6_TYPES, IcmpName};
 pub use services::port_of_service;
 
@@ -14,17 +16,17 @@ pub fn protocol_number(text: &str) -> Option<u8> {
     if let Some(number) = crate::registry::parse_number(text) {
         return u8::try_from(number).ok();
     }
-    let named = PROTOCOLS.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(n, _)| *n);
+    let named = PROTOCOL_NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(n, _)| *n);
     named.or_else(|| ALIASES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, n)| *n))
 }
 
 /// The name under which `iptables-save` prints a protocol; `None`: by number.
 pub fn protocol_name(number: u8) -> Option<&'static str> {
-    PROTOCOLS.iter().find(|(n, _)| *n == number).map(|(_, name)| *name)
+    PROTOCOL_NAMES.iter().find(|(n, _)| *n == number).map(|(_, name)| *name)
 }
 
 /// Names as printed, by number.
-static PROTOCOLS: &[(u8, &str)] = &[
+pub static PROTOCOL_NAMES: &[(u8, &str)] = &[
     (1, "icmp"),
     (2, "igmp"),
     (3, "ggp"),

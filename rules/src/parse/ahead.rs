@@ -31,6 +31,9 @@ use super::words::{self, Word};
 /// Bytes of the text that one thread reads at a time: what it makes of them stays in its cache.
 pub(super) const STRETCH_BYTES: usize = 256 << 10;
 
+/// Shorter stretches are not worth the trouble.
+const STRETCH_BYTES_MIN: usize = 32 << 10;
+
 /// Whole lines of the text.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines {
@@ -144,24 +147,41 @@ impl<'t> Ahead<'t> {
 impl<'t> Parser<'t, Tables> {
     /// Reads a text of sound characters: ahead, batch by batch, and each batch then in order.
     pub(super) fn read_ahead(&mut self, text: &'t str, stretch_bytes: usize) {
-        let threads = if text.len() <= stretch_bytes { 1 } else { rayon::current_num_threads() };
+        let threads = rayon::current_num_threads();
+        // A short text has a stretch for each thread, too, if that is worth the trouble.
+        let stretch_bytes = stretch_bytes.min((text.len() / (2 * threads)).max(STRETCH_BYTES_MIN));
+        let threads = if text.len() <= stretch_bytes { 1 } else { threads };
         let (options, family) = (self.reader.options, self.reader.family);
         let ahead = |_| {
             let reader = Reader::new(text.as_bytes(), family, options);
             Ahead { reader, text, pieces: Vec::new(), rules: Vec::new() }
         };
-        let mut readers: Vec<Ahead<'t>> = (0..threads).map(ahead).collect();
+        // While one half of the readers' stretches is applied, the other half reads on.
+        let mut readers: Vec<Ahead<'t>> = (0..2 * threads).map(ahead).collect();
+        let (mut applied, mut reading) = readers.split_at_mut(threads);
         let mut next = Lines { span: 0..0, before: 0 };
-        while next.span.end < text.len() {
+        let mut waiting = 0;
+        loop {
             let stretch = |_: &Ahead<'t>| stretch(text.as_bytes(), stretch_bytes, &mut next);
-            let batch: Vec<Lines> = readers.iter().map_while(stretch).collect();
-            let readers = &mut readers[..batch.len()];
-            if let ([reader], [lines]) = (&mut *readers, &batch[..]) {
-                reader.read(lines.clone());
-            } else {
-                readers.par_iter_mut().zip(batch).for_each(|(reader, lines)| reader.read(lines));
+            let batch: Vec<Lines> = reading.iter().map_while(stretch).collect();
+            let count = batch.len();
+            let mut apply = || applied[..waiting].iter_mut().for_each(|reader| self.apply(reader));
+            let read = || match (&mut *reading, &batch[..]) {
+                (_, []) => {}
+                ([reader, ..], [lines]) => reader.read(lines.clone()),
+                (readers, _) => {
+                    let pairs = readers.par_iter_mut().zip(batch);
+                    pairs.for_each(|(reader, lines)| reader.read(lines));
+                }
+            };
+            match (waiting, count) {
+                (0, 0) => break,
+                (0, _) => read(),
+                (_, 0) => apply(),
+                _ => drop(rayon::join(apply, read)),
             }
-            readers.iter_mut().for_each(|reader| self.apply(reader));
+            waiting = count;
+            std::mem::swap(&mut applied, &mut reading);
         }
     }
 

@@ -143,6 +143,15 @@ impl Active {
                 Law::Needs(one, other) if self.gives(one) && !self.gives(other) => {
                     report(self.span.clone(), format!("{name}: --{one} needs --{other}"), None);
                 }
+                Law::Behind(one, other) => {
+                    // Settings are as they are written still.
+                    let place = |name: &str| self.settings.iter().position(|s| s.option.name == name);
+                    if let (Some(first), Some(second)) = (place(one), place(other))
+                        && first < second
+                    {
+                        report(self.span.clone(), format!("{name}: --{one} stands behind --{other}"), None);
+                    }
+                }
                 _ => {}
             }
         }

@@ -30,9 +30,11 @@ mod values;
 pub(crate) mod words;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::fault::{Fault, Severity};
 use crate::model::{Counters, Family, Hook, Policy, Ruleset, Table, TableKind};
+use crate::names::Hosts;
 
 use ahead::Lines;
 use build::TableBuilder;
@@ -45,6 +47,8 @@ use scan::{Parser, Sink};
 pub struct ParseOptions {
     /// The family; `None`: what the text shows, IPv4 when it shows nothing.
     pub family: Option<Family>,
+    /// Names of hosts; without them a name is a fault.
+    pub hosts: Option<Arc<Hosts>>,
     /// Bytes of the text at most: far above any real ruleset, far below what exhausts memory.
     pub text_bytes_max: usize,
     /// Bytes of a line at most. The kernel's tools stop at 10,240.
@@ -68,6 +72,7 @@ impl Default for ParseOptions {
     fn default() -> ParseOptions {
         ParseOptions {
             family: None,
+            hosts: None,
             text_bytes_max: 1 << 30,
             line_bytes_max: 1 << 16,
             rule_count_max: 4_000_000,

@@ -31,6 +31,7 @@ impl Reader<'_> {
             start += part.len() + 1;
             match parse_network(part, self.family) {
                 Ok((address, mask)) => tests.push(AddressTest { address, mask, negated }),
+                Err(_) if self.host(part, negated, tests) => {}
                 Err(fault) => self.error(if is_list { at } else { span.clone() }, fault.message, fault.help),
             }
         }
@@ -38,6 +39,28 @@ impl Reader<'_> {
             let help = "write a chain that returns on each of them";
             self.error(span.clone(), "`!` cannot stand before several addresses", Some(help.into()));
         }
+    }
+
+    /// The addresses of a host by name, with `/mask` where one is given. False: nobody said what it means.
+    fn host(&mut self, text: &str, negated: bool, tests: &mut Addresses) -> bool {
+        let Some(hosts) = self.options.hosts.clone() else { return false };
+        let (name, mask) = text.split_once('/').map_or((text, None), |(name, mask)| (name, Some(mask)));
+        let mask = match mask {
+            None => self.family.full_mask(),
+            // The mask alone, of any address.
+            Some(mask) => {
+                let any = if self.family == Family::V4 { "255.255.255.255" } else { "::" };
+                match parse_network(&format!("{any}/{mask}"), self.family) {
+                    Ok((_, mask)) => mask,
+                    Err(_) => return false,
+                }
+            }
+        };
+        let before = tests.len();
+        for address in hosts.addresses(name, self.family) {
+            tests.push(AddressTest { address: address & mask, mask, negated });
+        }
+        tests.len() > before
     }
 
     pub(super) fn interface(&mut self, (text, span): &(&str, Range<usize>), negated: bool) -> InterfaceTest {
@@ -53,6 +76,8 @@ impl Reader<'_> {
             self.warn(span.clone(), format!("`{text}` is no name that an interface can have"), None);
         }
         match text.strip_suffix('+') {
+            // Every interface, and none at all: no test, and none is printed.
+            Some("") if !negated => InterfaceTest::default(),
             Some(name) => InterfaceTest { name: Some(self.name(name)), prefix: true, negated },
             None => InterfaceTest { name: Some(self.name(text)), prefix: false, negated },
         }

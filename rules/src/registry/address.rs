@@ -44,7 +44,7 @@ fn no_address(text: &str, family: Family) -> ValueFault {
     } else if host_like {
         ValueFault::new(
             format!("`{text}` is a host name, which hipac does not resolve"),
-            "write its address, so that the rule means the same everywhere",
+            "write its address, or say by --hosts FILE what it is",
         )
     } else {
         ValueFault::from(format!("`{text}` is no {this} address"))
@@ -94,6 +94,7 @@ pub fn parse_network(text: &str, family: Family) -> Result<(u128, u128), ValueFa
     let (address, mask) = match split_at(text, b'/') {
         Some((address, mask)) => match parse_mask(mask, family)? {
             // Whatever stands before it, no bit of it is looked at.
+            0 if family == Family::V4 && address.contains(':') => return Err(no_address(address, family)),
             0 => (0, 0),
             mask => (parse_short_address(address, family)?, mask),
         },

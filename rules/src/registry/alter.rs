@@ -4,7 +4,7 @@ use crate::meaning::Effect;
 use crate::model::{Extension, Family, Hook, Setting, TableKind};
 use crate::value::Value;
 
-use super::kind::{CustomKind, ValueFault, ValueKind, parse_number};
+use super::kind::{CustomKind, Quote, ValueFault, ValueKind, parse_number};
 use super::packet::{DSCP_CLASSES, DSCP_NUMBER, TOS};
 use super::proto::{HEX8, TCP_OPTION_LIST};
 use super::spec::{ExtensionSpec, Families, FinishContext, Law, OptionSpec, Quirks, flag, option, setting};
@@ -42,7 +42,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             Law::OneOf(&["mask", "nfmask"]),
             Law::OneOf(&["mask", "ctmask"]),
         ],
-        quirks: Quirks { finish: Some(connmark_finish), meaning: None, effect: Some(connmark_effect) },
+        quirks: Quirks { finish: Some(connmark_finish), effect: Some(connmark_effect), ..Quirks::NONE },
         ..ExtensionSpec::TARGET
     },
     ExtensionSpec {
@@ -51,10 +51,14 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         tables: &[TableKind::Raw],
         options: &[
             flag("notrack", "it is not").effect(untrack),
-            option("helper", ValueKind::text(15), "by this helper"),
+            option(
+                "helper",
+                ValueKind::Text { min: 0, max: 15, cut: true, quote: Quote::Needed },
+                "by this helper",
+            ),
             option("timeout", ValueKind::text(31), "with these timeouts"),
-            option("ctevents", ValueKind::Set(CT_EVENTS), "with these events"),
-            option("expevents", ValueKind::Set(&[("new", 0)]), "with these events of expectations"),
+            option("ctevents", ValueKind::ExactSet(CT_EVENTS), "with these events"),
+            option("expevents", ValueKind::ExactSet(&[("new", 0)]), "with these events of expectations"),
             option("zone-orig", ValueKind::Custom(&ZONE), "in this zone, first direction").hidden("0"),
             option("zone-reply", ValueKind::Custom(&ZONE), "in this zone, reply direction").hidden("0"),
             option("zone", ValueKind::Custom(&ZONE), "in this zone").hidden("0"),
@@ -195,11 +199,63 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             option("hmark-rnd", HEX8, "seed of the hash").required(),
             option("hmark-mod", ValueKind::number_in(1, u32::MAX as u64), "hash modulo this").required(),
             option("hmark-offset", ValueKind::number(u32::MAX as u64), "added to the hash"),
-            option("hmark-tuple", ValueKind::text(64), "what is hashed"),
+            option("hmark-tuple", ValueKind::ExactSet(HMARK_PARTS), "what is hashed"),
         ],
+        laws: &[Law::AnyOf(&[
+            "hmark-tuple",
+            "hmark-src-prefix",
+            "hmark-dst-prefix",
+            "hmark-sport-mask",
+            "hmark-dport-mask",
+            "hmark-spi-mask",
+            "hmark-sport",
+            "hmark-dport",
+            "hmark-spi",
+            "hmark-proto-mask",
+        ])],
+        quirks: Quirks::finish(hmark_finish),
         ..ExtensionSpec::TARGET
     },
 ];
+
+/// Parts of a packet; `ct` takes them from the connection.
+const HMARK_PARTS: &[(&str, u64)] =
+    &[("src", 0), ("dst", 1), ("sport", 2), ("dport", 3), ("spi", 4), ("ct", 5)];
+
+/// Names of parts are short for masks of all their bits; only `ct` stays a name.
+fn hmark_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
+    const CT: u64 = 1 << 5;
+    let bits = u64::from(context.family.address_bits());
+    let masks = [
+        ("hmark-src-prefix", bits),
+        ("hmark-dst-prefix", bits),
+        ("hmark-sport-mask", 0xffff),
+        ("hmark-dport-mask", 0xffff),
+        ("hmark-spi-mask", 0xffff_ffff),
+    ];
+    if let Some(&Setting { value: Value::Set(parts), .. }) = setting(settings, "hmark-tuple") {
+        for (part, (name, all)) in masks.into_iter().enumerate().filter(|(part, _)| parts >> part & 1 == 1) {
+            if setting(settings, name).is_some() {
+                return Err(format!("--hmark-tuple {} and --{name} say the same", HMARK_PARTS[part].0));
+            }
+            context.add_missing(settings, name, Value::Number(all));
+        }
+        settings.retain(|s| s.option.name != "hmark-tuple" || parts & CT != 0);
+        for s in settings.iter_mut().filter(|s| s.option.name == "hmark-tuple") {
+            s.value = Value::Set(CT);
+        }
+    }
+    for s in settings.iter_mut().filter(|s| s.option.name.ends_with("-prefix")) {
+        if let Value::Number(n) = &mut s.value {
+            *n = (*n).min(bits);
+        }
+    }
+    let has = |name| setting(settings, name).is_some();
+    if has("hmark-spi-mask") && (has("hmark-sport-mask") || has("hmark-dport-mask")) {
+        return Err("--hmark-spi-mask cannot stand with a mask of ports".into());
+    }
+    Ok(())
+}
 
 const MASK: ValueKind = ValueKind::hex(u32::MAX as u64, 0);
 

@@ -4,7 +4,7 @@ use crate::meaning::{Clause, Field, Residual, Test, ValueSet};
 use crate::model::{Family, Setting};
 use crate::value::Value;
 
-use super::kind::{CustomKind, ValueKind, number_within};
+use super::kind::{CustomKind, Quote, ValueKind, number_within};
 use super::meaning::{merged, test};
 use super::spec::{ExtensionSpec, FinishContext, Law, OptionSpec, Quirks, flag, option, setting};
 
@@ -48,7 +48,9 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             ports("ctorigdstport", "destination port of the first direction"),
             ports("ctreplsrcport", "source port of the reply direction"),
             ports("ctrepldstport", "destination port of the reply direction"),
-            option("ctstatus", ValueKind::Set(STATUSES), "the connection has one of these").not().pure(),
+            option("ctstatus", ValueKind::SetByStart(STATUSES), "the connection has one of these")
+                .not()
+                .pure(),
             option("ctexpire", ValueKind::range(u32::MAX as u64), "seconds left to live").not().pure(),
             option("ctdir", ValueKind::Choice(&[("ORIGINAL", 0), ("REPLY", 1)]), "direction of the packet")
                 .pure(),
@@ -100,13 +102,13 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             option("connbytes", ValueKind::Custom(&BYTES), "lowest[:highest]").not().required().pure(),
             option(
                 "connbytes-mode",
-                ValueKind::Choice(&[("packets", 0), ("bytes", 1), ("avgpkt", 2)]),
+                ValueKind::Exact(&[("packets", 0), ("bytes", 1), ("avgpkt", 2)]),
                 "what is counted",
             )
             .required(),
             option(
                 "connbytes-dir",
-                ValueKind::Choice(&[("original", 0), ("reply", 1), ("both", 2)]),
+                ValueKind::Exact(&[("original", 0), ("reply", 1), ("both", 2)]),
                 "whose packets",
             )
             .required(),
@@ -144,10 +146,14 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "helper",
         help: "conntrack helper of the connection",
-        options: &[option("helper", ValueKind::careful_text(29), "its name, or NAME-PORT")
-            .not()
-            .required()
-            .pure()],
+        options: &[option(
+            "helper",
+            ValueKind::Text { min: 0, max: 29, cut: true, quote: Quote::Careful },
+            "its name, or NAME-PORT",
+        )
+        .not()
+        .required()
+        .pure()],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -242,6 +248,11 @@ fn connlimit_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) ->
     }
     let bits = context.family.address_bits();
     context.add_missing(settings, "connlimit-mask", Value::Number(u64::from(bits)));
+    for s in settings.iter_mut().filter(|s| s.option.name == "connlimit-mask") {
+        if let Value::Number(n) = &mut s.value {
+            *n = (*n).min(bits.into());
+        }
+    }
     if setting(settings, "connlimit-daddr").is_none() {
         context.add_missing(settings, "connlimit-saddr", Value::Flag);
     }

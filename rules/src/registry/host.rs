@@ -1,10 +1,11 @@
 //! Matches on what the host knows besides the packet: sockets, time, policies; and comments.
 
-use crate::meaning::Residual;
-use crate::model::{Family, Hook, Setting, TableKind};
+use crate::meaning::{Field, MatchMeaning, Residual};
+use crate::model::{Extension, Family, Hook, Setting, TableKind};
 use crate::value::Value;
 
 use super::kind::{CustomKind, Quote, ValueFault, ValueKind, number_within};
+use super::meaning::test;
 use super::spec::{ExtensionSpec, FinishContext, Law, Quirks, flag, option, setting};
 
 pub(super) static ENTRIES: &[ExtensionSpec] = &[
@@ -18,17 +19,18 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "owner",
         help: "who owns the socket that sent the packet",
         hooks: &[Hook::Output, Hook::Postrouting],
-        residual: Some(Residual::Pure),
         options: &[
-            flag("socket-exists", "there is a socket").not(),
-            option("uid-owner", ValueKind::Custom(&ID), "user, by number or range").not(),
-            option("gid-owner", ValueKind::Custom(&ID), "group, by number or range").not(),
+            flag("socket-exists", "there is a socket").not().tests(Field::Socket),
+            option("uid-owner", ValueKind::Custom(&ID), "user, by number or range").not().tests(Field::Uid),
+            option("gid-owner", ValueKind::Custom(&ID), "group, by number or range").not().tests(Field::Gid),
             flag("suppl-groups", "supplementary groups count as well"),
         ],
         laws: &[
             Law::AnyOf(&["socket-exists", "uid-owner", "gid-owner"]),
             Law::Needs("suppl-groups", "gid-owner"),
+            Law::Behind("suppl-groups", "gid-owner"),
         ],
+        quirks: Quirks::partly(owner),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -49,15 +51,16 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "IPsec policy that handles the packet",
         residual: Some(Residual::Pure),
         options: &[
-            option("dir", ValueKind::Choice(&[("in", 0), ("out", 1)]), "decapsulation or encapsulation")
+            option("dir", ValueKind::Exact(&[("in", 0), ("out", 1)]), "decapsulation or encapsulation")
                 .required(),
-            option("pol", ValueKind::Choice(&[("none", 0), ("ipsec", 1)]), "whether there is one").required(),
+            option("pol", ValueKind::Exact(&[("none", 0), ("ipsec", 1)]), "whether there is one")
+                .shown("ipsec"),
             flag("strict", "the elements are the whole policy, in this order"),
             option("reqid", ValueKind::number(u32::MAX as u64), "request id").not().repeats(),
             option("spi", ValueKind::hex(u32::MAX as u64, 0), "security parameter index").not().repeats(),
             option(
                 "proto",
-                ValueKind::Choice(&[
+                ValueKind::Exact(&[
                     ("ah", 51),
                     ("esp", 50),
                     ("ipcomp", 108),
@@ -69,12 +72,13 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             )
             .not()
             .repeats(),
-            option("mode", ValueKind::Choice(&[("transport", 0), ("tunnel", 1)]), "mode").not().repeats(),
+            option("mode", ValueKind::Exact(&[("transport", 0), ("tunnel", 1)]), "mode").not().repeats(),
             option("tunnel-dst", ValueKind::NETWORK, "far end of the tunnel").not().repeats(),
             option("tunnel-src", ValueKind::NETWORK, "near end of the tunnel").not().repeats(),
             flag("next", "the next element follows").repeats(),
         ],
         group_by: Some("next"),
+        laws: &[Law::Needs("next", "strict")],
         quirks: Quirks::finish(policy_finish),
         ..ExtensionSpec::MATCH
     },
@@ -101,8 +105,10 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "cpu",
         help: "processor that handles the packet",
-        residual: Some(Residual::Pure),
-        options: &[option("cpu", ValueKind::number(u32::MAX as u64), "its number").not().required()],
+        options: &[option("cpu", ValueKind::number(u32::MAX as u64), "its number")
+            .not()
+            .required()
+            .tests(Field::Cpu)],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -113,7 +119,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         options: &[
             option(
                 "path",
-                ValueKind::Text { max: 511, cut: false, quote: Quote::Always },
+                ValueKind::Text { min: 0, max: 511, cut: false, quote: Quote::Always },
                 "path in the hierarchy",
             )
             .not(),
@@ -128,13 +134,29 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         protocols: &[6],
         residual: Some(Residual::Pure),
         options: &[
-            option("genre", ValueKind::text(31), "its name").not().required(),
+            option("genre", ValueKind::Text { min: 0, max: 31, cut: true, quote: Quote::Needed }, "its name")
+                .not()
+                .required(),
             option("ttl", ValueKind::number(2), "how the TTL is compared"),
             option("log", ValueKind::number(2), "what is logged"),
         ],
         ..ExtensionSpec::MATCH
     },
 ];
+
+/// Supplementary groups are no field: with them, the group is asked for.
+fn owner(extension: &Extension, _: Family) -> MatchMeaning {
+    let with_groups = setting(&extension.settings, "suppl-groups").is_some();
+    let mut meaning = MatchMeaning::default();
+    for s in &extension.settings {
+        match s.option.field() {
+            Some(Field::Gid) if with_groups => meaning.residual = Some(Residual::Pure),
+            Some(field) => meaning.clauses.push(vec![test(field, s)]),
+            None => {}
+        }
+    }
+    meaning
+}
 
 /// A user or group, by number, range, or the one name that is the same everywhere.
 static ID: CustomKind = CustomKind {
@@ -150,7 +172,7 @@ static ID: CustomKind = CustomKind {
                 "write the number",
             ));
         }
-        let (lo, hi) = match text.split_once('-') {
+        let (lo, hi) = match text.split_once(['-', ':']) {
             Some((lo, hi)) => (id(lo)?, id(hi)?),
             None => (id(text)?, id(text)?),
         };
@@ -298,9 +320,9 @@ static WEEKDAYS: CustomKind = CustomKind {
     parse: |text, _: Family| {
         let mut set = 0u64;
         for part in text.split(',') {
-            let named = DAY_NAMES.iter().find(|(name, _)| {
-                part.len() >= 2 && name.get(..part.len()).is_some_and(|n| n.eq_ignore_ascii_case(part))
-            });
+            let named = DAY_NAMES
+                .iter()
+                .find(|(name, _)| part.len() >= 2 && name.get(..part.len()).is_some_and(|n| n == part));
             let day = match named {
                 Some((_, n)) => *n,
                 None => number_within(part, 1, 7).map_err(|_| {

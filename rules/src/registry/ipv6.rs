@@ -1,11 +1,11 @@
 //! Matches on IPv6 extension headers.
 
 use crate::meaning::Residual;
-use crate::model::{Family, Hook};
+use crate::model::{Family, Hook, Setting};
 use crate::value::Value;
 
 use super::kind::{CustomKind, ValueFault, ValueKind, number_within, parse_number};
-use super::spec::{ExtensionSpec, Families, Law, OptionSpec, flag, option};
+use super::spec::{ExtensionSpec, Families, FinishContext, Law, OptionSpec, Quirks, flag, option, setting};
 
 const U32: u64 = u32::MAX as u64;
 
@@ -91,13 +91,14 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             Law::Needs("rt-0-addrs", "rt-type"),
             Law::Needs("rt-0-not-strict", "rt-0-addrs"),
         ],
+        quirks: Quirks::finish(rt_finish),
         ..V6
     },
     ExtensionSpec {
         name: "ipv6header",
         help: "which extension headers there are",
         options: &[
-            option("header", ValueKind::Set(HEADERS), "these").not().required(),
+            option("header", ValueKind::ExactSet(HEADERS), "these").not().required(),
             flag("soft", "and maybe others"),
         ],
         ..V6
@@ -125,6 +126,15 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     },
 ];
 
+/// What is said of type 0 needs type 0.
+fn rt_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
+    let is_zero = setting(settings, "rt-type").is_some_and(|s| s.value == Value::Number(0));
+    match settings.iter().find(|s| s.option.name.starts_with("rt-0-")) {
+        Some(s) if !is_zero => Err(format!("--{} needs --rt-type 0", s.option.name)),
+        _ => Ok(()),
+    }
+}
+
 /// Headers by the names that are printed, then the others that are read.
 const HEADERS: &[(&str, u64)] = &[
     ("hop-by-hop", 7),
@@ -149,6 +159,8 @@ const HEADERS: &[(&str, u64)] = &[
     ("50", 2),
     ("59", 1),
     ("0", 7),
+    ("255", 0),
+    ("ip", 7),
 ];
 
 /// `TYPE[:LENGTH][,…]`, a length left out being `u64::MAX`.

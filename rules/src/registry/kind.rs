@@ -40,6 +40,8 @@ pub enum ValueKind {
     PortList,
     /// Text.
     Text {
+        /// Shortest, in bytes.
+        min: usize,
         /// Longest, in bytes.
         max: usize,
         /// What is longer is cut and not refused.
@@ -75,6 +77,8 @@ pub enum ValueKind {
     },
     /// One of several names.
     Choice(&'static [(&'static str, u64)]),
+    /// One of several names, in this case of letters.
+    Exact(&'static [(&'static str, u64)]),
     /// One of several names, or the beginning of one: the first that begins so.
     ChoiceByStart(&'static [(&'static str, u64)]),
     /// One of several names or a number, printed as a number.
@@ -88,6 +92,8 @@ pub enum ValueKind {
     },
     /// Names with commas between; bit numbers.
     Set(&'static [(&'static str, u64)]),
+    /// The same, in this case of letters.
+    ExactSet(&'static [(&'static str, u64)]),
     /// Names or beginnings of names with commas between; bit numbers.
     SetByStart(&'static [(&'static str, u64)]),
     /// A protocol by number or name, printed as a number.
@@ -180,12 +186,12 @@ impl ValueKind {
 
     /// Text of at most `max` bytes, quoted when it has to be.
     pub const fn text(max: usize) -> ValueKind {
-        ValueKind::Text { max, cut: false, quote: Quote::Needed }
+        ValueKind::Text { min: 0, max, cut: false, quote: Quote::Needed }
     }
 
     /// Text of at most `max` bytes, quoted when it holds anything unusual.
     pub const fn careful_text(max: usize) -> ValueKind {
-        ValueKind::Text { max, cut: false, quote: Quote::Careful }
+        ValueKind::Text { min: 0, max, cut: false, quote: Quote::Careful }
     }
 
     /// A network that is masked, printed with its length.
@@ -226,9 +232,9 @@ impl ValueKind {
             ValueKind::AddressRange => "ADDRESS[-ADDRESS]",
             ValueKind::Mac => "XX:XX:XX:XX:XX:XX",
             ValueKind::Masked { .. } => "VALUE[/MASK]",
-            ValueKind::Choice(_) | ValueKind::ChoiceByStart(_) => "NAME",
+            ValueKind::Choice(_) | ValueKind::Exact(_) | ValueKind::ChoiceByStart(_) => "NAME",
             ValueKind::NumberOrName { .. } => "NUMBER|NAME",
-            ValueKind::Set(_) | ValueKind::SetByStart(_) => "NAME[,…]",
+            ValueKind::Set(_) | ValueKind::ExactSet(_) | ValueKind::SetByStart(_) => "NAME[,…]",
             ValueKind::Protocol => "PROTOCOL",
             ValueKind::TcpFlags => "FLAGS FLAGS",
             ValueKind::Icmp(_) => "TYPE[/CODE]",
@@ -247,7 +253,12 @@ impl ValueKind {
             ValueKind::Ports => parse_ports(text),
             ValueKind::NatPorts => parse_nat_ports(text),
             ValueKind::PortList => parse_port_list(text),
-            ValueKind::Text { max, cut, .. } => parse_text(text, max, cut),
+            ValueKind::Text { min, max, cut, .. } => {
+                if text.len() < min {
+                    return Err(String::from("the text is empty").into());
+                }
+                parse_text(text, max, cut)
+            }
             ValueKind::Pair(_) => Ok(Value::Pair(Box::new((text.into(), words[1].into())))),
             ValueKind::Network { host_bits_kept, .. } => {
                 let (address, mask) = parse_whole_network(text, family)?;
@@ -265,12 +276,14 @@ impl ValueKind {
             ValueKind::Mac => parse_mac(text).map(Value::Mac),
             ValueKind::Masked { max, .. } => parse_masked(text, max),
             ValueKind::Choice(names) => parse_choice(text, names).map(Value::Number),
+            ValueKind::Exact(names) => parse_exact(text, names).map(Value::Number),
             ValueKind::ChoiceByStart(names) => parse_choice_by_start(text, names).map(Value::Number),
             ValueKind::NumberOrName { max, names, .. } => match parse_number(text) {
                 Some(_) => number_within(text, 0, max).map(Value::Number),
-                None => parse_choice(text, names).map(Value::Number),
+                None => parse_exact(text, names).map(Value::Number),
             },
             ValueKind::Set(names) => parse_set(text, names, parse_choice),
+            ValueKind::ExactSet(names) => parse_set(text, names, parse_exact),
             ValueKind::SetByStart(names) => parse_set(text, names, parse_choice_by_start),
             ValueKind::Protocol => match protocol_number(text) {
                 Some(number) => Ok(Value::Number(u64::from(number))),
@@ -308,6 +321,11 @@ impl ValueKind {
                 out.push(' ');
                 write_text(&pair.1, Quote::Needed, out);
             }
+            (ValueKind::Pair(_), Value::MatchSet(bound)) => {
+                write_text(&bound.words.0, Quote::Needed, out);
+                out.push(' ');
+                write_text(&bound.words.1, Quote::Needed, out);
+            }
             (ValueKind::Network { full_shown, .. }, Value::Network { address, mask }) => {
                 if !full_shown && *mask == family.full_mask() {
                     write_address(*address, family, out);
@@ -336,15 +354,17 @@ impl ValueKind {
                     write_number(u64::from(*mask), Radix::Hex(digits), out);
                 }
             }
-            (ValueKind::Choice(names) | ValueKind::ChoiceByStart(names), Value::Number(n)) => {
-                match names.iter().find(|(_, value)| value == n) {
-                    Some((name, _)) => out.push_str(name),
-                    None => write_number(*n, Radix::Decimal, out),
-                }
-            }
-            (ValueKind::Set(names) | ValueKind::SetByStart(names), Value::Set(set)) => {
-                write_set(*set, names, out)
-            }
+            (
+                ValueKind::Choice(names) | ValueKind::Exact(names) | ValueKind::ChoiceByStart(names),
+                Value::Number(n),
+            ) => match names.iter().find(|(_, value)| value == n) {
+                Some((name, _)) => out.push_str(name),
+                None => write_number(*n, Radix::Decimal, out),
+            },
+            (
+                ValueKind::Set(names) | ValueKind::ExactSet(names) | ValueKind::SetByStart(names),
+                Value::Set(set),
+            ) => write_set(*set, names, out),
             (ValueKind::Protocol, Value::Number(n)) => write_number(*n, Radix::Decimal, out),
             (ValueKind::TcpFlags, Value::TcpFlags { mask, set }) => {
                 write_flags(*mask, out);
@@ -576,6 +596,14 @@ pub(super) fn low_u32(n: u64) -> u32 {
     (n & 0xffff_ffff) as u32
 }
 
+/// The number of a name, in this case of letters.
+fn parse_exact(text: &str, names: &[(&str, u64)]) -> Result<u64, ValueFault> {
+    match names.iter().find(|(name, _)| *name == text) {
+        Some((_, n)) => Ok(*n),
+        None => Err(ValueFault::new(format!("`{text}` is not among what may stand here"), name_list(names))),
+    }
+}
+
 /// The number of a name, in any case.
 fn parse_choice(text: &str, names: &[(&str, u64)]) -> Result<u64, ValueFault> {
     let found = names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
@@ -724,7 +752,10 @@ fn parse_rate(text: &str) -> Result<Value, ValueFault> {
             "one of second, minute, hour, day",
         ));
     };
-    match number_within(count, 1, u64::from(u32::MAX))? {
+    if !count.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("`{count}` is no number").into());
+    }
+    match number_within(count.trim_start_matches('0'), 1, u64::from(u32::MAX))? {
         n if u64::from(RATE_SCALE * seconds) / n == 0 => Err(format!("rate {text} is too fast").into()),
         n => Ok(Value::Rate(low_u32(u64::from(RATE_SCALE * seconds) / n))),
     }

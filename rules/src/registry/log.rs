@@ -1,16 +1,16 @@
 //! Targets that tell somebody, and go on.
 
-use crate::model::{Family, TableKind};
+use crate::model::{Family, Setting, TableKind};
 use crate::value::Value;
 
 use super::kind::{CustomKind, Quote, Radix, ValueKind};
-use super::spec::{ExtensionSpec, Families, Law, Quirks, flag, option};
+use super::spec::{ExtensionSpec, Families, FinishContext, Law, Quirks, flag, option};
 
 const U32: u64 = u32::MAX as u64;
 
 /// Text that is cut, not refused, when it is too long.
 const fn prefix(max: usize) -> ValueKind {
-    ValueKind::Text { max, cut: true, quote: Quote::Careful }
+    ValueKind::Text { min: 1, max, cut: true, quote: Quote::Careful }
 }
 
 pub(super) static ENTRIES: &[ExtensionSpec] = &[
@@ -18,7 +18,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "LOG",
         help: "logs the packet's header",
         options: &[
-            option("log-prefix", prefix(29), "what the line begins with").hidden(""),
+            option("log-prefix", prefix(29), "what the line begins with"),
             option(
                 "log-level",
                 ValueKind::NumberOrName { max: 7, names: LEVELS, radix: Radix::Decimal },
@@ -37,7 +37,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "NFLOG",
         help: "hands a copy of the packet to a program",
         options: &[
-            option("nflog-prefix", prefix(63), "what goes with it").hidden(""),
+            option("nflog-prefix", prefix(63), "what goes with it"),
             option("nflog-group", ValueKind::number(65535), "group of listeners").hidden("0"),
             option("nflog-range", ValueKind::number(U32), "has no effect").hidden("0"),
             option("nflog-size", ValueKind::number(U32), "bytes of the packet"),
@@ -52,7 +52,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "hands a copy of the packet to a program, the old way",
         families: Families::Only(Family::V4),
         options: &[
-            option("ulog-prefix", prefix(31), "what goes with it").hidden(""),
+            option("ulog-prefix", prefix(31), "what goes with it"),
             option("ulog-nlgroup", ValueKind::number_in(1, 32), "group of listeners").hidden("1"),
             option("ulog-cprange", ValueKind::number(U32), "bytes of the packet").hidden("0"),
             option("ulog-qthreshold", ValueKind::number_in(1, 50), "packets before the program is told")
@@ -98,12 +98,20 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
                 "takes mark, priority or queue from the entry",
             ),
             flag("exist", "an entry that is there starts anew"),
-            option("timeout", ValueKind::number(U32), "seconds that the entry lives"),
+            option("timeout", ValueKind::number(U32 - 1), "seconds that the entry lives"),
             flag("map-mark", "the mark"),
             flag("map-prio", "the priority"),
             flag("map-queue", "the queue"),
         ],
-        laws: &[Law::AnyOf(&["add-set", "del-set", "map-set"])],
+        laws: &[
+            Law::AnyOf(&["add-set", "del-set", "map-set"]),
+            Law::Needs("exist", "add-set"),
+            Law::Needs("timeout", "add-set"),
+            Law::Needs("map-mark", "map-set"),
+            Law::Needs("map-prio", "map-set"),
+            Law::Needs("map-queue", "map-set"),
+        ],
+        quirks: Quirks::finish(set_finish),
         ..ExtensionSpec::TARGET
     },
     ExtensionSpec {
@@ -131,8 +139,12 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "LED",
         help: "blinks",
         options: &[
-            option("led-trigger-id", ValueKind::Text { max: 26, cut: false, quote: Quote::Always }, "which")
-                .required(),
+            option(
+                "led-trigger-id",
+                ValueKind::Text { min: 0, max: 26, cut: false, quote: Quote::Always },
+                "which",
+            )
+            .required(),
             option(
                 "led-delay",
                 ValueKind::NumberOrName { max: U32, names: &[("inf", U32)], radix: Radix::Decimal },
@@ -187,3 +199,30 @@ static DURATION: CustomKind = CustomKind {
         out.push_str(&shown);
     },
 };
+
+/// What is looked up is a list of `src` and `dst`, and an entry says only what is asked of it.
+fn set_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
+    for s in settings.iter() {
+        if let Value::Pair(pair) = &s.value {
+            check_directions(&pair.1)?;
+        }
+    }
+    let has = |name: &str| settings.iter().any(|s| s.option.name == name);
+    let takes = ["map-mark", "map-prio", "map-queue"];
+    if has("map-set") && !takes.iter().any(|name| has(name)) {
+        return Err("--map-set needs --map-mark, --map-prio or --map-queue".into());
+    }
+    Ok(())
+}
+
+/// `src`, `dst` and commas, six at most.
+pub(super) fn check_directions(text: &str) -> Result<(), String> {
+    const DIRECTIONS_MAX: usize = 6;
+    if let Some(word) = text.split(',').find(|word| !matches!(*word, "src" | "dst")) {
+        return Err(format!("`{word}` is neither src nor dst"));
+    }
+    match text.split(',').count() {
+        0..=DIRECTIONS_MAX => Ok(()),
+        count => Err(format!("{count} directions are above {DIRECTIONS_MAX}")),
+    }
+}

@@ -4,7 +4,7 @@ use crate::meaning::{Clause, Effect, Field, L4Need, MatchMeaning, Residual, Targ
 use crate::model::{Extension, ExtensionRef, Family, Setting};
 use crate::value::Value;
 
-use super::spec::{Ending, Means};
+use super::spec::{Ending, ExtensionSpec, Means};
 
 /// What a match means.
 pub(crate) fn match_meaning(extension: &Extension, family: Family) -> MatchMeaning {
@@ -14,7 +14,7 @@ pub(crate) fn match_meaning(extension: &Extension, family: Family) -> MatchMeani
     if let Some(meaning) = spec.quirks.meaning {
         return meaning(extension, family);
     }
-    let mut meaning = MatchMeaning { l4: spec.l4, clauses: Vec::new(), residual: spec.residual };
+    let mut meaning = MatchMeaning { l4: need(spec, family), clauses: Vec::new(), residual: spec.residual };
     for setting in &extension.settings {
         match setting.option.means {
             Means::Nothing | Means::Effect(_) => {}
@@ -31,9 +31,15 @@ pub(crate) fn match_meaning(extension: &Extension, family: Family) -> MatchMeani
 pub(crate) fn l4_need(extension: &Extension, family: Family) -> L4Need {
     match extension.known_spec() {
         None => L4Need::default(),
-        Some(spec) if spec.quirks.meaning.is_none() => spec.l4,
+        Some(spec) if spec.quirks.meaning.is_none() => need(spec, family),
         Some(_) => match_meaning(extension, family).l4,
     }
+}
+
+/// The declared need, in a family. The kernel drops the fragment at offset 8 by asking whether its offset is 1,
+/// which counts units of 8 bytes in IPv4 and bytes in IPv6: there, no fragment's is.
+fn need(spec: &ExtensionSpec, family: Family) -> L4Need {
+    L4Need { drops_fragment_at_8: spec.l4.drops_fragment_at_8 && family == Family::V4, ..spec.l4 }
 }
 
 /// Whether a match may test one of these fields. Cheap, and never `false` for one that does.
@@ -126,7 +132,7 @@ pub(super) fn value_set(value: &Value) -> ValueSet {
             None => ValueSet::Interface { name: (&**text).into(), prefix: false },
         },
         // These stand only in options that no field decides.
-        Value::Pair(_) | Value::Rate(_) | Value::Nat(_) | Value::Fraction(_) => {
+        Value::Pair(_) | Value::MatchSet(_) | Value::Rate(_) | Value::Nat(_) | Value::Fraction(_) => {
             ValueSet::Ranges(vec![(0, u128::MAX)])
         }
     }

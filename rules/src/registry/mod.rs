@@ -20,7 +20,9 @@
 
 mod address;
 mod alter;
+mod checked;
 mod conntrack;
+mod describe;
 mod host;
 mod ipv6;
 mod kind;
@@ -41,6 +43,8 @@ pub use address::{
     parse_address, parse_network, parse_short_address, prefix_length, prefix_mask, write_address,
     write_network,
 };
+pub use checked::{KernelCheck, kernel_check};
+pub use describe::{Accepted, Evaluation, document, words};
 pub(crate) use kind::split_at;
 pub use kind::{
     CustomKind, Quote, Radix, ValueFault, ValueKind, number_within, parse_number, parse_port, write_text,

@@ -90,7 +90,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         options: &[
             option("string", PATTERN, "text").not(),
             option("hex-string", PATTERN, "text with |hexadecimal bytes| in it").not(),
-            option("algo", ValueKind::Choice(&[("bm", 0), ("kmp", 1)]), "how it is searched").required(),
+            option("algo", ValueKind::Exact(&[("bm", 0), ("kmp", 1)]), "how it is searched").required(),
             option("from", ValueKind::number(65535), "first byte looked at").hidden("0"),
             option("to", ValueKind::number(65535), "last byte looked at").hidden("65535"),
             flag("icase", "upper and lower case are the same"),
@@ -111,11 +111,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "a BPF program says so",
         residual: Some(Residual::Pure),
         options: &[
-            option(
-                "bytecode",
-                ValueKind::Text { max: 4096, cut: false, quote: Quote::Always },
-                "the program, as COUNT,CODE JT JF K,…",
-            ),
+            option("bytecode", ValueKind::Custom(&BYTECODE), "the program, as COUNT,CODE JT JF K,…"),
             option("object-pinned", ValueKind::text(511), "path of a pinned program"),
         ],
         laws: &[Law::AnyOf(&["bytecode", "object-pinned"]), Law::OneOf(&["bytecode", "object-pinned"])],
@@ -220,7 +216,38 @@ fn mac(setting: &Setting, _: Family) -> Vec<Clause> {
     vec![vec![present], vec![equal]]
 }
 
-const PATTERN: ValueKind = ValueKind::Text { max: 1024, cut: false, quote: Quote::Always };
+/// A program of classic BPF: how many instructions, then each as four numbers.
+static BYTECODE: CustomKind = CustomKind {
+    hint: "COUNT,CODE JT JF K,…",
+    parse: |text, _: Family| {
+        const PROGRAM_MAX: usize = 64;
+        let mut parts = text.split(',');
+        let count = parts.next().and_then(|n| n.trim().parse::<usize>().ok());
+        let count = count.filter(|n| (1..=PROGRAM_MAX).contains(n));
+        let Some(count) = count else {
+            return Err(format!("a program begins with its length, 1 to {PROGRAM_MAX}").into());
+        };
+        let parts: Vec<&str> = parts.filter(|p| !p.trim().is_empty()).collect();
+        if parts.len() != count {
+            return Err(format!("the program has {} instructions and says {count}", parts.len()).into());
+        }
+        for part in parts {
+            let numbers: Vec<u64> = part.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+            let words = part.split_whitespace().count();
+            let sound = matches!(numbers[..], [code, jt, jf, k]
+                if code <= 0xffff && jt <= 0xff && jf <= 0xff && k <= 0xffff_ffff);
+            if !sound || words != 4 {
+                return Err(format!("`{part}` is no instruction: CODE JT JF K").into());
+            }
+        }
+        Ok(Value::Text(text.into()))
+    },
+    write: |value, family, out| {
+        ValueKind::Text { min: 0, max: 0, cut: false, quote: Quote::Always }.write(value, family, out);
+    },
+};
+
+const PATTERN: ValueKind = ValueKind::Text { min: 0, max: 1024, cut: false, quote: Quote::Always };
 
 /// The longest text that the kernel looks for.
 const PATTERN_BYTES_MAX: usize = 128;
@@ -278,7 +305,7 @@ static U32_TEST: CustomKind = CustomKind {
     parse: |text, _| canonical_u32(text).map(|t| Value::Text(t.into())),
     write: |value, family, out| {
         if let Value::Text(_) = value {
-            ValueKind::Text { max: 0, cut: false, quote: Quote::Always }.write(value, family, out);
+            ValueKind::Text { min: 0, max: 0, cut: false, quote: Quote::Always }.write(value, family, out);
         }
     },
 };

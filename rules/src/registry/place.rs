@@ -1,8 +1,12 @@
 //! Matches on where a packet comes from and goes to: address types and ranges, bridge ports,
 //! sets, routes.
 
+use std::sync::Arc;
+
+use crate::ipset::Membership;
 use crate::meaning::{Clause, Field, MatchMeaning, Residual, Test, ValueSet};
 use crate::model::{Extension, Family, Hook, Setting, TableKind};
+use crate::value::Value;
 
 use super::kind::ValueKind;
 use super::meaning::{test, value_set};
@@ -19,7 +23,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             flag("limit-iface-out", "only by way of the output interface"),
         ],
         laws: &[Law::AnyOf(&["src-type", "dst-type"]), Law::OneOf(&["limit-iface-in", "limit-iface-out"])],
-        quirks: Quirks::meaning(addrtype),
+        quirks: Quirks::partly(addrtype),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -57,7 +61,11 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "set",
         help: "an ipset holds the packet's addresses or ports",
-        residual: Some(Residual::Pure),
+        laws: &[
+            Law::OneOf(&["packets-eq", "packets-lt", "packets-gt"]),
+            Law::OneOf(&["bytes-eq", "bytes-lt", "bytes-gt"]),
+        ],
+        quirks: Quirks { finish: Some(set_finish), ..Quirks::partly(set) },
         options: &[
             option("match-set", ValueKind::Pair("NAME src|dst[,…]"), "the set, and what is looked up")
                 .or(&["set"])
@@ -78,10 +86,11 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "devgroup",
         help: "group of an interface",
-        residual: Some(Residual::Pure),
         options: &[
-            option("src-group", ValueKind::MARK, "group of the input interface").not(),
-            option("dst-group", ValueKind::MARK, "group of the output interface").not(),
+            option("src-group", ValueKind::MARK, "group of the input interface").not().tests(Field::InGroup),
+            option("dst-group", ValueKind::MARK, "group of the output interface")
+                .not()
+                .tests(Field::OutGroup),
         ],
         laws: &[Law::AnyOf(&["src-group", "dst-group"])],
         ..ExtensionSpec::MATCH
@@ -104,8 +113,10 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "realm",
         help: "routing realm",
         families: Families::Only(Family::V4),
-        residual: Some(Residual::Pure),
-        options: &[option("realm", ValueKind::MARK, "realm & MASK equals VALUE").not().required()],
+        options: &[option("realm", ValueKind::MARK, "realm & MASK equals VALUE")
+            .not()
+            .required()
+            .tests(Field::Realm)],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -152,6 +163,37 @@ const ROUTE_TYPES: &[(&str, u64)] = &[
     ("NAT", 10),
     ("XRESOLVE", 11),
 ];
+
+/// Counters are updated unless a rule says not to.
+fn set_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
+    settings.retain(|s| s.negated || !s.option.name.starts_with("update-"));
+    match setting(settings, "match-set").map(|s| &s.value) {
+        Some(Value::Pair(pair)) => super::log::check_directions(&pair.1),
+        _ => Ok(()),
+    }
+}
+
+/// A set that is known is looked up; any other is asked for.
+fn set(extension: &Extension, _: Family) -> MatchMeaning {
+    let mut meaning = MatchMeaning::default();
+    let Some(setting) = setting(&extension.settings, "match-set") else { return meaning };
+    let Value::MatchSet(bound) = &setting.value else {
+        return MatchMeaning { residual: Some(Residual::Pure), ..meaning };
+    };
+    let test = |membership: &Arc<Membership>| Test {
+        field: Field::Membership,
+        negated: setting.negated,
+        set: ValueSet::Member(Arc::clone(membership)),
+    };
+    let tests = bound.any_of.iter().map(test);
+    // In none of them, or in one of them.
+    if setting.negated {
+        meaning.clauses.extend(tests.map(|t| vec![t]))
+    } else {
+        meaning.clauses.push(tests.collect())
+    }
+    meaning
+}
 
 /// Types are fields; types by way of one interface need a route lookup of their own.
 fn addrtype(extension: &Extension, _: Family) -> MatchMeaning {

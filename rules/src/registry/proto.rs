@@ -137,7 +137,9 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         options: &[
             source_port(),
             destination_port(),
-            option("dccp-types", ValueKind::Set(DCCP_TYPES), "packet type is one of them").not().pure(),
+            option("dccp-types", ValueKind::Set(DCCP_TYPES), "packet type is one of them")
+                .not()
+                .tests(Field::DccpType),
             option("dccp-option", ValueKind::number_in(1, 255), "a DCCP option of that number is present")
                 .not()
                 .pure(),
@@ -158,7 +160,10 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         families: Families::Only(Family::V4),
         protocols: &[51],
         l4: reads(12),
-        options: &[spi("ahspi")],
+        options: &[option("ahspi", ValueKind::range(u32::MAX as u64), "index or range of indexes")
+            .not()
+            .hidden("0:4294967295")
+            .pure()],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -188,7 +193,11 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "tcpmss",
         help: "maximum segment size of a TCP SYN",
         protocols: &[6],
-        options: &[option("mss", ValueKind::range(65535), "size or range of sizes").not().required().pure()],
+        l4: reads(20),
+        options: &[option("mss", ValueKind::range(65535), "size or range of sizes")
+            .not()
+            .required()
+            .tests(Field::Mss)],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -256,10 +265,22 @@ fn sctp_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(),
     if !["all", "any", "only"].iter().any(|w| w.eq_ignore_ascii_case(which)) {
         return Err(format!("`{which}` is none of all, any, only"));
     }
-    match chunks.split(',').find(|c| !is_chunk(c)) {
-        Some(chunk) => Err(format!("`{chunk}` is no SCTP chunk")),
-        None => Ok(()),
+    if let Some(chunk) = chunks.split(',').find(|c| !is_chunk(c)) {
+        return Err(format!("`{chunk}` is no SCTP chunk"));
     }
+    let upper = |chunk: &str| match chunk.split_once(':') {
+        Some((name, flags)) => format!("{}:{flags}", name.to_ascii_uppercase()),
+        None => chunk.to_ascii_uppercase(),
+    };
+    let chunks: Vec<String> = match &**chunks {
+        "ALL" | "NONE" => vec![chunks.to_string()],
+        chunks => chunks.split(',').map(upper).collect(),
+    };
+    let canonical = Value::Pair(Box::new((which.to_ascii_lowercase().into(), chunks.join(",").into())));
+    for s in settings.iter_mut().filter(|s| s.option.name == "chunk-types") {
+        s.value = canonical.clone();
+    }
+    Ok(())
 }
 
 fn ecn_finish(settings: &mut Vec<Setting>, context: &FinishContext<'_>) -> Result<(), String> {
@@ -288,7 +309,7 @@ const fn spi(name: &'static str) -> OptionSpec {
     option(name, ValueKind::range(u32::MAX as u64), "index or range of indexes")
         .not()
         .hidden("0:4294967295")
-        .pure()
+        .tests(Field::Spi)
 }
 
 fn syn(_: &Value) -> Value {

@@ -4,7 +4,7 @@ use crate::meaning::Residual;
 use crate::model::{Family, Setting};
 use crate::value::Value;
 
-use super::kind::{CustomKind, ValueFault, ValueKind, number_within};
+use super::kind::{CustomKind, Quote, ValueFault, ValueKind, number_within};
 use super::spec::{ExtensionSpec, FinishContext, Law, Quirks, flag, option, setting};
 
 const U32: u64 = u32::MAX as u64;
@@ -30,7 +30,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
                 .not(),
             option("hashlimit-above", ValueKind::Custom(&HASH_RATE), "holds above this rate").not(),
             option("hashlimit-burst", ValueKind::Custom(&BURST), "size of the bucket"),
-            option("hashlimit-mode", ValueKind::Set(HASH_MODES), "what has a bucket of its own"),
+            option("hashlimit-mode", ValueKind::ExactSet(HASH_MODES), "what has a bucket of its own"),
             option("hashlimit-name", ValueKind::text(255), "name of the table").required(),
             option("hashlimit-htable-size", ValueKind::number(U32), "buckets of the hash table").hidden("0"),
             option("hashlimit-htable-max", ValueKind::number(U32), "entries at most").hidden("0"),
@@ -68,9 +68,14 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
             flag("remove", "the address was on the list, and is taken off").not(),
             option("seconds", ValueKind::number_in(1, U32), "seen within so many seconds"),
             flag("reap", "forget what is older than --seconds"),
-            option("hitcount", ValueKind::number_in(1, 65535), "seen so often"),
+            option("hitcount", ValueKind::number(65535), "seen so often").hidden("0"),
             flag("rttl", "with the same TTL"),
-            option("name", ValueKind::text(199), "name of the list").shown("DEFAULT"),
+            option(
+                "name",
+                ValueKind::Text { min: 0, max: 199, cut: true, quote: Quote::Needed },
+                "name of the list",
+            )
+            .shown("DEFAULT"),
             option("mask", ValueKind::Netmask, "bits of the address that count").shown("full"),
             flag("rsource", "the source address (default)"),
             flag("rdest", "the destination address"),
@@ -89,7 +94,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "every n-th packet, or a random share of them",
         residual: Some(Residual::Stateful),
         options: &[
-            option("mode", ValueKind::Choice(&[("random", 0), ("nth", 1)]), "which of the two").required(),
+            option("mode", ValueKind::Exact(&[("random", 0), ("nth", 1)]), "which of the two").required(),
             option("probability", ValueKind::Custom(&PROBABILITY), "share of 0 to 1").not(),
             option("every", ValueKind::number_in(1, U32), "one packet of so many").not(),
             option("packet", ValueKind::number(U32), "which one, from 0"),
@@ -114,7 +119,12 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "nfacct",
         help: "counts the packet on a named account",
         residual: Some(Residual::Stateful),
-        options: &[option("nfacct-name", ValueKind::text(31), "name of the account").required()],
+        options: &[option(
+            "nfacct-name",
+            ValueKind::Text { min: 1, max: 31, cut: false, quote: Quote::Needed },
+            "name of the account",
+        )
+        .required()],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {

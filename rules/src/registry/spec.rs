@@ -144,6 +144,8 @@ pub enum Law {
     OneOf(&'static [&'static str]),
     /// The first wants the second.
     Needs(&'static str, &'static str),
+    /// The first stands behind the second.
+    Behind(&'static str, &'static str),
 }
 
 /// Checks the settings of an extension once all of its rule is read, and brings them into
@@ -157,13 +159,15 @@ pub struct Quirks {
     pub finish: Option<Finish>,
     /// Replaces the declared meaning of a match.
     pub meaning: Option<fn(&Extension, Family) -> MatchMeaning>,
+    /// That meaning leaves something to ask for, with some options or values.
+    pub is_partly: bool,
     /// Replaces the declared effect of a target.
     pub effect: Option<fn(&Extension) -> Effect>,
 }
 
 impl Quirks {
     /// Everything is declared.
-    pub const NONE: Quirks = Quirks { finish: None, meaning: None, effect: None };
+    pub const NONE: Quirks = Quirks { finish: None, meaning: None, is_partly: false, effect: None };
 
     /// Only [`Quirks::finish`].
     pub const fn finish(finish: Finish) -> Quirks {
@@ -173,6 +177,11 @@ impl Quirks {
     /// Only [`Quirks::meaning`].
     pub const fn meaning(meaning: fn(&Extension, Family) -> MatchMeaning) -> Quirks {
         Quirks { meaning: Some(meaning), ..Quirks::NONE }
+    }
+
+    /// Only [`Quirks::meaning`], which may leave something to ask for.
+    pub const fn partly(meaning: fn(&Extension, Family) -> MatchMeaning) -> Quirks {
+        Quirks { is_partly: true, ..Quirks::meaning(meaning) }
     }
 }
 

@@ -252,7 +252,7 @@ impl Subject for Curious<'_> {
     ) -> Evaluation {
         let string = RuleId::new(TableKind::Filter, 1, 3).unwrap();
         for _ in 0..packet.ttl {
-            outcomes.residual(string, 1, Residual::Pure);
+            outcomes.residual(string, 1, Residual::Pure, packet);
         }
         self.0.evaluate(table, hook, packet, outcomes)
     }

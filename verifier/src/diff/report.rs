@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use hipac_classifier::{Answer, Packet};
 use hipac_rules::{Extension, Family, Residual, print};
 
 use super::walk::{Ended, Found, Walk};
@@ -192,11 +193,11 @@ pub(crate) struct Assumed<'a, 'o> {
 }
 
 impl Outcomes for Assumed<'_, '_> {
-    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual) -> bool {
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual, _: &Packet) -> Answer {
         let of = rule.of(self.oracle.ruleset()).and_then(|r| r.matches.get(match_index));
         let text = of.map_or_else(String::new, |m| residual_text(m, self.oracle.family()));
         let text = self.known.iter().find(|k| self.world.text(k.0.text) == text).map(|k| k.0.text);
-        let Some(text) = text else { return false };
+        let Some(text) = text else { return Answer::Fails };
         let time = self.asked.iter().filter(|&&t| t == text).count() as u32; // as many as steps
         let known = if kind == Residual::Pure {
             self.known.iter().find(|k| k.0.text == text)
@@ -204,7 +205,7 @@ impl Outcomes for Assumed<'_, '_> {
             self.asked.push(text);
             self.known.iter().find(|k| k.0.text == text && k.0.time == time)
         };
-        known.is_some_and(|k| k.1)
+        Answer::from(known.is_some_and(|k| k.1))
     }
 }
 

@@ -9,7 +9,10 @@ use hipac_classifier::InterfaceName;
 use hipac_rules::{Family, Field, Test, ValueSet};
 
 use super::random::Random;
-use crate::fields;
+use crate::{fields, members};
+
+/// Entries of an IP set whose bounds are taken.
+const MEMBERS_MAX: usize = 4096;
 
 /// For each field, the values on and beside bounds, in rising order, each once.
 #[derive(Debug, Default)]
@@ -26,6 +29,11 @@ impl Bounds {
         for test in tests {
             match &test.set {
                 ValueSet::Interface { name, prefix } => names.extend(names_beside(name, *prefix)),
+                ValueSet::Member(membership) => {
+                    for (field, number) in members::bounds(membership, MEMBERS_MAX) {
+                        numbers.entry(field).or_default().push(number);
+                    }
+                }
                 set => numbers.entry(test.field).or_default().extend(numbers_beside(set)),
             }
         }
@@ -37,6 +45,11 @@ impl Bounds {
         names.insert(InterfaceName::NONE);
         names.extend(InterfaceName::new("unknown0"));
         Bounds { numbers, names: names.into_iter().collect() }
+    }
+
+    /// Some rule tests the field.
+    pub(super) fn has(&self, field: Field) -> bool {
+        self.numbers.contains_key(&field)
     }
 
     /// A number on or beside a bound of the field; `None` when no rule tests it.
@@ -64,7 +77,7 @@ pub(super) fn numbers_beside(set: &ValueSet) -> Vec<u128> {
             all.extend([value ^ lowest, value ^ highest]);
             all
         }
-        ValueSet::Interface { .. } => Vec::new(),
+        ValueSet::Interface { .. } | ValueSet::Member(_) => Vec::new(),
     }
 }
 

@@ -33,13 +33,17 @@ mod steer;
 mod tests;
 
 use hipac_classifier::{InterfaceName, L4, Packet};
+use hipac_rules::ipset::Column;
 use hipac_rules::{Family, Field, Hook, TableKind, Test, ValueSet};
 
 use crate::Oracle;
 use crate::fields::{self, INTERFACES, NUMBERS};
+use crate::members;
 use crate::outcomes::Script;
 use bounds::Bounds;
 use path::Paths;
+#[cfg(all(feature = "kernel", target_os = "linux"))]
+pub(crate) use path::all_rules;
 pub(crate) use path::{clauses, ip_tests, satisfy};
 pub(crate) use random::Random;
 
@@ -66,18 +70,19 @@ pub struct Drawer<'o> {
     seed: u64,
     bounds: Bounds,
     paths: Paths,
+    /// What is drawn: common numbers, interfaces, then what else rules test.
+    fields: Vec<Field>,
 }
 
 impl<'o> Drawer<'o> {
     /// A drawer for the oracle's rules. The same rules and seed give the same cases, forever.
     pub fn new(oracle: &'o Oracle<'_>, seed: u64) -> Drawer<'o> {
         let tests = path::all_rules(oracle.ruleset()).flat_map(|id| path::clauses(oracle, id)).flatten();
-        Drawer {
-            oracle,
-            seed,
-            bounds: Bounds::collect(oracle.family(), tests),
-            paths: Paths::new(oracle.ruleset()),
-        }
+        let bounds = Bounds::collect(oracle.family(), tests);
+        let (common, rare) = NUMBERS.split_at(fields::COMMON);
+        let rare = rare.iter().filter(|&&field| bounds.has(field));
+        let fields = common.iter().chain(&INTERFACES).chain(rare).copied().collect();
+        Drawer { oracle, seed, bounds, paths: Paths::new(oracle.ruleset()), fields }
     }
 
     /// The cases of a block; none when the ruleset has no table.
@@ -101,10 +106,10 @@ impl<'o> Drawer<'o> {
         match (random.below(100), before) {
             (0..15, Some(before)) => {
                 case = Case { outcomes, ..*before };
-                self.change(&mut case.packet, *random.pick(&path::FIELDS)?, random);
+                self.change(&mut case.packet, *random.pick(&self.fields)?, random);
             }
             (15..25, _) => self.on_bounds(&mut case.packet, random),
-            (25..35, _) => uniform(&mut case.packet, random),
+            (25..35, _) => self.uniform(&mut case.packet, random),
             (way, _) => self.inside(&mut case, way < 60, random),
         }
         Some(case)
@@ -114,7 +119,7 @@ impl<'o> Drawer<'o> {
     fn inside(&self, case: &mut Case, is_beside: bool, random: &mut Random) {
         // Every further field that is changed is one more for an earlier rule to catch the packet by.
         let noise = [0, 0, 10, 50][random.below(4)];
-        for field in path::FIELDS {
+        for &field in &self.fields {
             if random.percent(noise) {
                 self.change(&mut case.packet, field, random);
             }
@@ -129,7 +134,7 @@ impl<'o> Drawer<'o> {
         if is_beside {
             match random.pick(&tests) {
                 Some(test) if random.percent(80) => beside(&mut case.packet, test, random),
-                _ => self.change(&mut case.packet, path::FIELDS[random.below(path::FIELDS.len())], random),
+                _ => self.change(&mut case.packet, self.fields[random.below(self.fields.len())], random),
             }
         }
     }
@@ -146,6 +151,25 @@ impl<'o> Drawer<'o> {
         packet.l4 = l4(random);
     }
 
+    fn uniform(&self, packet: &mut Packet, random: &mut Random) {
+        let family = if packet.is_v6 { Family::V6 } else { Family::V4 };
+        let (common, rare) = NUMBERS.split_at(fields::COMMON);
+        let rare = rare.iter().filter(|&&field| self.bounds.has(field));
+        for &field in common.iter().chain(rare) {
+            fields::write_number(packet, field, uniform_number(family, field, random));
+        }
+        packet.l4 = l4(random);
+        for field in INTERFACES {
+            let letters: String =
+                (0..random.below(4)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
+            fields::write_interface(
+                packet,
+                field,
+                InterfaceName::new(&letters).unwrap_or(InterfaceName::NONE),
+            );
+        }
+    }
+
     /// Gives a field another value, of any kind.
     fn change(&self, packet: &mut Packet, field: Field, random: &mut Random) {
         if field == Field::L4 {
@@ -157,19 +181,6 @@ impl<'o> Drawer<'o> {
             let number = on_bound.unwrap_or_else(|| uniform_number(self.oracle.family(), field, random));
             fields::write_number(packet, field, number);
         }
-    }
-}
-
-fn uniform(packet: &mut Packet, random: &mut Random) {
-    let family = if packet.is_v6 { Family::V6 } else { Family::V4 };
-    for field in NUMBERS {
-        fields::write_number(packet, field, uniform_number(family, field, random));
-    }
-    packet.l4 = l4(random);
-    for field in INTERFACES {
-        let letters: String =
-            (0..random.below(4)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
-        fields::write_interface(packet, field, InterfaceName::new(&letters).unwrap_or(InterfaceName::NONE));
     }
 }
 
@@ -197,6 +208,16 @@ fn beside(packet: &mut Packet, test: &Test, random: &mut Random) {
         ValueSet::Interface { name, prefix } => {
             if let Some(&name) = random.pick(&bounds::names_beside(name, *prefix)) {
                 fields::write_interface(packet, test.field, name);
+            }
+        }
+        ValueSet::Member(membership) => {
+            // Into the set, and then one step in one of its columns.
+            members::enter(membership, packet, random);
+            let column = membership.columns.get(random.below(membership.columns.len()));
+            if let Some(Column::Address(field) | Column::Port(field) | Column::BarePort(field)) = column {
+                let number = fields::number(packet, *field);
+                let step = if random.percent(50) { number.wrapping_add(1) } else { number.wrapping_sub(1) };
+                fields::write_number(packet, *field, step);
             }
         }
         set => {

@@ -11,23 +11,9 @@ use hipac_rules::{
 use super::bounds;
 use super::random::Random;
 use crate::fields::{self, INTERFACES};
+use crate::members;
 use crate::oracle::test_holds;
 use crate::{Oracle, RuleId};
-
-/// All fields: the numbers, then the interfaces.
-pub(super) const FIELDS: [Field; fields::NUMBERS.len() + INTERFACES.len()] = {
-    let mut all = [Field::InInterface; fields::NUMBERS.len() + INTERFACES.len()];
-    let mut i = 0;
-    while i < all.len() {
-        all[i] = if i < fields::NUMBERS.len() {
-            fields::NUMBERS[i]
-        } else {
-            INTERFACES[i - fields::NUMBERS.len()]
-        };
-        i += 1;
-    }
-    all
-};
 
 /// Values tried for a field before it is left as it is.
 const TRIES: usize = 24;
@@ -156,7 +142,7 @@ impl Path {
 }
 
 /// All rules of a ruleset.
-pub(super) fn all_rules(ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
+pub(crate) fn all_rules(ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
     let chains = ruleset.tables.iter().flat_map(|t| t.chains.iter().enumerate().map(|(i, c)| (t.kind, i, c)));
     chains.flat_map(|(table, i, chain): (_, _, &Chain)| {
         (0..chain.rules.len()).filter_map(move |rule| RuleId::new(table, i, rule))
@@ -231,6 +217,9 @@ pub(crate) fn satisfy(packet: &mut Packet, tests: &[Test], random: &mut Random) 
 
 /// Gives the field of a test a value for which it probably holds.
 fn write_for(packet: &mut Packet, test: &Test, random: &mut Random) {
+    if let ValueSet::Member(membership) = &test.set {
+        return members::enter(membership, packet, random);
+    }
     if INTERFACES.contains(&test.field) {
         fields::write_interface(packet, test.field, name_for(test, random));
     } else {
@@ -266,7 +255,7 @@ fn number_for(test: &Test, max: u128, random: &mut Random) -> u128 {
                 _ => value | (random.wide() & free),
             }
         }
-        ValueSet::Interface { .. } => 0,
+        ValueSet::Interface { .. } | ValueSet::Member(_) => 0,
     }
 }
 

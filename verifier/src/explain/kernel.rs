@@ -6,7 +6,7 @@
 //!
 //! - a rule without any test whose target is ACCEPT, DROP or RETURN is printed as `policy` in a built-in
 //!   chain and as `return` in a user's;
-//! - a packet that is dropped for its cut-off header leaves no line at that rule.
+//! - a packet that a match drops at once, for its cut-off header above all, leaves no line at that rule.
 
 use hipac_rules::{IpPart, Ruleset, Target};
 
@@ -32,7 +32,7 @@ pub fn lines(trace: &Trace, ruleset: &Ruleset, entry: RuleId) -> Vec<String> {
                 let behind_last = RuleId::new(table, chain, rule_count(ruleset, table, chain))?;
                 Some(line(behind_last, "return", ruleset))
             }
-            Step::Passed { .. } | Step::Asked { .. } | Step::Malformed { .. } => None,
+            Step::Passed { .. } | Step::Asked { .. } | Step::Malformed { .. } | Step::Dropped { .. } => None,
         })
         .collect();
     if trace.verdict.by == By::Policy {

@@ -17,7 +17,7 @@
 
 use std::fmt;
 
-use hipac_classifier::Packet;
+use hipac_classifier::{Answer, Packet};
 use hipac_rules::{Clause, Effect, Family, Hook, L4Need, Policy, Residual, Ruleset, TableKind, Test};
 
 use crate::draw::ip_tests;
@@ -63,7 +63,7 @@ pub enum Step {
         /// What it does.
         does: Does,
     },
-    /// A residual match was evaluated, and taken to come out so.
+    /// A residual match was evaluated, and came out so or was taken to.
     Asked {
         /// The rule.
         rule: RuleId,
@@ -73,6 +73,15 @@ pub enum Step {
         kind: Residual,
         /// What came out.
         held: bool,
+        /// It was worked out, and not taken for granted.
+        is_known: bool,
+    },
+    /// A residual match drops the packet at once.
+    Dropped {
+        /// The rule.
+        rule: RuleId,
+        /// Which of its matches, from 0.
+        match_index: usize,
     },
     /// A user chain has ended: back to its caller.
     ChainEnd {
@@ -144,6 +153,7 @@ enum Tried {
     Held,
     Failed(String),
     Malformed,
+    Dropped(usize),
 }
 
 impl Walk<'_> {
@@ -181,7 +191,12 @@ impl Walk<'_> {
                     self.steps.push(Step::Malformed { rule });
                     return Verdict::malformed(rule);
                 }
+                Tried::Dropped(match_index) => {
+                    self.steps.push(Step::Dropped { rule, match_index });
+                    return Verdict::malformed(rule);
+                }
             }
+            self.outcomes.matched(rule, &self.packet);
             // A rule that was counted above has a target.
             let Some(target) = self.oracle.target(rule) else { return Verdict::given_up() };
             let does = self.does(target);
@@ -238,12 +253,17 @@ impl Walk<'_> {
                 return Tried::Failed(failure(clause, &self.packet));
             }
             if let Some(kind) = meaning.residual {
-                let held = self.outcomes.residual(rule, match_index, kind);
-                self.steps.push(Step::Asked { rule, match_index, kind, held });
+                let answer = self.outcomes.residual(rule, match_index, kind, &self.packet);
+                let (held, is_known) = (answer == Answer::Holds, self.outcomes.is_known());
+                self.steps.push(Step::Asked { rule, match_index, kind, held, is_known });
+                if answer == Answer::Drops {
+                    return Tried::Dropped(match_index);
+                }
                 if !held {
                     let name = rule.of(oracle.ruleset()).and_then(|r| r.matches.get(match_index));
                     let name = name.map_or("?", |m| m.name());
-                    return Tried::Failed(format!("{name} is taken not to hold"));
+                    let how = if is_known { "does not hold" } else { "is taken not to hold" };
+                    return Tried::Failed(format!("{name} {how}"));
                 }
             }
         }
@@ -336,9 +356,17 @@ impl Step {
                 write!(f, "{:1$}{2}: matched, ", "", 2 * depth, rule.place(ruleset))?;
                 write!(f, "{}", does.show(*rule, ruleset))
             }
-            Step::Asked { rule, match_index, kind, held } => {
-                let name = rule.of(ruleset).and_then(|r| r.matches.get(*match_index));
-                let name = name.map_or("?", |m| m.name());
+            Step::Asked { rule, match_index, held, is_known: true, .. } => {
+                let name = match_name(ruleset, *rule, *match_index);
+                let outcome = if *held { "holds" } else { "does not hold" };
+                write!(f, "    {name} of {} {outcome}", rule.place(ruleset))
+            }
+            Step::Dropped { rule, match_index } => {
+                let name = match_name(ruleset, *rule, *match_index);
+                write!(f, "{}: {name} drops the packet at once", rule.place(ruleset))
+            }
+            Step::Asked { rule, match_index, kind, held, is_known: false } => {
+                let name = match_name(ruleset, *rule, *match_index);
                 let outcome = if *held { "holds" } else { "does not hold" };
                 let why = match kind {
                     Residual::Unknown => " (an extension that hipac does not know)",
@@ -379,6 +407,10 @@ impl Does {
     }
 }
 
+fn match_name(ruleset: &Ruleset, rule: RuleId, match_index: usize) -> &str {
+    rule.of(ruleset).and_then(|r| r.matches.get(match_index)).map_or("?", |m| m.name())
+}
+
 fn chain_name(ruleset: &Ruleset, table: TableKind, chain: usize) -> String {
     let chain = ruleset.table(table).and_then(|t| t.chains.get(chain));
     format!("{}/{}", table.name(), chain.map_or("?", |c| &c.name))
@@ -402,7 +434,7 @@ mod tests {
     fn events(trace: &Trace) -> Vec<Event> {
         let events = trace.steps.iter().filter_map(|step| match *step {
             Step::Matched { rule, .. } => Some(Event::Matched(rule)),
-            Step::Asked { rule, match_index, kind, held } if kind != Residual::Pure => {
+            Step::Asked { rule, match_index, kind, held, .. } if kind != Residual::Pure => {
                 Some(Event::Residual { rule, match_index, held })
             }
             _ => None,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hipac_classifier::Packet;
+use hipac_classifier::{Answer, Packet};
 use hipac_rules::{Hook, Residual, Ruleset, TableKind};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -101,12 +101,12 @@ fn universe() -> Vec<Packet> {
 struct Bits(u32, u32);
 
 impl Outcomes for Bits {
-    fn residual(&mut self, _: RuleId, _: usize, kind: Residual) -> bool {
+    fn residual(&mut self, _: RuleId, _: usize, kind: Residual, _: &Packet) -> Answer {
         if kind == Residual::Pure {
-            return self.0 & 1 == 1;
+            return Answer::from(self.0 & 1 == 1);
         }
         self.1 += 1;
-        self.0 >> self.1 & 1 == 1
+        Answer::from(self.0 >> self.1 & 1 == 1)
     }
 }
 

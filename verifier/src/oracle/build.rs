@@ -4,8 +4,8 @@
 use std::fmt;
 
 use hipac_rules::{
-    Extension, Family, Hook, IpPart, MatchMeaning, Name, Policy, Rule, Ruleset, TableKind, TargetMeaning,
-    ValueSet,
+    Extension, Family, Field, Hook, IpPart, MatchMeaning, Name, Policy, Rule, Ruleset, TableKind,
+    TargetMeaning, ValueSet,
 };
 
 use super::head::Heads;
@@ -142,6 +142,7 @@ fn body(
 fn can_evaluate(meaning: &MatchMeaning) -> bool {
     meaning.clauses.iter().flatten().all(|test| match test.set {
         ValueSet::Interface { .. } => INTERFACES.contains(&test.field),
+        ValueSet::Member(_) => test.field == Field::Membership,
         ValueSet::Ranges(_) | ValueSet::Masked { .. } => NUMBERS.contains(&test.field),
     })
 }

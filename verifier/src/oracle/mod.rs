@@ -29,7 +29,7 @@ mod head;
 #[cfg(test)]
 mod tests;
 
-use hipac_classifier::{L4, Packet};
+use hipac_classifier::{Answer, L4, Packet};
 use hipac_rules::{
     Clause, Effect, Family, Hook, L4Need, MatchMeaning, Policy, Residual, Ruleset, TableKind, Test, ValueSet,
 };
@@ -38,6 +38,7 @@ pub(crate) use build::Meanings;
 pub use build::OracleError;
 
 use crate::fields::{self, Value};
+use crate::members;
 use crate::outcomes::Outcomes;
 use crate::rule_id::RuleId;
 use crate::subject::{Evaluation, Event, Subject, Verdict};
@@ -234,7 +235,10 @@ impl Walk<'_> {
             match self.matches(id, &body.matches) {
                 Outcome::HeaderCutOff => return Verdict::malformed(id),
                 Outcome::NotHeld => continue,
-                Outcome::Held => self.events.push(Event::Matched(id)),
+                Outcome::Held => {
+                    self.events.push(Event::Matched(id));
+                    self.outcomes.matched(id, &self.packet);
+                }
             }
             match body.target {
                 Target::Verdict(name) => return Verdict::rule(name, id),
@@ -259,21 +263,22 @@ impl Walk<'_> {
             if !meaning.clauses.iter().all(|clause| clause_holds(clause, &self.packet)) {
                 return Outcome::NotHeld;
             }
-            if let Some(kind) = meaning.residual
-                && !self.residual(rule, match_index, kind)
-            {
-                return Outcome::NotHeld;
+            match meaning.residual.map(|kind| self.residual(rule, match_index, kind)) {
+                None | Some(Answer::Holds) => {}
+                Some(Answer::Fails) => return Outcome::NotHeld,
+                Some(Answer::Drops) => return Outcome::HeaderCutOff,
             }
         }
         Outcome::Held
     }
 
-    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual) -> bool {
-        let held = self.outcomes.residual(rule, match_index, kind);
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual) -> Answer {
+        let answer = self.outcomes.residual(rule, match_index, kind, &self.packet);
         if kind != Residual::Pure {
+            let held = answer == Answer::Holds;
             self.events.push(Event::Residual { rule, match_index, held });
         }
-        held
+        answer
     }
 }
 
@@ -307,6 +312,7 @@ pub(crate) fn clause_holds(clause: &Clause, packet: &Packet) -> bool {
 /// Whether a test holds for a packet.
 pub(crate) fn test_holds(test: &Test, packet: &Packet) -> bool {
     let is_in_set = match (&test.set, fields::read(packet, test.field)) {
+        (ValueSet::Member(membership), _) => members::is_member(membership, packet),
         (ValueSet::Ranges(ranges), Some(Value::Number(x))) => {
             ranges.iter().any(|&(lo, hi)| lo <= x && x <= hi)
         }

@@ -50,7 +50,7 @@ const fn flag(names: &'static [&'static str], field: Field, kind: Kind) -> Flag 
     Flag { names, field, kind }
 }
 
-const FLAGS: [Flag; 24] = [
+const FLAGS: [Flag; 34] = [
     flag(&["-i", "--in-interface"], Field::InInterface, Kind::Interface),
     flag(&["-o", "--out-interface"], Field::OutInterface, Kind::Interface),
     flag(&["-s", "--source", "--src"], Field::Source, Kind::Address),
@@ -75,6 +75,16 @@ const FLAGS: [Flag; 24] = [
     flag(&["--physdev-in"], Field::PhysIn, Kind::Interface),
     flag(&["--physdev-out"], Field::PhysOut, Kind::Interface),
     flag(&["--bridged"], Field::Bridged, Kind::Set(1)),
+    flag(&["--cpu"], Field::Cpu, Kind::Number(&[])),
+    flag(&["--realm"], Field::Realm, Kind::Number(&[])),
+    flag(&["--src-group"], Field::InGroup, Kind::Number(&[])),
+    flag(&["--dst-group"], Field::OutGroup, Kind::Number(&[])),
+    flag(&["--uid-owner"], Field::Uid, Kind::Number(&[])),
+    flag(&["--gid-owner"], Field::Gid, Kind::Number(&[])),
+    flag(&["--socket"], Field::Socket, Kind::Set(1)),
+    flag(&["--spi"], Field::Spi, Kind::Number(&[])),
+    flag(&["--dccp-type"], Field::DccpType, Kind::Number(&[])),
+    flag(&["--mss"], Field::Mss, Kind::Number(&[])),
 ];
 
 /// The packet that a text describes: see [the module](super) for its flags.

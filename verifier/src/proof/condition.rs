@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use hipac_classifier::Dim;
 use hipac_classifier::program::{DimTest, Wanted};
+use hipac_rules::ipset::Column;
 use hipac_rules::{Family, Field, Test, ValueSet};
 use smallvec::SmallVec;
 
+use super::members::Members;
 use super::names::Names;
 use super::ranges::Ranges;
 
@@ -44,6 +46,7 @@ pub(super) struct Condition {
 pub(super) struct Raw<'a> {
     pub(super) family: Family,
     pub(super) names: &'a Names,
+    pub(super) members: &'a Members,
 }
 
 impl Raw<'_> {
@@ -189,13 +192,41 @@ fn words(field: Field, family: Family) -> &'static [(Dim, u32)] {
         (Field::SourceType, _) => &[(SourceType, 8)],
         (Field::DestinationType, _) => &[(DestinationType, 8)],
         (Field::Bridged, _) => &[(Bridged, 1)],
+        (Field::Cpu, _) => &[(Cpu, 32)],
+        (Field::Realm, _) => &[(Realm, 32)],
+        (Field::InGroup, _) => &[(InGroup, 32)],
+        (Field::OutGroup, _) => &[(OutGroup, 32)],
+        (Field::Uid, _) => &[(Uid, 32)],
+        (Field::Gid, _) => &[(Gid, 32)],
+        (Field::Socket, _) => &[(Socket, 1)],
+        (Field::Spi, _) => &[(Spi, 32)],
+        (Field::DccpType, _) => &[(DccpType, 4)],
+        (Field::Mss, _) => &[(Mss, 17)],
         // The oracle refuses a test of any other.
         _ => &[],
     }
 }
 
+/// The dimensions that a column of an IP set looks at.
+pub(super) fn dims_of(column: Column, family: Family) -> impl Iterator<Item = Dim> {
+    let (field, with_protocol) = match column {
+        Column::Address(field) | Column::Interface(field) => (field, false),
+        Column::Port(field) | Column::BarePort(field) => (field, true),
+        Column::Mac => (Field::Mac, false),
+        Column::Mark => (Field::Mark, false),
+    };
+    words(field, family).iter().map(|w| w.0).chain(with_protocol.then_some(Dim::Protocol))
+}
+
 /// A test as parts of which one holds.
 fn parts_of(test: &Test, raw: Raw<'_>) -> Vec<All> {
+    if let ValueSet::Member(membership) = &test.set {
+        // A proof begins with a look at whether the image has them all.
+        let Some((dim, bit)) = raw.members.place(membership) else { return Vec::new() };
+        let values = Ranges::of((0..=raw.max(dim)).filter(|x| x >> bit & 1 == 1).map(|x| (x, x)));
+        let values = if test.negated { values.not(raw.max(dim)) } else { values };
+        return vec![SmallVec::from_iter([(dim, Wants::In(values))])];
+    }
     let words = words(test.field, raw.family);
     let Some(&(first, _)) = words.first() else { return Vec::new() };
     let bits: u32 = words.iter().map(|(_, bits)| bits).sum();
@@ -206,6 +237,7 @@ fn parts_of(test: &Test, raw: Raw<'_>) -> Vec<All> {
             let cells = if test.negated { cells.not(raw.max(first)) } else { cells };
             vec![SmallVec::from_iter([(first, Wants::In(cells))])]
         }
+        ValueSet::Member(_) => Vec::new(), // see above
         ValueSet::Ranges(ranges) => {
             let ranges = ranges.iter().filter(|r| r.0 <= max).map(|r| (r.0, r.1.min(max)));
             let ranges = if test.negated { gaps(ranges, max) } else { ranges.collect() };
@@ -404,7 +436,7 @@ mod tests {
         ) {
             let family = field;
             let names = Names::new(std::iter::empty(), Ranks::new(&[]));
-            let raw = Raw { family, names: &names };
+            let raw = Raw { family, names: &names, members: &Members::default() };
             let mut condition = Condition::default();
             condition.and_tests(&tests, raw);
             let mut packet = fields::default_packet(family);
@@ -413,7 +445,7 @@ mod tests {
                 match &test.set {
                     ValueSet::Ranges(ranges) => values.extend(ranges.iter().flat_map(|r| [r.0, r.1])),
                     ValueSet::Masked { value, mask } => values.extend([*value, value | !mask, value ^ mask]),
-                    ValueSet::Interface { .. } => {}
+                    ValueSet::Interface { .. } | ValueSet::Member(_) => {}
                 }
             }
             for value in values {
@@ -431,7 +463,7 @@ mod tests {
     fn names_are_cells() {
         let tests = [("eth", true, false), ("eth0", false, true), ("lo", false, false)];
         let names = Names::new(tests.iter().map(|t| (t.0, t.1)), Ranks::new(&[]));
-        let raw = Raw { family: Family::V4, names: &names };
+        let raw = Raw { family: Family::V4, names: &names, members: &Members::default() };
         for (name, prefix, negated) in tests {
             let set = ValueSet::Interface { name: name.into(), prefix };
             let test = Test { field: Field::InInterface, negated, set };

@@ -37,6 +37,7 @@ mod boxes;
 mod condition;
 mod cover;
 mod forest;
+mod members;
 mod names;
 mod program;
 mod ranges;
@@ -59,6 +60,7 @@ use crate::draw::Drawer;
 use crate::{Oracle, OracleError, RuleId};
 use cover::{Cover, Finding, Kind};
 use forest::Forest;
+use members::Members;
 use names::Names;
 use space::{ALL_STATES, Space};
 use walk::{Fault, GaveUp, List, Walks};
@@ -172,8 +174,21 @@ impl Refutation {
 
 /// Proves that an image does what its rules say, or says where it does not.
 ///
+/// ```
+/// # use hipac_classifier::Image;
+/// # use hipac_rules::Ruleset;
+/// use hipac_verifier::proof::{Options, prove};
+///
+/// fn must_be_equal(rules: &Ruleset, image: &Image<Vec<u8>>) {
+///     if let Err(refutation) = prove(rules, image, &Options::default()) {
+///         panic!("{}", refutation.show(rules));
+///     }
+/// }
+/// ```
+///
 /// # Cost
-/// See [the module](self); 50 bytes a flat rule and 8 a dimension of the key besides.
+/// Nothing is set up before: of 20 rules, thousands of proofs a second
+/// (`a_small_ruleset_is_proved_in_well_under_a_millisecond`). Else see [the module](self); 50 bytes a flat rule and 8 a dimension of the key besides.
 ///
 /// # Errors
 /// A difference with a packet that shows it; something that cannot be proved; or rules that cannot be
@@ -247,7 +262,12 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         let tested = walk::names_tested(self.ruleset);
         let names = Names::new(tested.iter().map(|(n, p)| (&**n, *p)), self.image.key_maker().ranks());
         let mut doubts = Doubts::default();
-        let Some(space) = Space::new(self.image, names, self.ruleset.family) else {
+        let members = Members::new(self.ruleset, self.image);
+        if let Some(missing) = members.missing.first() {
+            doubts.add(|| format!("the image has no set that holds what `{missing}` holds"));
+            return Err(self.search(doubts));
+        }
+        let Some(space) = Space::new(self.image, names, members, self.ruleset.family) else {
             doubts.add(|| "the slots of the key make no sense".into());
             return Err(self.search(doubts));
         };
@@ -267,7 +287,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
             regions: 0,
             stored: 0,
             probes: 0,
-            header_bits: space.axes.iter().map(|a| bits_of(a.dim)).sum(),
+            header_bits: space.header_bits(bits_of),
             time: Duration::ZERO,
         };
         let seeker = Seeker { sides: self.sides, space: &space, lists: &lists };
@@ -334,7 +354,10 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         for list in &mut lists {
             list.until = walk::until(list, &changing);
         }
-        let changeable: Vec<usize> = walk::CHANGEABLE.into_iter().filter_map(|d| space.axis_of(d)).collect();
+        // Sets may look at marks, which rules change.
+        let sets = (0..Dim::SETS).filter_map(Dim::of_sets);
+        let changeable = walk::CHANGEABLE.into_iter().chain(sets);
+        let changeable: Vec<usize> = changeable.filter_map(|d| space.axis_of(d)).collect();
         walk::find_domains(&mut lists, &changing, &space.everything(), &changeable);
         Ok(lists)
     }

@@ -16,7 +16,8 @@ use hipac_classifier::{Dim, Image};
 use hipac_rules::Family;
 
 use super::boxes::{self, Bounds, Boxes};
-use super::condition::{All, Condition, Raw, Wants};
+use super::condition::{self, All, Condition, Raw, Wants};
+use super::members::Members;
 use super::names::Names;
 use super::ranges::Ranges;
 
@@ -51,6 +52,7 @@ enum Kind {
 pub(super) struct Space {
     pub(super) family: Family,
     pub(super) names: Names,
+    pub(super) members: Members,
     pub(super) axes: Vec<Axis>,
     axis_of: [Option<u8>; Dim::COUNT],
     /// What each byte of a key holds: an axis, and which byte of its value.
@@ -83,10 +85,21 @@ type Part = Vec<Vec<(usize, (u32, u32))>>;
 
 impl Space {
     /// The space of an image; `None` when its keys make no sense.
-    pub(super) fn new<B: AsRef<[u8]>>(image: &Image<B>, names: Names, family: Family) -> Option<Space> {
+    pub(super) fn new<B: AsRef<[u8]>>(
+        image: &Image<B>,
+        names: Names,
+        members: Members,
+        family: Family,
+    ) -> Option<Space> {
         let keys = image.key_maker();
-        let mut space =
-            Space { family, names, axes: vec![], axis_of: [None; Dim::COUNT], key_bytes: [None; KEY_BYTES] };
+        let mut space = Space {
+            family,
+            names,
+            members,
+            axes: vec![],
+            axis_of: [None; Dim::COUNT],
+            key_bytes: [None; KEY_BYTES],
+        };
         for slot in keys.slots() {
             let axis = space.axis(slot.dim, slot.offset.into(), slot.recode, &keys)?;
             let number = u8::try_from(space.axes.len()).ok()?;
@@ -121,7 +134,7 @@ impl Space {
         let mut axis = Axis { dim, offset, bytes: dim.key_bytes(), max, kind, possible: Ranges::all(max) };
         if let Dim::MacHigh = dim {
             axis.possible = Ranges::of([(0, 0), (1 << 24, max)]);
-        } else if max <= 0xffff && !matches!(axis.kind, Kind::Same) || dim == Dim::CtState {
+        } else if max <= 0xffff && !matches!(axis.kind, Kind::Same) || dim == Dim::CtState || dim.is_set() {
             let key = |x| self.key_value(&axis, x);
             let keys = (0..=raw_max).filter(|&x| self.is_possible(dim, x)).map(key).map(|k| (k, k));
             axis.possible = Ranges::of(keys);
@@ -158,7 +171,7 @@ impl Space {
     }
 
     pub(super) fn raw(&self) -> Raw<'_> {
-        Raw { family: self.family, names: &self.names }
+        Raw { family: self.family, names: &self.names, members: &self.members }
     }
 
     pub(super) fn axis_of(&self, dim: Dim) -> Option<usize> {
@@ -198,8 +211,20 @@ impl Space {
             }
             Dim::CtState => raw & 7 <= 4 && raw <= 31,
             Dim::MacHigh => raw == 0 || raw >> 24 == 1,
+            _ if dim.is_set() => self.members.is_possible(dim, raw),
             _ => raw <= dim.max(),
         }
+    }
+
+    /// Bits of the packets' fields that the key or a set looks at; `bits_of` says how many a dimension has.
+    pub(super) fn header_bits(&self, bits_of: impl Fn(Dim) -> u32) -> u32 {
+        let mut dims: Vec<Dim> = self.axes.iter().map(|a| a.dim).filter(|d| !d.is_set()).collect();
+        for column in self.members.columns() {
+            dims.extend(condition::dims_of(column, self.family));
+        }
+        dims.sort_unstable();
+        dims.dedup();
+        dims.into_iter().map(bits_of).sum()
     }
 
     /// Keys with one of these raw values, and keys with none but these.

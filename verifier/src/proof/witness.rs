@@ -8,7 +8,7 @@ use std::fmt;
 
 use hipac_classifier::evaluate::EvaluateError;
 use hipac_classifier::program::ResidualKind;
-use hipac_classifier::{CtState, Decision, Dim, EntryId, Host, Image, L4, OriginId, Packet};
+use hipac_classifier::{Answer, CtState, Decision, Dim, EntryId, Host, Image, L4, OriginId, Packet};
 use hipac_rules::{Hook, Residual, Ruleset, TableKind, Target, TargetMeaning};
 
 use super::boxes::{self, Bounds};
@@ -17,6 +17,7 @@ use super::walk::List;
 use crate::agree::Compared;
 use crate::draw::{self, Random};
 use crate::fields::{self, INTERFACES, NUMBERS};
+use crate::members;
 use crate::outcomes::{Outcomes, Script};
 use crate::subject::{Evaluation, Event, Verdict};
 use crate::{Oracle, RuleId, packet_text};
@@ -37,10 +38,10 @@ pub enum Assumed {
 }
 
 impl Outcomes for Assumed {
-    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual) -> bool {
+    fn residual(&mut self, rule: RuleId, match_index: usize, kind: Residual, packet: &Packet) -> Answer {
         match self {
-            Assumed::Script(script) => script.play().residual(rule, match_index, kind),
-            Assumed::Only(rules) => rules.contains(&rule),
+            Assumed::Script(script) => script.play().residual(rule, match_index, kind, packet),
+            Assumed::Only(rules) => Answer::from(rules.contains(&rule)),
         }
     }
 }
@@ -136,10 +137,10 @@ struct Notes<'a> {
 }
 
 impl Host for Notes<'_> {
-    fn residual(&mut self, origin: OriginId, number: u8, kind: ResidualKind, _: &Packet) -> bool {
+    fn residual(&mut self, origin: OriginId, number: u8, kind: ResidualKind, packet: &Packet) -> Answer {
         let Some(rule) = self.rules.get(origin.0 as usize).copied().flatten() else {
             self.is_strange = true;
-            return false;
+            return Answer::Fails;
         };
         let asked = match kind {
             ResidualKind::Pure => Residual::Pure,
@@ -147,11 +148,12 @@ impl Host for Notes<'_> {
             ResidualKind::Unknown => Residual::Unknown,
         };
         let match_index = number.into();
-        let held = self.assumed.residual(rule, match_index, asked);
+        let answer = self.assumed.residual(rule, match_index, asked, packet);
         if kind != ResidualKind::Pure {
+            let held = answer == Answer::Holds;
             self.events.push(Event::Residual { rule, match_index, held });
         }
-        held
+        answer
     }
 
     fn matched(&mut self, origin: OriginId, _: &Packet) {
@@ -382,6 +384,13 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
                 packet.l4 = l4;
             }
         }
+        // Into the sets that the piece wants, before its own values: those come last.
+        for (axis, &value) in self.space.axes.iter().zip(&point).filter(|(axis, _)| axis.dim.is_set()) {
+            let raw = self.space.raw_values(axis, value).first().copied().unwrap_or(0);
+            for membership in self.space.members.of_bits(axis.dim, raw) {
+                members::enter(membership, &mut packet, random);
+            }
+        }
         for (axis, &value) in self.space.axes.iter().zip(&point) {
             let raw = self.space.raw_values(axis, value);
             let raw = if number < 2 { raw.first() } else { random.pick(&raw) };
@@ -441,6 +450,12 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
             Dim::SourceType => packet.source_type = byte,
             Dim::DestinationType => packet.destination_type = byte,
             Dim::Bridged => packet.bridged = raw != 0,
+            // Bits of IP sets are left out: other fields decide them, see `packet`.
+            _ => {
+                if let Some(fact) = dim.fact() {
+                    packet.facts.set(fact, raw);
+                }
+            }
         }
     }
 

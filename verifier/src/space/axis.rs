@@ -167,7 +167,7 @@ pub(crate) fn set_contains(set: &ValueSet, x: u128) -> bool {
     match set {
         ValueSet::Ranges(ranges) => ranges.iter().any(|&(lo, hi)| lo <= x && x <= hi),
         ValueSet::Masked { value, mask } => x & mask == *value,
-        ValueSet::Interface { .. } => false,
+        ValueSet::Interface { .. } | ValueSet::Member(_) => false,
     }
 }
 
@@ -205,6 +205,7 @@ pub(crate) fn ranges_of(set: &ValueSet, max: u128) -> Option<Vec<(u128, u128)>> 
             }
         }
         ValueSet::Interface { .. } => Some(Vec::new()),
+        ValueSet::Member(_) => None,
     }
 }
 

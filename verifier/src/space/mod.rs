@@ -21,14 +21,16 @@ mod set;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use hipac_classifier::{InterfaceName, Packet};
+use hipac_rules::ipset::Membership;
 use hipac_rules::{Clause, Effect, Family, Field, L4Need, TableKind, Test, ValueSet};
 
 use crate::draw::ip_tests;
-use crate::fields;
 use crate::oracle::{Outcome, Target, header};
 use crate::{Oracle, RuleId, packet_text};
+use crate::{fields, members};
 
 use axis::{Atoms, class_atoms, name_atoms, other_bits, range_atoms, ranges_of};
 pub(crate) use axis::{Axis, AxisKey};
@@ -59,6 +61,8 @@ pub(crate) struct Space {
     changed: BTreeSet<Field>,
     /// Bits of the marks that are always looked at together.
     groups: Vec<u32>,
+    /// IP sets as tests of one field, where they are that.
+    members: HashMap<Arc<Membership>, Option<Test>>,
 }
 
 const MARKS: [Field; 2] = [Field::Mark, Field::ConnMark];
@@ -82,6 +86,7 @@ impl Space {
         let mut tests: BTreeSet<TestKey> = extra.iter().cloned().map(TestKey).collect();
         let mut effects = Vec::new();
         let mut wants_header = false;
+        let mut members: HashMap<Arc<Membership>, Option<Test>> = HashMap::new();
         for &(oracle, table) in tables {
             for rule in rules_of(oracle, table) {
                 if let Some(r) = rule.of(oracle.ruleset()) {
@@ -89,7 +94,19 @@ impl Space {
                 }
                 for meaning in oracle.meanings(rule) {
                     wants_header |= meaning.l4 != L4Need::default();
-                    tests.extend(meaning.clauses.iter().flatten().cloned().map(TestKey));
+                    for test in meaning.clauses.iter().flatten() {
+                        match &test.set {
+                            ValueSet::Member(membership) => {
+                                let of = members.entry(Arc::clone(membership));
+                                let of =
+                                    of.or_insert_with(|| members::as_field_test(membership, family, false));
+                                tests.extend(of.clone().map(TestKey));
+                            }
+                            _ => {
+                                tests.insert(TestKey(test.clone()));
+                            }
+                        }
+                    }
                 }
                 if let Some(Target::Continue(effect)) = oracle.target(rule) {
                     effects.push(effect);
@@ -107,6 +124,7 @@ impl Space {
             by_key: HashMap::new(),
             changed: seen.effects.iter().flat_map(|&e| changed_fields(e)).copied().collect(),
             groups: bit_groups(&seen),
+            members,
         };
         space.build(&seen, wants_header);
         space
@@ -206,6 +224,14 @@ impl Space {
     }
 
     fn test(&self, test: &Test, change: &Change) -> Result<Vec<Alternatives>, Inexpressible> {
+        if let ValueSet::Member(membership) = &test.set {
+            let of = self.members.get(membership).and_then(Option::as_ref).ok_or(Inexpressible)?;
+            let id = self.field_axis(of.field).ok_or(Inexpressible)?;
+            let axis = self.axis(id);
+            let set = axis.of_test(of);
+            let set = if test.negated { set.complement(axis.len()) } else { set };
+            return Ok(vec![vec![(id, set)]]);
+        }
         if MARKS.contains(&test.field) {
             return self.mark_test(test, change);
         }
@@ -365,7 +391,7 @@ fn mark_value(set: &ValueSet) -> Option<(u32, u32)> {
             [(0, hi)] if hi >= u128::from(u32::MAX) => Some((0, 0)),
             _ => None,
         },
-        ValueSet::Interface { .. } => None,
+        ValueSet::Interface { .. } | ValueSet::Member(_) => None,
     }
 }
 
@@ -430,6 +456,8 @@ impl TestKey {
             ValueSet::Ranges(ranges) => (*field, *negated, 0, ranges, (0, 0), "", false),
             ValueSet::Masked { value, mask } => (*field, *negated, 1, &[], (*value, *mask), "", false),
             ValueSet::Interface { name, prefix } => (*field, *negated, 2, &[], (0, 0), name, *prefix),
+            // Never among those that are kept: see `Space::new`.
+            ValueSet::Member(_) => (*field, *negated, 3, &[], (0, 0), "", false),
         }
     }
 }

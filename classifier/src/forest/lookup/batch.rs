@@ -10,10 +10,14 @@
 //! Who is at work is a set of keys, one bit each, in a register: lists in memory would make each
 //! key wait for the one before.
 
-use super::{Arena, Kernel, NO_MATCH, Start, deferred, fat_leaf, lean_leaf, node_at, walk};
+use super::{Arena, Kernel, NO_MATCH, STEPS_MAX, Start, deferred, fat_leaf, lean_leaf, node_at, walk};
 use crate::forest::node;
-use crate::forest::{DEPTH_MAX, Kind, LINE, Ref};
+use crate::forest::{Kind, LINE, Ref};
 use crate::key::{KEY_BYTES, Key, Keys};
+
+/// An arena of fewer bytes is in a near cache, or soon will be: asking for its lines costs more
+/// than it saves.
+const SMALL: usize = 256 << 10;
 
 /// Keys of a block.
 pub(super) const BLOCK: usize = 64;
@@ -128,6 +132,9 @@ impl Block<'_> {
     /// Asks for the lines of where keys are.
     #[inline(always)]
     fn fetch<K: Kernel>(&self, keys: u64) {
+        if self.arena.len() < SMALL {
+            return;
+        }
         let start = self.arena.as_ptr();
         for key in Set(keys) {
             let here = Ref(self.here[key]);
@@ -149,7 +156,7 @@ impl Block<'_> {
     unsafe fn run<K: Kernel>(&mut self) {
         // SAFETY: passed on from the caller.
         let mut kinds = unsafe { K::kinds(&self.here) };
-        for _ in 0..DEPTH_MAX {
+        for _ in 0..STEPS_MAX {
             let nodes = kinds[Kind::Node as usize];
             if nodes == 0 {
                 break;

@@ -40,6 +40,9 @@ pub const NO_MATCH: u32 = u32::MAX;
 /// Nodes and leaves visited in one lookup, at most; audited forests stay far below.
 const VISITS_MAX: u32 = 1 << 20;
 
+/// Steps of a walk, at most: a node each, a switch in front of them, the leaf.
+const STEPS_MAX: u32 = DEPTH_MAX + 2;
+
 /// A key's cell in each tree, as words. Aligned: one is read from what was stored as a vector, and
 /// a vector that crosses a line would have to reach the cache first.
 #[derive(Clone, Copy)]
@@ -509,7 +512,7 @@ unsafe fn walk<K: Kernel>(
     best: u32,
     tally: &mut impl Tally,
 ) -> u32 {
-    for _ in 0..DEPTH_MAX {
+    for _ in 0..STEPS_MAX {
         if here.is_leaf() {
             // SAFETY: passed on from the caller.
             return best.min(unsafe { leaf::<K>(&arena, here, key, from, tally) });

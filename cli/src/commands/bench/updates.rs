@@ -38,9 +38,12 @@ pub(super) struct Line {
     changes_per_s: f64,
     same_place: Changed,
     reader_alone_ns: f64,
+    reader_beside_another_ns: f64,
     reader_beside_ns: f64,
+    /// Of the last to the one before, less 1.
     reader_slowdown: f64,
     reader_alone_p999_ns: u64,
+    reader_beside_another_p999_ns: u64,
     reader_beside_p999_ns: u64,
     live_structure_bytes: usize,
     /// After all updates, of what the same rules take built anew.
@@ -59,13 +62,19 @@ pub(super) fn measure(
     (packets, drawn): (usize, &Drawn),
     options: &Options,
 ) -> Result<Report, Failure> {
-    let options = LiveOptions { memory_bytes_max: options.memory_bytes_max, counting: options.counting };
+    let options = LiveOptions {
+        memory_bytes_max: options.memory_bytes_max,
+        counting: options.counting,
+        background: true,
+    };
     let live = LiveTable::open(ruleset, &options).map_err(Failure::new)?;
+    let other = LiveTable::open(ruleset, &options).map_err(Failure::new)?;
     let before = live.stats().structure_bytes;
     let traffic = (drawn.traffic, drawn.seed);
     let mut reader = live.reader();
     let trace = Trace::draw(ruleset, (table, chain), &reader.pin().key_maker(), packets, traffic);
-    let updates = Updates { live: &live, table, chain: chain.into(), keys: &trace.keys, count, readers };
+    let updates =
+        Updates { live: &live, other: &other, table, chain: chain.into(), keys: &trace.keys, count, readers };
     let measured = updates.measure().map_err(Failure::new)?;
     let stats = live.stats();
     // The same rules, as they stand now, built anew.
@@ -98,7 +107,7 @@ pub(super) fn measure(
 
 impl Report {
     fn slowdown(&self) -> f64 {
-        self.measured.beside_ns / self.measured.alone_ns.max(1e-9) - 1.0
+        self.measured.beside_ns / self.measured.neighbour_ns.max(1e-9) - 1.0
     }
 
     fn ratios(&self) -> (f64, f64) {
@@ -117,9 +126,11 @@ impl Report {
             changes_per_s: in_transactions_per_s,
             same_place,
             reader_alone_ns: self.measured.alone_ns,
+            reader_beside_another_ns: self.measured.neighbour_ns,
             reader_beside_ns: self.measured.beside_ns,
             reader_slowdown: self.slowdown(),
             reader_alone_p999_ns: self.measured.alone_p999_ns,
+            reader_beside_another_p999_ns: self.measured.neighbour_p999_ns,
             reader_beside_p999_ns: self.measured.beside_p999_ns,
             live_structure_bytes: self.structure[1],
             memory_ratio,
@@ -139,7 +150,7 @@ impl Report {
         let rows = [row("anywhere", &self.measured.single), row("at one place", &self.measured.same_place)];
         let header = ["changes", "thousand/s", "p50 µs", "p99 µs", "max µs"];
         write!(out, "\n{}", output::table(&header, &rows))?;
-        let Measured { in_transactions_per_s, alone_ns, beside_ns, .. } = self.measured;
+        let Measured { in_transactions_per_s, alone_ns, neighbour_ns, beside_ns, .. } = self.measured;
         let plural = if self.readers == 1 { "reader" } else { "readers" };
         writeln!(
             out,
@@ -150,10 +161,12 @@ impl Report {
         )?;
         writeln!(
             out,
-            "a reader: {alone_ns:.1} ns a lookup in batches alone, {beside_ns:.1} beside the writer ({:+.0} %); \
-             one by one p99.9 {} ns and {} ns",
+            "a reader: {alone_ns:.1} ns a lookup in batches alone, {neighbour_ns:.1} beside a writer of another table, \
+             {beside_ns:.1} beside this one's ({:+.0} %)\n\
+             one by one p99.9: {} ns, {} ns, {} ns",
             100.0 * self.slowdown(),
             grouped(self.measured.alone_p999_ns as usize),
+            grouped(self.measured.neighbour_p999_ns as usize),
             grouped(self.measured.beside_p999_ns as usize)
         )?;
         let (memory, lookup) = self.ratios();

@@ -6,7 +6,7 @@ use hipac_classifier::forest::node::NODE_BYTES;
 use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX, Ref};
 
 use super::super::boxes::Boxes;
-use super::{Columns, Damage, Forest, LeafSeen, Left, Seen, Spot, upward};
+use super::{Columns, Damage, Forest, LeafSeen, Left, Seen, Spot};
 
 /// How deep a walk is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,14 +59,15 @@ impl Walk<'_, '_> {
         let forest = self.forest;
         // What lies outside holds nothing: so a lookup takes it.
         let Some(node) = forest.node(here) else { return };
-        if depth.nodes >= DEPTH_MAX {
-            return self.damaged(|| format!("the node at {offset} is deeper than {DEPTH_MAX} nodes"));
+        // A lookup takes so many steps, the one into the leaf among them.
+        if depth.nodes + 1 >= DEPTH_MAX {
+            return self.damaged(|| format!("the node at {offset} is deeper than lookups go"));
         }
         let bytes = forest.arena.get(offset..offset + NODE_BYTES);
         if bytes.is_none_or(|bytes| node.encode() != *bytes) || !node.bounds.is_sorted_by(|a, b| a < b) {
             return self.damaged(|| format!("the bounds of the node at {offset} do not rise to their end"));
         }
-        let deferred = forest.deferred(&node, here);
+        let deferred = forest.deferred(&node);
         if deferred.is_some() && depth.waiting >= PENDING_MAX {
             self.damaged(|| format!("the deferred part of the node at {offset} is never looked at"));
         }
@@ -81,7 +82,7 @@ impl Walk<'_, '_> {
             match forest.narrow(&mut inner, node.window, range, None, &mut vec![]) {
                 Left::Nothing => {}
                 left => {
-                    let child = upward(node.child(slot), here);
+                    let child = node.child(slot);
                     self.tree(child, &mut inner, spot, below, is_loose || left == Left::Loose);
                 }
             }
@@ -119,7 +120,7 @@ impl Walk<'_, '_> {
                 self.boxes.push(&inner);
             }
             let next = match &columns {
-                Columns::Fat(leaf) => upward(leaf.next(), here),
+                Columns::Fat(leaf) => leaf.next(),
                 Columns::Lean(_) => Ref::EMPTY,
             };
             let Some(left) = self.visits_left.checked_sub(1).filter(|_| !next.is_empty()) else { break };

@@ -33,6 +33,9 @@ use super::space::Space;
 use descent::{Depth, Walk};
 use search::Search;
 
+/// Nodes and leaves that one key comes to, at most: a compiled forest has some hundreds at the very worst.
+const VISITS_MAX: u64 = 1 << 13;
+
 /// A cut: an axis, and what is left of it.
 pub(super) type Cut = (usize, (u32, u32));
 
@@ -352,14 +355,17 @@ impl<'a> Forest<'a> {
     pub(super) fn find(&self, point: &[u32], wanted: u32, cuts: &mut Vec<Cut>) -> bool {
         // First where smallest positions say that it can be, then everywhere.
         [false, true].into_iter().any(|everywhere| {
-            let mut search = Search { forest: self, point, wanted, everywhere, cuts, visits_left: 1 << 16 };
+            let mut search =
+                Search { forest: self, point, wanted, everywhere, cuts, visits_left: VISITS_MAX };
             search.run()
         })
     }
 
     /// Shows every position that is stored at a point, in no order.
     pub(super) fn each_at(&self, point: &[u32], visit: &mut dyn FnMut(u32)) {
-        self.each_cell(point, &mut |reference| self.each_lane(reference, point, 0, &mut (1 << 16), visit));
+        self.each_cell(point, &mut |reference| {
+            self.each_lane(reference, point, 0, &mut { VISITS_MAX }, visit)
+        });
     }
 
     fn each_cell(&self, point: &[u32], visit: &mut dyn FnMut(Ref)) {
@@ -392,8 +398,8 @@ impl<'a> Forest<'a> {
                 let Some(node) = self.node(here) else { return };
                 let value = self.value(point, node.window);
                 let slot = node.bounds.partition_point(|&b| b < value);
-                self.each_lane(upward(node.child(slot), here), point, depth + 1, left, visit);
-                if let Some((deferred, _)) = self.deferred(&node, here) {
+                self.each_lane(node.child(slot), point, depth + 1, left, visit);
+                if let Some((deferred, _)) = self.deferred(&node) {
                     self.each_lane(deferred, point, depth + 1, left, visit);
                 }
             }
@@ -411,20 +417,21 @@ impl<'a> Forest<'a> {
                 }
             }
             Kind::Fat => {
-                let Some(leaf) = FatLeaf::view(self.arena, here.offset()) else { return };
-                for rule in 0..leaf.layout.rules {
-                    let holds = (0..leaf.layout.columns()).all(|column| {
-                        let (lo, hi) = leaf.range(column, rule);
-                        let x = self.wide_value(point, leaf.window(column), leaf.is_wide(column));
-                        lo <= x && x <= hi
-                    });
-                    if holds {
-                        visit(leaf.position(rule));
+                let mut here = here;
+                while here.kind() == Kind::Fat && !here.is_empty() && *left > 0 {
+                    *left -= 1;
+                    let Some(leaf) = FatLeaf::view(self.arena, here.offset()) else { return };
+                    for rule in 0..leaf.layout.rules {
+                        let holds = (0..leaf.layout.columns()).all(|column| {
+                            let (lo, hi) = leaf.range(column, rule);
+                            let x = self.wide_value(point, leaf.window(column), leaf.is_wide(column));
+                            lo <= x && x <= hi
+                        });
+                        if holds {
+                            visit(leaf.position(rule));
+                        }
                     }
-                }
-                let next = upward(leaf.next(), here);
-                if next.kind() == Kind::Fat {
-                    self.each_lane(next, point, depth, left, visit);
+                    here = leaf.next();
                 }
             }
         }
@@ -436,14 +443,14 @@ impl<'a> Forest<'a> {
     }
 
     /// The deferred part of a node, and the smallest position that it is said to hold.
-    fn deferred(&self, node: &Node, at: Ref) -> Option<(Ref, u32)> {
+    fn deferred(&self, node: &Node) -> Option<(Ref, u32)> {
         if !node.has_deferred {
             return None;
         }
         let unit = (node.base as usize & Ref::UNITS_MAX).checked_sub(1)? * UNIT;
         let bytes = self.arena.get(unit..unit + UNIT)?;
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Some((upward(Ref(word(0)), at), word(4)))
+        Some((Ref(word(0)), word(4)))
     }
 
     fn byte(&self, point: &[u32], offset: usize) -> u32 {
@@ -651,11 +658,6 @@ impl Columns<'_> {
             }
         }
     }
-}
-
-/// References lead upward; a lookup takes what does not for nothing.
-fn upward(to: Ref, from: Ref) -> Ref {
-    if to.offset() > from.offset() { to } else { Ref::EMPTY }
 }
 
 fn halves_count(record: &TreeRecord) -> u32 {

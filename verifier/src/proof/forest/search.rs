@@ -5,7 +5,7 @@ use hipac_classifier::forest::leaf::Leaf;
 use hipac_classifier::forest::root;
 use hipac_classifier::forest::{DEPTH_MAX, Kind, Ref};
 
-use super::{Columns, Cut, Forest, Half, Left, top, upward};
+use super::{Columns, Cut, Forest, Half, Left, top};
 
 /// A search for one position around a point.
 pub(super) struct Search<'s> {
@@ -72,12 +72,12 @@ impl Search<'_> {
         let (cuts, saved) = (self.cuts.len(), node.has_deferred.then(|| region.clone()));
         let around = Some(self.point);
         if self.forest.narrow(region, node.window, (lo, hi), around, self.cuts) != Left::Nothing
-            && self.below(upward(node.child(slot), here), region, depth + 1)
+            && self.below(node.child(slot), region, depth + 1)
         {
             return true;
         }
         self.cuts.truncate(cuts);
-        let (Some((part, smallest)), Some(saved)) = (self.forest.deferred(&node, here), saved) else {
+        let (Some((part, smallest)), Some(saved)) = (self.forest.deferred(&node), saved) else {
             return false;
         };
         *region = saved;
@@ -104,7 +104,7 @@ impl Search<'_> {
                 }
             }
             let next = match &columns {
-                Columns::Fat(leaf) => upward(leaf.next(), here),
+                Columns::Fat(leaf) => leaf.next(),
                 Columns::Lean(_) => Ref::EMPTY,
             };
             if next.is_empty() || next.kind() != Kind::Fat || self.visits_left == 0 {

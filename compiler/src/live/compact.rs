@@ -1,0 +1,152 @@
+//! Building a generation in the background.
+//!
+//! ```text
+//!   table    ──edits──▶ ──edits──▶ ──edits──▶ ▲ exchanged
+//!              │ rules of now   log ▶ ▶ ▶ ▶   │
+//!   thread     └──── build ─────── catch up ──┘
+//! ```
+//!
+//! A table whose rules have been exchanged one by one keeps the cuts that were right for others. A
+//! thread copies the rules (references to them), builds a generation that nobody reads, makes the
+//! changes that came meanwhile, and exchanges it when it has caught up: the table is locked for the
+//! copy, and for the last few changes.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use hipac_classifier::live::RuleId;
+use hipac_rules::{Name, Policy, Rule, TableKind};
+
+use super::model::ChainId;
+use super::table::{Inner, Side, build};
+use super::writer::Refusal;
+
+/// A step of a transaction, as another generation has to make it.
+#[derive(Debug)]
+pub(super) enum Logged {
+    Put {
+        chain: ChainId,
+        at: usize,
+        id: RuleId,
+        rule: Arc<Rule>,
+    },
+    Take {
+        chain: ChainId,
+        at: usize,
+    },
+    AddChain {
+        chain: ChainId,
+        table: TableKind,
+        name: Name,
+    },
+    RemoveChain {
+        chain: ChainId,
+    },
+    Rename {
+        chain: ChainId,
+        to: Name,
+    },
+    Policy {
+        chain: ChainId,
+        policy: Policy,
+    },
+    /// What no other generation can follow.
+    Lost,
+}
+
+/// Changes that are caught up with while the table is locked, at most.
+const LAST_MAX: usize = 64;
+
+/// Begins: the rest happens on a thread, which gives up when it cannot keep up.
+pub(super) fn begin(inner: &mut Inner, table: Weak<Mutex<Inner>>) {
+    let used = inner.side.writer.structure_bytes();
+    let room = inner.options.memory_bytes_max.saturating_sub(used);
+    // The table goes on growing meanwhile: each gets half of what is left.
+    let limit = room / 2;
+    inner.side.writer.ground.space.set_limit(used + room - limit);
+    inner.log = Some(Vec::new());
+    inner.reserved = limit;
+    let number = inner.side.writer.ground.generation.number + 1;
+    let (model, options) = (inner.side.model.clone(), inner.options);
+    let work = move || {
+        let built = build(&model, number, limit, &options);
+        let side = built.ok().map(|writer| Side::new(model, writer));
+        let has_followed = side.is_some_and(|side| follow(side, &table));
+        end(&table, number, has_followed);
+    };
+    if std::thread::Builder::new().name("hipac-compact".into()).spawn(work).is_err() {
+        (inner.log, inner.reserved) = (None, 0);
+    }
+}
+
+/// Makes the changes since, and exchanges; `false`: it cannot.
+fn follow(mut side: Side, table: &Weak<Mutex<Inner>>) -> bool {
+    // Each round there are fewer, or the writer is faster than we are.
+    for _ in 0..64 {
+        let Some(table) = table.upgrade() else { return true };
+        let mut inner = table.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.side.writer.ground.generation.number + 1 != side.writer.ground.generation.number {
+            return true; // somebody has built another one
+        }
+        let Some(log) = &mut inner.log else { return true };
+        let rest = std::mem::take(log);
+        if rest.len() <= LAST_MAX {
+            if !rest.into_iter().all(|step| make(&mut side, step).is_ok()) || side.must_replan {
+                return false;
+            }
+            (inner.log, inner.reserved) = (None, 0);
+            inner.stats.compactions += 1;
+            let old = inner.replace(side.writer);
+            inner.side.trends.clear();
+            drop(inner);
+            drop(old);
+            return true;
+        }
+        drop(inner);
+        drop(table);
+        if !rest.into_iter().all(|step| make(&mut side, step).is_ok()) || side.must_replan {
+            return false;
+        }
+    }
+    false
+}
+
+/// The memory of what was built is the table's, or free.
+fn end(table: &Weak<Mutex<Inner>>, number: u64, has_followed: bool) {
+    let Some(table) = table.upgrade() else { return };
+    let mut inner = table.lock().unwrap_or_else(PoisonError::into_inner);
+    inner.reserved = 0;
+    if !has_followed && inner.side.writer.ground.generation.number + 1 == number {
+        // The table goes on as it is.
+        inner.log = None;
+        let all = inner.options.memory_bytes_max;
+        inner.side.writer.ground.space.set_limit(all);
+    }
+}
+
+/// One step on a side that nobody reads.
+fn make(side: &mut Side, step: Logged) -> Result<(), Refusal> {
+    match step {
+        Logged::Put { chain, at, id, rule } => {
+            side.model.add_rule_as(id, rule);
+            side.put(chain, at, id)
+        }
+        Logged::Take { chain, at } => side.take(chain, at),
+        Logged::AddChain { chain, table, name } => {
+            side.model.add_chain_as(chain, table, name);
+            side.writer.add_entry(chain)
+        }
+        Logged::RemoveChain { chain } => {
+            side.model.remove_chain(chain);
+            side.writer.remove_entry(chain)
+        }
+        Logged::Rename { chain, to } => {
+            side.model.rename(chain, &to);
+            Ok(())
+        }
+        Logged::Policy { chain, policy } => {
+            side.model.chain_mut(chain).policy = Some(policy);
+            side.writer.set_policy_now(chain, policy)
+        }
+        Logged::Lost => Err(Refusal::Replan),
+    }
+}

@@ -1,0 +1,307 @@
+//! Certificates: written for what the compiler makes, accepted by the second checker, and refused where
+//! anything is not so.
+//!
+//! `HIPAC_CORPUS` names a folder of real rulesets and filter sets; without it the tests that read
+//! them say so and pass.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::exam::Exam;
+use common::{compile_roomy, images_of_all_sizes, read_as, seal};
+use hipac_bench_data::classbench::read_filters;
+use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
+use hipac_classifier::Image;
+use hipac_classifier::image::Section;
+use hipac_compiler::Counting;
+use hipac_rules::{ParseOptions, Ruleset, parse};
+use hipac_verifier::certificate::{Checked, Refused, check, write};
+use hipac_verifier::{Compared, ImageSubject, Oracle};
+
+fn compared(counting: Counting) -> Compared {
+    match counting {
+        Counting::Exact => Compared::All,
+        Counting::Deciding => Compared::Deciding,
+    }
+}
+
+fn corpus() -> Option<PathBuf> {
+    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: HIPAC_CORPUS is not set");
+    }
+    folder
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.sort();
+    found
+}
+
+/// Writes a certificate and has it checked.
+fn certified(
+    ruleset: &Ruleset,
+    text: &[u8],
+    image: &[u8],
+    of: Compared,
+) -> Result<(Vec<u8>, Checked), Refused> {
+    let image = Image::open(image).expect("the compiler writes images that open");
+    let certificate = write(ruleset, text, &image, of)?;
+    let checked = check(ruleset, text, &image, &certificate)?;
+    Ok((certificate, checked))
+}
+
+#[test]
+fn real_rulesets_have_certificates_that_are_accepted() {
+    let Some(corpus) = corpus() else { return };
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for path in ["rulesets", "rulesets-fixed"].iter().flat_map(|f| files(&corpus.join(f))) {
+        let text = std::fs::read(&path).expect("a readable file");
+        let ruleset = parse(&text, &ParseOptions::default()).ruleset;
+        let name = path.file_name().unwrap_or_default().display().to_string();
+        // Writing takes a second for a thousand rules without optimization: `--release` does them all.
+        if Oracle::new(&ruleset).is_err() || cfg!(debug_assertions) && ruleset.rule_count() > 300 {
+            continue;
+        }
+        for counting in [Counting::Exact, Counting::Deciding] {
+            let image = compile_roomy(&ruleset, counting).image;
+            count += 1;
+            if let Err(refused) = certified(&ruleset, &text, &image, compared(counting)) {
+                failed.push(format!("{name}, {counting:?}: {refused}"));
+            }
+        }
+    }
+    println!("{count} images");
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn filter_sets_of_the_literature_have_certificates() {
+    let Some(corpus) = corpus() else { return };
+    for path in files(&corpus.join("classbench")) {
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(filters) = read_filters(text.as_bytes()) else { continue };
+        if cfg!(debug_assertions) && filters.len() > 1000 {
+            continue;
+        }
+        let ruleset = ruleset_of(&filters).expect("filters are rules");
+        let image = Image::open(compile_roomy(&ruleset, Counting::Exact).image).expect("an image");
+        let begin = std::time::Instant::now();
+        let certificate = write(&ruleset, text.as_bytes(), &image, Compared::All).expect("a certificate");
+        let wrote = begin.elapsed();
+        let begin = std::time::Instant::now();
+        let checked = check(&ruleset, text.as_bytes(), &image, &certificate).expect("accepted");
+        let (name, took) = (path.file_name().unwrap_or_default().display(), begin.elapsed());
+        println!(
+            "{name}: {} bytes, written in {wrote:?}, checked in {took:?}: {checked:?}",
+            certificate.len()
+        );
+    }
+}
+
+/// The writer does not find the steps of every proof, and says so: rules that repeat their matches in odd
+/// ways. What it writes is accepted.
+#[test]
+fn nearly_all_nasty_rulesets_have_certificates() {
+    let (mut written, mut refused) = (0, Vec::new());
+    for seed in 1..=seeds_wanted() {
+        let mut numbers = Numbers(seed * 15_485_863);
+        let choices: Vec<u8> = (0..300).map(|_| numbers.below(256) as u8).collect();
+        let nasty = common::nasty::nasty(&choices);
+        let ruleset = read_as(&nasty.text, Some(nasty.family));
+        for counting in [Counting::Exact, Counting::Deciding] {
+            let image = Image::open(compile_roomy(&ruleset, counting).image).expect("an image");
+            match write(&ruleset, nasty.text.as_bytes(), &image, compared(counting)) {
+                Ok(certificate) => {
+                    let answer = check(&ruleset, nasty.text.as_bytes(), &image, &certificate);
+                    assert!(answer.is_ok(), "{counting:?}: {:?}\n{}", answer.err(), nasty.text);
+                    written += 1;
+                }
+                Err(why) => refused.push(format!("seed {seed}, {counting:?}: {why}")),
+            }
+        }
+    }
+    println!("{written} written, {} not:\n{}", refused.len(), refused.join("\n"));
+    assert!(written >= 9 * refused.len(), "{written} of {}", written + refused.len());
+}
+
+/// `HIPAC_CASES` says how many (60).
+fn seeds_wanted() -> u64 {
+    std::env::var("HIPAC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+}
+
+/// Numbers in no order, the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * n as u128) >> 64) as usize
+    }
+
+    /// Changes two bytes at a place of some bytes; false when they are as before.
+    fn change(&mut self, bytes: &mut [u8]) -> bool {
+        let slots = bytes.len() / 2;
+        let (at, other) = (2 * self.below(slots), 2 * self.below(slots));
+        let old = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let new = match self.below(8) {
+            0 => old.wrapping_add(1),
+            1 => old.wrapping_sub(1),
+            2 => old.wrapping_add(0x100),
+            3 => 0,
+            4 => u16::MAX,
+            5 => u16::from_le_bytes([bytes[other], bytes[other + 1]]),
+            _ => old ^ 1 << self.below(16),
+        };
+        bytes[at..at + 2].copy_from_slice(&new.to_le_bytes());
+        new != old
+    }
+}
+
+/// Makes the checksums of a certificate right again: of the image, and of its own steps.
+fn seal_certificate(certificate: &mut [u8], image: &[u8]) {
+    let sum = |bytes: &[u8]| {
+        let step = |sum: u64, &byte: &u8| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+    };
+    let (of_image, of_steps) = (sum(image), sum(&certificate[40..]));
+    certificate[24..32].copy_from_slice(&of_image.to_le_bytes());
+    certificate[32..40].copy_from_slice(&of_steps.to_le_bytes());
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    images_refused: usize,
+    /// Accepted, and no packet known that is answered otherwise.
+    images_accepted: usize,
+    certificates_refused: usize,
+    /// Steps that are true as well.
+    certificates_accepted: usize,
+    both_refused: usize,
+    both_accepted: usize,
+}
+
+/// `HIPAC_MUTANTS` says how many of each image (60).
+fn mutants() -> usize {
+    std::env::var("HIPAC_MUTANTS").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+}
+
+fn campaign(ruleset: &Ruleset, text: &[u8], image: &[u8], tally: &mut Tally) {
+    let oracle = Oracle::new(ruleset).expect("an oracle");
+    let exam = Exam::drawn(&oracle, 1000);
+    let (certificate, _) = certified(ruleset, text, image, Compared::All).expect("a certificate");
+    let mut numbers = Numbers(0x9e37_79b9);
+    let is_accepted = |image: &[u8], certificate: &[u8]| {
+        let Ok(image) = Image::open(image) else { return false };
+        check(ruleset, text, &image, certificate).is_ok()
+    };
+    let must_be_right = |image: &[u8], what: &str| {
+        let image = Image::open(image).expect("it was accepted");
+        // A record of a rule that no flat rule comes from is nobody's.
+        let Ok(subject) = ImageSubject::new(image, ruleset) else { return };
+        let difference = exam.first_difference(&subject, Counting::Exact).map(|d| *d.case);
+        assert!(difference.is_none(), "{what}: accepted, and {difference:?}");
+    };
+    let sections = [
+        Section::Arena,
+        Section::Arena,
+        Section::Arena,
+        Section::Flats,
+        Section::Programs,
+        Section::Entries,
+        Section::Ranks,
+        Section::Slots,
+        Section::Recodes,
+        Section::Origins,
+    ];
+    for number in 0..mutants() {
+        let mut changed_image = image.to_vec();
+        let range = seal::section(image, sections[numbers.below(sections.len())]);
+        if range.len() < 2 || !numbers.change(&mut changed_image[range]) {
+            continue;
+        }
+        seal::seal(&mut changed_image);
+        // As it is, the certificate is about another image.
+        assert!(!is_accepted(&changed_image, &certificate));
+        let mut resealed = certificate.clone();
+        seal_certificate(&mut resealed, &changed_image);
+        if is_accepted(&changed_image, &resealed) {
+            tally.images_accepted += 1;
+            must_be_right(&changed_image, &format!("image {number}"));
+        } else {
+            tally.images_refused += 1;
+        }
+        let mut changed = certificate.clone();
+        if changed.len() < 42 || !numbers.change(&mut changed[40..]) {
+            continue;
+        }
+        assert!(!is_accepted(image, &changed), "its checksum is another");
+        seal_certificate(&mut changed, image);
+        match is_accepted(image, &changed) {
+            true => tally.certificates_accepted += 1,
+            false => tally.certificates_refused += 1,
+        }
+        seal_certificate(&mut changed, &changed_image);
+        if is_accepted(&changed_image, &changed) {
+            tally.both_accepted += 1;
+            must_be_right(&changed_image, &format!("image and certificate {number}"));
+        } else {
+            tally.both_refused += 1;
+        }
+    }
+}
+
+#[test]
+fn nothing_that_answers_otherwise_is_accepted() {
+    let mut tally = Tally::default();
+    for (seed, family) in [(1, FilterFamily::Access), (2, FilterFamily::Firewall), (3, FilterFamily::Chain)] {
+        let options = classbench_gen::Options::new(120, seed);
+        let filters = classbench_gen::generate(&family.parameters(), &options).expect("filters");
+        let ruleset = ruleset_of(&filters).expect("filters are rules");
+        for compiled in images_of_all_sizes(&ruleset, Counting::Exact) {
+            campaign(&ruleset, b"", &compiled.image, &mut tally);
+        }
+    }
+    for seed in 1..=12 {
+        let mut numbers = Numbers(seed * 7919);
+        let choices: Vec<u8> = (0..400).map(|_| numbers.below(256) as u8).collect();
+        let nasty = common::nasty::nasty(&choices);
+        let ruleset = read_as(&nasty.text, Some(nasty.family));
+        if Oracle::new(&ruleset).is_ok() {
+            campaign(&ruleset, b"", &compile_roomy(&ruleset, Counting::Exact).image, &mut tally);
+        }
+    }
+    println!("{tally:?}");
+    assert!(tally.images_refused > 2 * tally.images_accepted, "{tally:?}");
+}
+
+#[test]
+fn a_certificate_is_about_its_own_files() {
+    let text =
+        |port: u16| format!("*filter\n:INPUT DROP\n-A INPUT -p tcp --dport {port} -j ACCEPT\nCOMMIT\n");
+    let (one, other) = (text(22), text(23));
+    let rules = |text: &str| read_as(text, None);
+    let image =
+        |text: &str| Image::open(compile_roomy(&rules(text), Counting::Exact).image).expect("an image");
+    let certificate =
+        write(&rules(&one), one.as_bytes(), &image(&one), Compared::All).expect("a certificate");
+    let answer = |text: &str, image: &Image<Vec<u8>>, certificate: &[u8]| {
+        check(&rules(text), text.as_bytes(), image, certificate).map(drop)
+    };
+    assert_eq!(answer(&one, &image(&one), &certificate), Ok(()));
+    assert_eq!(answer(&other, &image(&one), &certificate), Err(Refused::Other("ruleset")));
+    assert_eq!(answer(&one, &image(&other), &certificate), Err(Refused::Other("image")));
+    for end in 0..certificate.len() {
+        assert!(matches!(answer(&one, &image(&one), &certificate[..end]), Err(Refused::Damaged(_))));
+    }
+    assert!(matches!(answer(&one, &image(&one), b"hipac"), Err(Refused::Damaged(_))));
+    // Nobody writes one for what is not equal.
+    assert!(write(&rules(&other), other.as_bytes(), &image(&one), Compared::All).is_err());
+}

@@ -1,0 +1,42 @@
+//! Rules and packets for this crate's tests.
+
+use hipac_rules::{Extension, ParseOptions, Rule, Target, parse};
+
+use crate::{Arrival, Time};
+
+/// The rule of a line without its `-A CHAIN`.
+#[track_caller]
+pub(crate) fn rule_of(text: &str) -> Rule {
+    let text = format!("*filter\n-A FORWARD {text}\nCOMMIT\n");
+    let parsed =
+        parse(&text, &ParseOptions { family: Some(hipac_rules::Family::V4), ..ParseOptions::default() });
+    assert!(!parsed.has_errors(), "{}", hipac_rules::render_all(&parsed.faults, "rule", text.as_bytes()));
+    parsed.ruleset.tables[0].chain("FORWARD").unwrap().rules[0].clone()
+}
+
+/// The target of a line.
+#[track_caller]
+pub(crate) fn target_of(text: &str) -> Extension {
+    match rule_of(text).target {
+        Target::Extension(extension) => extension,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// + and - for what held and what did not.
+pub(crate) fn outcomes(held: impl Iterator<Item = bool>) -> String {
+    held.map(|held| if held { '+' } else { '-' }).collect()
+}
+
+/// A UDP packet from 10.0.0.1:1024 to 10.0.0.2:53, TTL 64.
+pub(crate) fn udp(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let to = etherparse::PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1024, 53);
+    to.write(&mut bytes, payload).unwrap();
+    bytes
+}
+
+/// These bytes, in 1970.
+pub(crate) fn arrival(wire: &[u8]) -> Arrival<'_> {
+    Arrival { wire: Some(wire), ..Arrival::at(Time::default()) }
+}

@@ -1,0 +1,229 @@
+//! Putting sets into the rules that name them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{Column, ColumnKind, IpSet, MatchSet, Membership, Sets};
+use crate::fault::{Fault, Severity};
+use crate::meaning::Field;
+use crate::model::{ExtensionRef, Family, Name, Ruleset, Target};
+use crate::value::Value;
+
+/// What [`Sets::bind`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bound {
+    /// Matches that now mean the set they name.
+    pub matches: usize,
+    /// Sets that matches name and that stay residual, by name.
+    pub unbound: Vec<Unbound>,
+}
+
+/// A set whose matches stay residual.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unbound {
+    /// Its name.
+    pub name: Name,
+    /// The first line that names it.
+    pub line: u32,
+    /// Matches that do.
+    pub matches: usize,
+    /// Why.
+    pub why: &'static str,
+}
+
+impl Unbound {
+    /// What there is to say about it, at its first line in the text that it was read from.
+    pub fn warning(&self, text: &[u8]) -> Fault {
+        let lines = text.split(|&b| b == b'\n');
+        let mut at = 0;
+        let mut found = (0..0, 1, 1);
+        for (number, line) in (1..).zip(lines) {
+            if number == self.line {
+                let shown = String::from_utf8_lossy(line);
+                let place =
+                    shown.find(&*self.name).filter(|_| matches!(shown, std::borrow::Cow::Borrowed(_)));
+                let place = place.unwrap_or(0);
+                let column = shown.get(..place).map_or(1, |s| s.chars().count() + 1);
+                found = (at + place..at + place + self.name.len(), column, self.name.chars().count().max(1));
+                break;
+            }
+            at += line.len() + 1;
+        }
+        let others = match self.matches {
+            1 => String::new(),
+            n => format!(", of {n} matches in all,"),
+        };
+        let help = (self.why == MISSING).then(|| "give what `ipset save` prints by --ipset FILE".into());
+        Fault {
+            severity: Severity::Warning,
+            message: format!("set `{}`{others} {}: answers that hang on it say so", self.name, self.why),
+            span: found.0,
+            line: self.line,
+            column: found.1 as u32,
+            width: found.2 as u32,
+            help,
+        }
+    }
+}
+
+const MISSING: &str = "is not given";
+const CHANGED: &str = "is changed by a rule (-j SET)";
+const OPAQUE: &str = "holds bridge ports, which no field of a packet decides";
+const TO_MAC: &str = "is looked up by the destination's Ethernet address";
+const COUNTERS: &str = "is asked for its counters";
+
+impl Sets {
+    /// Lets each `-m set` of the ruleset mean the set that it names. Says which sets that cannot be
+    /// done for.
+    ///
+    /// # Cost
+    /// Linear in the rules. Rules share the sets.
+    pub fn bind(&self, ruleset: &mut Ruleset) -> Bound {
+        let changed = changed_sets(ruleset);
+        let mut binder = Binder {
+            sets: self,
+            family: ruleset.family,
+            changed,
+            memberships: HashMap::new(),
+            unbound: BTreeMap::new(),
+            matches: 0,
+        };
+        let chains = ruleset.tables.iter_mut().flat_map(|t| &mut t.chains);
+        for rule in chains.flat_map(|c| &mut c.rules) {
+            for extension in &mut rule.matches {
+                let ExtensionRef::Known(spec) = extension.spec else { continue };
+                if spec.name != "set" {
+                    continue;
+                }
+                let has = |name: &str| extension.settings.iter().any(|s| s.option.name == name);
+                let wants_nomatch = has("return-nomatch");
+                let counts = extension
+                    .settings
+                    .iter()
+                    .any(|s| s.option.name.starts_with("packets-") || s.option.name.starts_with("bytes-"));
+                for setting in &mut extension.settings {
+                    if let Value::Pair(words) = &setting.value
+                        && setting.option.name == "match-set"
+                        && let Some(bound) = binder.bind(words, wants_nomatch, counts, rule.line)
+                    {
+                        setting.value = Value::MatchSet(bound);
+                    }
+                }
+            }
+        }
+        Bound { matches: binder.matches, unbound: binder.unbound.into_values().collect() }
+    }
+}
+
+/// The sets that targets of the ruleset add to or take from.
+fn changed_sets(ruleset: &Ruleset) -> BTreeSet<Name> {
+    let mut out = BTreeSet::new();
+    for rule in ruleset.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules) {
+        let Target::Extension(target) = &rule.target else { continue };
+        if target.name() != "SET" {
+            continue;
+        }
+        for setting in target.settings.iter().filter(|s| matches!(s.option.name, "add-set" | "del-set")) {
+            if let Value::Pair(words) = &setting.value {
+                out.insert((*words.0).into());
+            }
+        }
+    }
+    out
+}
+
+struct Binder<'a> {
+    sets: &'a Sets,
+    family: Family,
+    changed: BTreeSet<Name>,
+    /// What was bound before: rules that say the same share it.
+    memberships: HashMap<(Name, Vec<bool>, bool), Arc<MatchSet>>,
+    unbound: BTreeMap<Name, Unbound>,
+    matches: usize,
+}
+
+impl Binder<'_> {
+    fn bind(
+        &mut self,
+        words: &(Box<str>, Box<str>),
+        wants_nomatch: bool,
+        counts: bool,
+        line: u32,
+    ) -> Option<Arc<MatchSet>> {
+        let directions: Vec<bool> = words.1.split(',').map(|word| word == "src").collect();
+        let key = ((*words.0).into(), directions, wants_nomatch);
+        if !counts && let Some(bound) = self.memberships.get(&key) {
+            self.matches += 1;
+            return Some(Arc::clone(bound));
+        }
+        let found = if counts { Err(COUNTERS) } else { self.look_up(&words.0, &key.1, wants_nomatch) };
+        match found {
+            Ok(any_of) => {
+                self.matches += 1;
+                let bound = Arc::new(MatchSet { words: words.clone(), any_of });
+                self.memberships.insert(key, Arc::clone(&bound));
+                Some(bound)
+            }
+            Err(why) => {
+                let name: Name = (*words.0).into();
+                let new = Unbound { name: Arc::clone(&name), line, matches: 0, why };
+                self.unbound.entry(name).or_insert(new).matches += 1;
+                None
+            }
+        }
+    }
+
+    fn look_up(
+        &self,
+        name: &str,
+        directions: &[bool],
+        wants_nomatch: bool,
+    ) -> Result<Vec<Arc<Membership>>, &'static str> {
+        let set = self.sets.get(name).ok_or(MISSING)?;
+        let is_changed = |name: &Name| self.changed.contains(name);
+        if is_changed(&set.name) || set.members.iter().any(is_changed) {
+            return Err(CHANGED);
+        }
+        if !set.kind.is_list() {
+            return Ok(self.membership(set, directions, wants_nomatch)?.into_iter().collect());
+        }
+        let mut any_of = Vec::new();
+        for member in &set.members {
+            let member = self.sets.get(member).ok_or(MISSING)?;
+            any_of.extend(self.membership(member, directions, wants_nomatch)?);
+        }
+        Ok(any_of)
+    }
+
+    /// `None`: no packet of this family is in the set, looked up so.
+    fn membership(
+        &self,
+        set: &Arc<IpSet>,
+        directions: &[bool],
+        wants_nomatch: bool,
+    ) -> Result<Option<Arc<Membership>>, &'static str> {
+        if set.is_opaque {
+            return Err(OPAQUE);
+        }
+        let is_other_family = set.family.is_some_and(|family| family != self.family);
+        if is_other_family || directions.len() < set.kind.columns.len() || set.is_empty() {
+            return Ok(None);
+        }
+        // Only sets with networks know `nomatch`.
+        let wants_nomatch = wants_nomatch && set.kind.columns.contains(&ColumnKind::Net);
+        let mut columns = Vec::with_capacity(set.kind.columns.len());
+        for (kind, &is_source) in set.kind.columns.iter().zip(directions) {
+            let of = |source, destination| if is_source { source } else { destination };
+            columns.push(match kind {
+                ColumnKind::Ip | ColumnKind::Net => Column::Address(of(Field::Source, Field::Destination)),
+                ColumnKind::Port => Column::Port(of(Field::SourcePort, Field::DestinationPort)),
+                ColumnKind::BarePort => Column::BarePort(of(Field::SourcePort, Field::DestinationPort)),
+                ColumnKind::Interface => Column::Interface(of(Field::InInterface, Field::OutInterface)),
+                ColumnKind::Mac if is_source => Column::Mac,
+                ColumnKind::Mac => return Err(TO_MAC),
+                ColumnKind::Mark => Column::Mark,
+            });
+        }
+        Ok(Some(Arc::new(Membership { set: Arc::clone(set), columns, wants_nomatch })))
+    }
+}

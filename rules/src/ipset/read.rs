@@ -1,0 +1,278 @@
+//! Reading `ipset save`: lines of `create` and `add`, and the words that mean nothing to a packet
+//! passed over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::entry::{self, Options};
+use super::{IpSet, SetType};
+use crate::fault::{Fault, Severity};
+use crate::model::{Family, Name};
+
+/// Entries of all sets together, at most; a range of addresses with ports counts as what it becomes.
+pub const ENTRIES_MAX: usize = 8_000_000;
+
+/// Faults reported; a last one counts the others.
+const FAULTS_MAX: usize = 1000;
+
+/// Bytes of a set's name, at most.
+const NAME_MAX: usize = 31;
+
+/// Sets by name.
+#[derive(Debug, Clone, Default)]
+pub struct Sets {
+    pub(super) by_name: BTreeMap<Name, Arc<IpSet>>,
+}
+
+impl Sets {
+    /// Reads what `ipset save` prints, or files of the same commands. Faulty lines are left out.
+    ///
+    /// ```
+    /// use hipac_rules::ipset::Sets;
+    ///
+    /// let (sets, faults) = Sets::read("create bad hash:ip\nadd bad 192.0.2.1\nadd bad 192.0.2.300\n");
+    /// assert_eq!(sets.get("bad").unwrap().len(), 1);
+    /// assert_eq!(faults[0].to_string(), "3:9: error: `192.0.2.300` is no IPv4 address");
+    /// ```
+    ///
+    /// # Cost
+    /// Linear in the text and in what its ranges become, of which there is a limit: [`ENTRIES_MAX`].
+    pub fn read(text: impl AsRef<[u8]>) -> (Sets, Vec<Fault>) {
+        let mut reader = Reader::default();
+        for (number, line) in (1..).zip(text.as_ref().split(|&b| b == b'\n')) {
+            reader.line(number, line);
+            reader.line_at += line.len() + 1;
+        }
+        reader.finish()
+    }
+
+    /// The set of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<IpSet>> {
+        self.by_name.get(name)
+    }
+
+    /// All sets, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<IpSet>> {
+        self.by_name.values()
+    }
+
+    /// Adds those of another file; a name that both have is an error that names it.
+    ///
+    /// # Errors
+    /// The name.
+    pub fn merge(&mut self, other: Sets) -> Result<(), Name> {
+        for (name, set) in other.by_name {
+            if self.by_name.insert(Arc::clone(&name), set).is_some() {
+                return Err(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    sets: BTreeMap<Name, (IpSet, Options)>,
+    entries: usize,
+    faults: Vec<Fault>,
+    fault_count: usize,
+    /// Where the line that is read begins.
+    line_at: usize,
+}
+
+/// A word of a line, with its place.
+#[derive(Debug, Clone, Copy)]
+struct Word<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Reader {
+    fn fault(&mut self, line: u32, word: Word<'_>, message: String) {
+        self.fault_count += 1;
+        if self.faults.len() < FAULTS_MAX {
+            let span = self.line_at + word.at..self.line_at + word.at + word.text.len();
+            let width = word.text.chars().count().max(1) as u32;
+            let column = word.at as u32 + 1;
+            let severity = Severity::Error;
+            self.faults.push(Fault { severity, message, span, line, column, width, help: None });
+        }
+    }
+
+    fn line(&mut self, number: u32, line: &[u8]) {
+        let Ok(text) = std::str::from_utf8(line) else {
+            self.fault(number, Word { text: "", at: 0 }, "the line is no UTF-8 text".into());
+            return;
+        };
+        let words = words(text);
+        let Some((first, rest)) = words.split_first() else { return };
+        if first.text.starts_with('#') {
+            return;
+        }
+        let end = Word { text: "", at: text.len() };
+        let name = rest.first().copied().unwrap_or(end);
+        let more = rest.get(1..).unwrap_or_default();
+        let done = match first.text {
+            "create" | "-N" | "--create" | "n" => self.create(name, more, end),
+            "add" | "-A" | "--add" => self.add(name, more, end),
+            "flush" | "-F" | "--flush" => {
+                for (set, _) in
+                    self.sets.values_mut().filter(|(s, _)| name.text.is_empty() || &*s.name == name.text)
+                {
+                    set.parts.clear();
+                    set.is_nomatch.clear();
+                    set.members.clear();
+                }
+                Ok(())
+            }
+            "COMMIT" | "-exist" | "-!" => Ok(()),
+            other => Err((*first, format!("`{other}` is no command that a saved set has: create, add"))),
+        };
+        if let Err((word, message)) = done {
+            self.fault(number, word, message);
+        }
+    }
+
+    fn create<'w>(
+        &mut self,
+        name: Word<'w>,
+        more: &[Word<'w>],
+        end: Word<'w>,
+    ) -> Result<(), (Word<'w>, String)> {
+        if name.text.is_empty() || name.text.len() > NAME_MAX {
+            return Err((name, format!("a set's name has 1 to {NAME_MAX} bytes")));
+        }
+        let kind_word = *more.first().unwrap_or(&end);
+        let kind = SetType::from_name(kind_word.text).ok_or_else(|| {
+            (kind_word, format!("`{}` is no type of sets: hash:ip, hash:net, …", kind_word.text))
+        })?;
+        let (mut family, mut options) = (Family::V4, Options::default());
+        let mut words = more[1..].iter().copied();
+        while let Some(word) = words.next() {
+            match word.text {
+                "family" => {
+                    let value = words.next().unwrap_or(end);
+                    family = match value.text {
+                        "inet" | "ipv4" | "-4" => Family::V4,
+                        "inet6" | "ipv6" | "-6" => Family::V6,
+                        other => return Err((value, format!("`{other}` is no family: inet or inet6"))),
+                    };
+                }
+                "-4" => family = Family::V4,
+                "-6" => family = Family::V6,
+                "range" | "netmask" | "bitmask" | "markmask" => {
+                    let value = words.next().unwrap_or(end);
+                    let value_text = value.text;
+                    entry::option(&mut options, word.text, value_text, family).map_err(|m| (value, m))?;
+                }
+                "--from" | "--to" | "hashsize" | "maxelem" | "bucketsize" | "initval" | "timeout"
+                | "size" | "probes" | "resize" => {
+                    words.next();
+                }
+                // Words without a value, and those of versions to come.
+                _ => {}
+            }
+        }
+        let family = (!kind.is_of_any_family).then_some(family);
+        if matches!(kind.name, "bitmap:ip" | "bitmap:ip,mac") && family == Some(Family::V6) {
+            return Err((kind_word, format!("{} holds IPv4 addresses only", kind.name)));
+        }
+        let set = IpSet {
+            name: name.text.into(),
+            kind,
+            family,
+            parts: Vec::new(),
+            is_nomatch: Vec::new(),
+            members: Vec::new(),
+            is_opaque: false,
+        };
+        match self.sets.insert(name.text.into(), (set, options)) {
+            Some(_) => Err((name, format!("set `{}` is created twice", name.text))),
+            None => Ok(()),
+        }
+    }
+
+    fn add<'w>(
+        &mut self,
+        name: Word<'w>,
+        more: &[Word<'w>],
+        end: Word<'w>,
+    ) -> Result<(), (Word<'w>, String)> {
+        let element = *more.first().unwrap_or(&end);
+        let (mut is_nomatch, mut is_wildcard) = (false, false);
+        let mut words = more.iter().skip(1);
+        while let Some(word) = words.next() {
+            match word.text {
+                "nomatch" => is_nomatch = true,
+                "wildcard" => is_wildcard = true,
+                "timeout" | "packets" | "bytes" | "comment" | "skbmark" | "skbprio" | "skbqueue"
+                | "before" | "after" => {
+                    words.next();
+                }
+                _ => {}
+            }
+        }
+        if !self.sets.contains_key(name.text) {
+            return Err((name, format!("set `{}` was not created", name.text)));
+        }
+        let is_known = self.sets.contains_key(element.text);
+        let Some((set, options)) = self.sets.get_mut(name.text) else { return Ok(()) };
+        if set.kind.is_list() {
+            if !is_known || element.text == name.text {
+                return Err((element, format!("set `{}` was not created", element.text)));
+            }
+            set.members.push(element.text.into());
+            self.entries += 1;
+        } else {
+            let room = ENTRIES_MAX.saturating_sub(self.entries);
+            let added = entry::add(set, options, element.text, (is_nomatch, is_wildcard), room);
+            self.entries += added.map_err(|message| (element, message))?;
+        }
+        if self.entries > ENTRIES_MAX {
+            return Err((element, format!("sets have more than {ENTRIES_MAX} entries")));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> (Sets, Vec<Fault>) {
+        if self.fault_count > self.faults.len() {
+            let more = self.fault_count - self.faults.len();
+            let message = format!("{more} faults more");
+            self.faults.extend(self.faults.last().cloned().map(|last| Fault { message, ..last }));
+        }
+        let sets = self.sets.into_iter().map(|(name, (mut set, _))| {
+            set.parts.shrink_to_fit();
+            (name, Arc::new(set))
+        });
+        (Sets { by_name: sets.collect() }, self.faults)
+    }
+}
+
+/// Words between blanks; what stands in quotes is one.
+fn words(line: &str) -> Vec<Word<'_>> {
+    let mut out = Vec::new();
+    let bytes = line.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at].is_ascii_whitespace() {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        if bytes[at] == b'"' {
+            at += 1;
+            while at < bytes.len() && bytes[at] != b'"' {
+                at += if bytes[at] == b'\\' { 2 } else { 1 };
+            }
+            at = at.min(bytes.len());
+            out.push(Word { text: line.get(start + 1..at).unwrap_or(""), at: start });
+            at += 1;
+        } else {
+            while at < bytes.len() && !bytes[at].is_ascii_whitespace() {
+                at += 1;
+            }
+            out.push(Word { text: &line[start..at], at: start });
+        }
+    }
+    out
+}
