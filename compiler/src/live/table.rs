@@ -475,6 +475,20 @@ impl Inner {
         }
     }
 
+    /// Waits for memory that is only waiting for readers, when there is little without it: a while,
+    /// since one of them may be the caller.
+    pub(super) fn wait_for_room(&mut self) {
+        for _ in 0..1 << 14 {
+            let is_quiet = self.old.is_none() && self.side.writer.ground.space.is_quiet();
+            if is_quiet || self.side.writer.headroom().is_ok() {
+                return;
+            }
+            let space = &mut self.side.writer.ground.space;
+            self.handle.with(|guard| space.end_era(guard));
+            self.wait();
+        }
+    }
+
     /// Waits for readers: a little.
     pub(super) fn wait(&mut self) {
         self.handle.with(|guard| guard.flush());

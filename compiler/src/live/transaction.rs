@@ -25,14 +25,38 @@ use crate::compile::CompileError;
 /// A step that was made, as far as undoing it needs to know.
 enum Step {
     /// `is_placed`: in the writer too, not only in the model.
-    Put { chain: ChainId, at: usize, rule: RuleId, is_placed: bool },
-    Taken { chain: ChainId, at: usize, rule: RuleId, is_placed: bool },
+    Put {
+        chain: ChainId,
+        at: usize,
+        rule: RuleId,
+        is_placed: bool,
+    },
+    Taken {
+        chain: ChainId,
+        at: usize,
+        rule: RuleId,
+        is_placed: bool,
+    },
     ChainAdded(ChainId),
     ChainRemoved(ChainId, Box<LiveChain>),
-    Renamed { chain: ChainId, from: Name, to: Name },
-    PolicySet { chain: ChainId, from: Option<Policy>, to: Policy },
-    RuleCounters { rule: RuleId, from: Counters },
-    PolicyCounters { chain: ChainId, from: Counters },
+    Renamed {
+        chain: ChainId,
+        from: Name,
+        to: Name,
+    },
+    PolicySet {
+        chain: ChainId,
+        from: Option<Policy>,
+        to: Policy,
+    },
+    RuleCounters {
+        rule: RuleId,
+        from: Counters,
+    },
+    PolicyCounters {
+        chain: ChainId,
+        from: Counters,
+    },
     TableAdded(TableKind),
 }
 
@@ -123,6 +147,7 @@ impl Side {
 impl Inner {
     /// Makes edits, or none of them.
     pub(super) fn transaction(&mut self, edits: &[Edit]) -> Result<Applied, LiveError> {
+        self.wait_for_room();
         let mut t = Transaction::default();
         let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
         let line = edits.last().map_or(0, |e| e.place.line);
