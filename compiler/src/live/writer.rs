@@ -700,6 +700,7 @@ impl Writer {
             let place = &self.ground.generation.entries()[entry as usize];
             let old = place.default_verdict(version);
             place.set_default(old, verdict, since);
+            self.ground.space.retire_other(Later::SettlePolicy { entry, since });
         }
         self.ground.commit();
         self.commits += 1;
@@ -725,6 +726,9 @@ impl Writer {
         while let Some(later) = self.ground.space.next_safe() {
             match later {
                 Later::Settle { slot, switch, new } => self.ground.settle(slot, switch, new),
+                Later::SettlePolicy { entry, since } => {
+                    self.ground.generation.entries()[entry as usize].settle_default(since);
+                }
                 Later::Forget(key) => {
                     if self.table.remove(self.ground.generation.memory(), key) {
                         self.keys -= 1;
