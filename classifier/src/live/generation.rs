@@ -77,6 +77,18 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The verdict that is new since a version is the only one from here on: versions count around,
+    /// and after half of all numbers the one before would be the newer. For the writer, once no
+    /// reader of an earlier version is left.
+    pub fn settle_default(&self, since: u32) {
+        let word = self.default.load(Ordering::Acquire);
+        if (word >> 32) as u32 == since {
+            self.set_default(word as u8, word as u8, since);
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Generation {
@@ -190,5 +202,23 @@ impl Generation {
     /// Publishes a transaction. For the writer.
     pub fn publish(&self, version: u32) {
         self.version.0.store(version, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settled_policy_stays_when_versions_have_counted_around() {
+        let entry = Entry::empty();
+        entry.set_default(1, 2, 7);
+        assert_eq!((entry.default_verdict(6), entry.default_verdict(7)), (1, 2));
+        entry.settle_default(6);
+        assert_eq!(entry.default_verdict(6), 1);
+        entry.settle_default(7);
+        for later in [0, 1, 1 << 31, (1 << 31) + 1, u32::MAX] {
+            assert_eq!(entry.default_verdict(7u32.wrapping_add(later)), 2);
+        }
     }
 }

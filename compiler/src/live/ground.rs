@@ -36,6 +36,8 @@ pub(super) enum Slot {
 pub(super) enum Later {
     /// A slot leads to what is new.
     Settle { slot: Slot, switch: Block, new: Cell },
+    /// The policy of an entry is what it is since a version, for all.
+    SettlePolicy { entry: u32, since: u32 },
     /// A label means nothing any more.
     Forget(u64),
     /// The number of a rule may be given to another.

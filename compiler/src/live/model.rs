@@ -309,6 +309,15 @@ impl Model {
         false
     }
 
+    /// Which of some chains the first rule of the table leads to that leads to any.
+    pub(super) fn first_led_to(&self, table: TableKind, chains: &[ChainId]) -> Option<ChainId> {
+        if chains.iter().all(|&id| self.chain(id).references == 0) {
+            return None;
+        }
+        let mut rules = self.in_order(table).flat_map(|(_, chain)| chain.rules.iter());
+        rules.find_map(|id| self.target(table, self.rule(id)).filter(|to| chains.contains(to)))
+    }
+
     /// The first rule that leads to a chain: its chain and position.
     pub(super) fn first_reference(&self, to: ChainId) -> Option<(Name, usize)> {
         let table = self.chain(to).table;

@@ -305,6 +305,12 @@ impl<T> Space<T> {
         None
     }
 
+    /// What else was to be done, of a space whose blocks nobody will ask for again.
+    pub(super) fn take_others(&mut self) -> impl Iterator<Item = T> {
+        let all = std::mem::take(&mut self.queue).into_iter();
+        all.filter_map(|(_, what)| if let Retired::Other(what) = what { Some(what) } else { None })
+    }
+
     /// Nothing waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.queue.is_empty()

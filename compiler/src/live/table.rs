@@ -9,6 +9,7 @@ use hipac_rules::edit::{Applied, Edit, EditError, parse_edits};
 use hipac_rules::{Fault, Name, ParseOptions, Rule, Ruleset, Table, TableKind};
 
 use super::compact::{self, Logged};
+use super::ground::Later;
 use super::labels::Trend;
 use super::model::{ChainId, Counts, Model};
 use super::writer::{ChainSource, Freed, Refusal, Source, Writer};
@@ -404,9 +405,14 @@ impl Inner {
 
     /// Another model, with a generation of its own.
     fn exchange(&mut self, model: Model) -> Result<(), LiveError> {
+        // What waits for readers now is of the model that goes.
+        while self.old.is_some() {
+            self.wait();
+        }
         let old = std::mem::replace(&mut self.side.model, model);
         match self.rebuild(0) {
             Ok(()) => {
+                drop(self.side.writer.ground.space.take_others());
                 self.side.trends.clear();
                 self.after_commit();
                 Ok(())
@@ -427,7 +433,13 @@ impl Inner {
         let live = &self.live;
         let generation = Arc::clone(&writer.ground.generation);
         self.handle.with(|guard| live.replace(generation, guard));
-        let old = std::mem::replace(&mut self.side.writer, writer);
+        let mut old = std::mem::replace(&mut self.side.writer, writer);
+        // Numbers of rules and chains are the table's, whatever generation gave them up last.
+        for what in old.ground.space.take_others() {
+            if matches!(what, Later::FreeRule(_) | Later::FreeEntry(_)) {
+                self.side.writer.ground.space.retire_other(what);
+            }
+        }
         self.old = Some(Arc::downgrade(&old.ground.generation));
         self.stats.generations += 1;
         self.side.must_replan = false;
@@ -457,6 +469,20 @@ impl Inner {
         self.stats.transactions += 1;
         self.tidy();
         while self.side.writer.ground.space.waits_too_much() {
+            let space = &mut self.side.writer.ground.space;
+            self.handle.with(|guard| space.end_era(guard));
+            self.wait();
+        }
+    }
+
+    /// Waits for memory that is only waiting for readers, when there is little without it: a while,
+    /// since one of them may be the caller.
+    pub(super) fn wait_for_room(&mut self) {
+        for _ in 0..1 << 14 {
+            let is_quiet = self.old.is_none() && self.side.writer.ground.space.is_quiet();
+            if is_quiet || self.side.writer.headroom().is_ok() {
+                return;
+            }
             let space = &mut self.side.writer.ground.space;
             self.handle.with(|guard| space.end_era(guard));
             self.wait();

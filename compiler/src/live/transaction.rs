@@ -24,14 +24,39 @@ use crate::compile::CompileError;
 
 /// A step that was made, as far as undoing it needs to know.
 enum Step {
-    Put { chain: ChainId, at: usize, rule: RuleId },
-    Taken { chain: ChainId, at: usize, rule: RuleId },
+    /// `is_placed`: in the writer too, not only in the model.
+    Put {
+        chain: ChainId,
+        at: usize,
+        rule: RuleId,
+        is_placed: bool,
+    },
+    Taken {
+        chain: ChainId,
+        at: usize,
+        rule: RuleId,
+        is_placed: bool,
+    },
     ChainAdded(ChainId),
     ChainRemoved(ChainId, Box<LiveChain>),
-    Renamed { chain: ChainId, from: Name, to: Name },
-    PolicySet { chain: ChainId, from: Option<Policy>, to: Policy },
-    RuleCounters { rule: RuleId, from: Counters },
-    PolicyCounters { chain: ChainId, from: Counters },
+    Renamed {
+        chain: ChainId,
+        from: Name,
+        to: Name,
+    },
+    PolicySet {
+        chain: ChainId,
+        from: Option<Policy>,
+        to: Policy,
+    },
+    RuleCounters {
+        rule: RuleId,
+        from: Counters,
+    },
+    PolicyCounters {
+        chain: ChainId,
+        from: Counters,
+    },
     TableAdded(TableKind),
 }
 
@@ -122,6 +147,7 @@ impl Side {
 impl Inner {
     /// Makes edits, or none of them.
     pub(super) fn transaction(&mut self, edits: &[Edit]) -> Result<Applied, LiveError> {
+        self.wait_for_room();
         let mut t = Transaction::default();
         let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
         let line = edits.last().map_or(0, |e| e.place.line);
@@ -149,7 +175,7 @@ impl Inner {
         let model = &self.side.model;
         for step in steps {
             log.push(match *step {
-                Step::Put { chain, at, rule } => {
+                Step::Put { chain, at, rule, .. } => {
                     Logged::Put { chain, at, id: rule, rule: Arc::clone(model.rule(rule)) }
                 }
                 Step::Taken { chain, at, .. } => Logged::Take { chain, at },
@@ -180,10 +206,10 @@ impl Inner {
     /// of memory that was there before.
     fn undo(&mut self, t: Transaction) {
         // A generation that was to be made is not, and the one that is there knows what comes back.
-        let was_replanning = std::mem::take(&mut self.side.must_replan);
+        self.side.must_replan = false;
         let mut is_lost = false;
         for step in t.steps.into_iter().rev() {
-            is_lost |= self.undo_step(step, was_replanning).is_err();
+            is_lost |= self.undo_step(step).is_err();
         }
         self.side.writer.forget_defaults();
         is_lost |= self.side.must_replan;
@@ -200,12 +226,12 @@ impl Inner {
         self.commit();
     }
 
-    fn undo_step(&mut self, step: Step, was_replanning: bool) -> Result<(), Refusal> {
+    fn undo_step(&mut self, step: Step) -> Result<(), Refusal> {
         match step {
-            Step::Put { chain, at, .. } => {
+            Step::Put { chain, at, is_placed, .. } => {
                 let id = self.side.model.chain(chain).rules.get(at);
-                let is_there = id.is_some_and(|id| self.side.writer.has(id));
-                let outcome = if is_there || !was_replanning {
+                // What was refused half way is there in part.
+                let outcome = if is_placed || id.is_some_and(|id| self.side.writer.has(id)) {
                     self.side.take(chain, at)
                 } else {
                     self.take_plain(chain, at)
@@ -215,8 +241,8 @@ impl Inner {
                 }
                 outcome
             }
-            Step::Taken { chain, at, rule } => {
-                if self.side.writer.has(rule) {
+            Step::Taken { chain, at, rule, is_placed } => {
+                if !is_placed {
                     // Its taking came after a new generation was found to be needed.
                     self.side.model.put(chain, at, rule);
                     return Ok(());
@@ -395,8 +421,9 @@ impl Inner {
             t.suspects.push(edit.table);
         }
         let id = self.with_counts(|model, counts| model.add_rule(rule, counts));
+        let is_followed = !self.side.must_replan;
         let outcome = self.side.put(chain, at, id);
-        t.steps.push(Step::Put { chain, at, rule: id });
+        t.steps.push(Step::Put { chain, at, rule: id, is_placed: is_followed && outcome.is_ok() });
         t.done.rules_added += 1;
         self.allow(edit, outcome)
     }
@@ -409,8 +436,11 @@ impl Inner {
         t: &mut Transaction,
     ) -> Result<(), LiveError> {
         let Some(rule) = self.side.model.chain(chain).rules.get(at) else { return Ok(()) };
+        // Never half a removal: without room for all of it, a generation of what is left may have it.
+        self.side.must_replan |= self.side.writer.headroom().is_err();
+        let is_followed = !self.side.must_replan;
         let outcome = self.side.take(chain, at);
-        t.steps.push(Step::Taken { chain, at, rule });
+        t.steps.push(Step::Taken { chain, at, rule, is_placed: is_followed && outcome.is_ok() });
         t.done.rules_removed += 1;
         self.allow(edit, outcome)
     }
@@ -536,17 +566,19 @@ impl Inner {
                 let kind = ErrorKind::BuiltIn { chain: name, cannot_be: "deleted" };
                 return Err(edit.error(kind, At::Chain).into());
             }
-            if chain.rules.len() > 0 {
-                let kind = ErrorKind::ChainNotEmpty { chain: name, rules: chain.rules.len() };
-                return Err(edit.error(kind, At::Chain).into());
-            }
         }
-        if let Some(&id) = doomed.iter().find(|&&id| self.side.model.chain(id).references > 0)
+        if let Some(id) = self.side.model.first_led_to(edit.table, &doomed)
             && let Some((by, at)) = self.side.model.first_reference(id)
         {
             let chain = self.side.model.chain(id);
             let (chain, references) = (chain.name.clone(), chain.references);
             return Err(edit.error(ErrorKind::ChainInUse { chain, by, at, references }, At::Chain).into());
+        }
+        if let Some(chain) =
+            doomed.iter().map(|&id| self.side.model.chain(id)).find(|chain| chain.rules.len() > 0)
+        {
+            let kind = ErrorKind::ChainNotEmpty { chain: chain.name.clone(), rules: chain.rules.len() };
+            return Err(edit.error(kind, At::Chain).into());
         }
         for id in doomed {
             if let Some(chain) = self.side.model.remove_chain(id) {

@@ -470,7 +470,9 @@ impl Hand<'_> {
                     || (place.pending + 1 < PENDING_MAX && self.can_wait(node, place));
                 defers && can && met > 1
             }
-            _ => met > 1 && self.is_deferred(node, item),
+            // It may meet one child only: those that lead to the same place became one after it
+            // was deferred.
+            _ => self.is_deferred(node, item),
         };
         if in_deferred {
             let below = Place { depth: place.depth + 1, pending: place.pending, leaves: place.leaves };

@@ -319,7 +319,7 @@ impl Writer {
     }
 
     /// Memory that a change must find free before it begins: more than any takes.
-    fn headroom(&self) -> Result<(), Full> {
+    pub(super) fn headroom(&self) -> Result<(), Full> {
         self.ground.space.check()
     }
 
@@ -542,7 +542,9 @@ impl Writer {
     }
 
     fn boxes_of(&self, id: RuleId, kind: usize) -> smallvec::SmallVec<[BoxId; 2]> {
-        match self.rules[id as usize].boxes[kind] {
+        // A rule that was refused has no place yet.
+        let placed = self.rules.get(id as usize).unwrap_or(&NOWHERE);
+        match placed.boxes[kind] {
             NONE => smallvec::SmallVec::new(),
             many if many & MANY != 0 => self.many[(many & !MANY) as usize].as_slice().into(),
             only => smallvec::smallvec![only],
@@ -569,7 +571,7 @@ impl Writer {
         for label in labels {
             self.retire_key(flat_key(entry, label), true);
         }
-        self.rules[id as usize] = NOWHERE;
+        *self.place(id) = NOWHERE;
         Ok(())
     }
 
@@ -698,6 +700,7 @@ impl Writer {
             let place = &self.ground.generation.entries()[entry as usize];
             let old = place.default_verdict(version);
             place.set_default(old, verdict, since);
+            self.ground.space.retire_other(Later::SettlePolicy { entry, since });
         }
         self.ground.commit();
         self.commits += 1;
@@ -723,6 +726,9 @@ impl Writer {
         while let Some(later) = self.ground.space.next_safe() {
             match later {
                 Later::Settle { slot, switch, new } => self.ground.settle(slot, switch, new),
+                Later::SettlePolicy { entry, since } => {
+                    self.ground.generation.entries()[entry as usize].settle_default(since);
+                }
                 Later::Forget(key) => {
                     if self.table.remove(self.ground.generation.memory(), key) {
                         self.keys -= 1;

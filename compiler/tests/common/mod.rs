@@ -7,6 +7,7 @@ pub(crate) mod exam;
 pub(crate) mod live_subject;
 pub(crate) mod nasty;
 pub(crate) mod seal;
+pub(crate) mod twins;
 
 use exam::Exam;
 use hipac_classifier::Image;
