@@ -39,7 +39,7 @@ fn transaction(on: bool, step: u64) -> String {
     text += &format!("-P OUTPUT {}\n", if on { "DROP" } else { "ACCEPT" });
     // What changes besides: rules of every size, some of them wide.
     text += &format!("-I FORWARD 2 -d 10.{}.0.0/16 -p udp -j ACCEPT\n-D FORWARD 3\n", step % 200);
-    if step % 7 == 0 {
+    if step.is_multiple_of(7) {
         text += "-I FORWARD 2\n-D FORWARD 2\n";
     }
     text + "COMMIT\n"

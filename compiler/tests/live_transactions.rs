@@ -304,7 +304,7 @@ fn memory_is_given_back() {
         }
         live.apply_text("*filter\n-N u\n-A u -j ACCEPT\n-I FORWARD 5 -j u\nCOMMIT\n").unwrap();
         (0..401).for_each(|i| {
-            drop(live.apply_text(&format!("*filter\n-D FORWARD {}\nCOMMIT\n", 1 + i % (401 - i))).unwrap())
+            live.apply_text(&format!("*filter\n-D FORWARD {}\nCOMMIT\n", 1 + i % (401 - i))).unwrap();
         });
         live.apply_text("*filter\n-F\n-X\nCOMMIT\n").unwrap();
         settle(&live);

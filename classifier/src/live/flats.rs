@@ -71,7 +71,7 @@ impl FlatTable {
     fn places_of(self, key: u64) -> impl Iterator<Item = usize> {
         let buckets = self.buckets as usize;
         let hash = mixed(key);
-        let first = ((hash >> 32) * u64::from(self.buckets) >> 32) as usize;
+        let first = (((hash >> 32) * u64::from(self.buckets)) >> 32) as usize;
         let wrapped = move |b: usize| if b >= buckets { b - buckets } else { b };
         let places = (0..REACH.min(buckets)).map(move |i| wrapped(first + i));
         places.flat_map(move |b| (0..PLACES).map(move |p| self.at() + LINE * b + PLACE * p))

@@ -66,7 +66,7 @@ impl Live {
         // SAFETY: it is never null, and the guard keeps whoever was loaded under it alive.
         #[allow(unsafe_code)]
         unsafe {
-            &**shared.deref()
+            shared.deref()
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct Question<'a> {
     pub(crate) name: Option<&'a str>,
     /// One option of it.
     pub(crate) option: Option<&'a str>,
-    /// Those of one family [both].
+    /// Those of one family; none: of both.
     pub(crate) family: Option<Family>,
 }
 

@@ -230,7 +230,10 @@ mod tests {
         (edge.clone(), edge).prop_map(move |(a, b)| ((a & max).min(b & max), (a & max).max(b & max)))
     }
 
-    fn sides() -> impl Strategy<Value = (Vec<bool>, Vec<Vec<(u32, u32)>>, Vec<(u32, u32)>)> {
+    /// Intervals, one an axis.
+    type Sides = Vec<(u32, u32)>;
+
+    fn sides() -> impl Strategy<Value = (Vec<bool>, Vec<Sides>, Sides)> {
         (1..14usize).prop_flat_map(|axes| {
             prop::collection::vec(any::<bool>(), axes).prop_flat_map(|wide| {
                 let max = |w: bool| if w { u32::MAX } else { 0xffff };

@@ -505,7 +505,7 @@ impl Inner {
         counters: Counters,
         t: &mut Transaction,
     ) -> Result<(), LiveError> {
-        let from = std::mem::replace(&mut self.side.model.chain_mut(id).policy, Some(policy));
+        let from = self.side.model.chain_mut(id).policy.replace(policy);
         t.steps.push(Step::PolicySet { chain: id, from, to: policy });
         let old = self.with_counts(|model, counts| {
             let old = model.policy_counters(id, counts);

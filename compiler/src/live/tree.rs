@@ -34,7 +34,8 @@ pub(super) enum Sub {
     One(BoxId),
     Two([BoxId; 2]),
     Three([BoxId; 3]),
-    /// A leaf of more.
+    /// A leaf of more. (There are some ten thousand mirrors: they are kept at 16 bytes.)
+    #[allow(clippy::box_collection)]
     Many(Box<Vec<BoxId>>),
     /// A node.
     Node(Box<Node>),
@@ -315,7 +316,8 @@ impl Hand<'_> {
     ) -> Result<Head, Full> {
         let visible = self.visible(list, region);
         // Whether a cut helps is asked when a leaf grows past its size, and now and then behind that.
-        let is_time = old.is_none() || visible.len() == self.shape.leaf_rules + 1 || visible.len() % 4 == 0;
+        let is_time =
+            old.is_none() || visible.len() == self.shape.leaf_rules + 1 || visible.len().is_multiple_of(4);
         if visible.len() > self.shape.leaf_rules
             && is_time
             && place.depth + 1 < DEPTH_MAX
@@ -509,7 +511,7 @@ impl Hand<'_> {
         let mut heads: Vec<Head> = node.children.iter().map(|_| Head::Same).collect();
         let (mut changed, mut found) = (false, false);
         let mut failed = None;
-        for slot in first..=last {
+        for (slot, head_of_child) in heads.iter_mut().enumerate().take(last + 1).skip(first) {
             let child = &mut node.children[slot];
             region[axis] = interval_of(&node.cuts, slot, node.window, whole);
             let count = child.sub.entries();
@@ -521,7 +523,7 @@ impl Hand<'_> {
                 Ok((head, here)) => {
                     changed |= !matches!(head, Head::Same);
                     found |= here;
-                    heads[slot] = head;
+                    *head_of_child = head;
                 }
                 Err(full) => {
                     failed = Some(full);

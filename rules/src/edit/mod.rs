@@ -1,4 +1,4 @@
-//! Changes of a ruleset as data: what a command line asks for, and what it does to a [`Ruleset`].
+//! Changes of a ruleset as data: what a command line asks for, and what it does to a [`Ruleset`](crate::Ruleset).
 //!
 //! ```text
 //!   -I FORWARD 3 -s 192.0.2.7 -j DROP        text: `iptables-restore --noflush`, or a shell's

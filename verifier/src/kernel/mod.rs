@@ -10,7 +10,7 @@
 //! devices with the names that its rules test. For every built-in chain that a packet enters, the kernel tells
 //! the packet as it was then; the oracle is asked about that packet, with its connection state, marks and
 //! interfaces as the kernel had them. So the chains are compared one by one, nothing has to be guessed of routing
-//! or connection tracking, and what reads packets ([`Packet::from_ip_bytes`]) is inside of the comparison.
+//! or connection tracking, and what reads packets ([`Packet::from_ip_bytes`](hipac_classifier::Packet::from_ip_bytes)) is inside of the comparison.
 //!
 //! Compared are: every rule that matched, in order, with the ends of chains; what decided; the changes to mark,
 //! TTL and type of service that the next chain sees; and, when there is one, an image's answer. Packets that the
