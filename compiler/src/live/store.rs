@@ -40,6 +40,11 @@ impl Store {
         Store { axes, stride, words: vec![], count: 0, free: vec![] }
     }
 
+    /// Makes room for so many boxes.
+    pub(super) fn reserve(&mut self, boxes: usize) {
+        self.words.reserve_exact(boxes * self.stride);
+    }
+
     /// The axes.
     pub(super) fn axes(&self) -> &[Axis] {
         &self.axes
@@ -60,6 +65,10 @@ impl Store {
         self.count += 1;
         let id = self.free.pop().unwrap_or_else(|| {
             let id = self.words.len() / self.stride;
+            if self.words.len() + self.stride > self.words.capacity() {
+                // An eighth more: twice as much would be most of what the writer keeps.
+                self.words.reserve_exact((self.words.len() / 8).max(64 * self.stride));
+            }
             self.words.resize(self.words.len() + self.stride, 0);
             id as BoxId
         });

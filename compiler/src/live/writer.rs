@@ -240,7 +240,8 @@ impl Writer {
             built: 0,
         };
         writer.entries.resize_with(writer.ground.generation.entries().len(), || None);
-        writer.rules.reserve(rule_count);
+        writer.rules.reserve_exact(rule_count);
+        writer.store.reserve(rule_count);
         for chain in &source.chains {
             let labels: HashMap<RuleId, u32, RandomState> =
                 chain.rules.iter().copied().zip(super::labels::spread(chain.rules.len())).collect();
