@@ -70,3 +70,62 @@ fn changed_rulesets_with_chains_are_proved() {
         change_and_prove(&common::read(&text), seed, 150, 30);
     }
 }
+
+/// `HIPAC_LIVE_UPDATES` random updates of small sets, each proved: a hundred thousand and more where
+/// there is time for it, a few hundred otherwise.
+#[test]
+fn random_updates_of_small_sets_are_each_proved() {
+    let wanted = std::env::var("HIPAC_LIVE_UPDATES").ok().and_then(|n| n.parse().ok());
+    let updates: u64 = wanted.unwrap_or(300);
+    let mut done = 0;
+    for seed in 0.. {
+        if done >= updates {
+            break;
+        }
+        let family = if seed % 2 == 0 { Family::V4 } else { Family::V6 };
+        let text = iptables_gen::generate(&iptables_gen::Options::new(family, 25, seed)).unwrap();
+        let ruleset = common::read(&text);
+        let mut twins = Twins::new(&ruleset, &LiveOptions::default());
+        let mut maker = maker(&ruleset, seed);
+        for _ in 0..100.min(updates - done) {
+            assert!(twins.apply(&[maker.next_edit().0]));
+            twins.prove();
+            done += 1;
+        }
+        twins.have_the_same_rules();
+        twins.agree_on(64);
+    }
+}
+
+/// Inserts at the front, in the middle and at the end, and all of them out again.
+#[test]
+fn the_same_position_again_and_again() {
+    for place in 0..3 {
+        let ruleset = filters(FilterFamily::Access, 100);
+        let mut twins = Twins::new(&ruleset, &LiveOptions::default());
+        let chain = "FORWARD".into();
+        let kind = hipac_rules::TableKind::Filter;
+        let at = [0, 50, 100][place];
+        let rule = twins.live.rule(kind, &chain, 7).expect("there are a hundred");
+        for step in 1..=1500 {
+            let mut rule = (*rule).clone();
+            rule.ip.source.address = (rule.ip.source.address ^ step) & rule.ip.source.mask;
+            let at = if place == 2 { 99 + step as usize } else { at };
+            let change = hipac_rules::edit::Change::Insert { chain: chain.clone(), at, rules: vec![rule] };
+            assert!(twins.apply(&[Edit::new(kind, change)]));
+            if step % 500 == 0 {
+                twins.prove();
+            }
+        }
+        for step in 1..=1500 {
+            let at = if place == 2 { 1600 - step } else { at };
+            let change = hipac_rules::edit::Change::Delete { chain: chain.clone(), at };
+            assert!(twins.apply(&[Edit::new(kind, change)]));
+            if step % 500 == 0 {
+                twins.prove();
+            }
+        }
+        twins.have_the_same_rules();
+        twins.are_within_budget();
+    }
+}
