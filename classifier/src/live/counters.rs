@@ -39,10 +39,10 @@ impl std::ops::Sub for Counted {
 }
 
 /// Counters of a page.
-const PAGE: usize = 1024;
+const PAGE: usize = 8192;
 
 /// Pages: 4 million counters.
-const PAGES: usize = 4096;
+const PAGES: usize = 512;
 
 type Page = Box<[[AtomicU64; 2]]>;
 
@@ -62,12 +62,28 @@ impl Counters {
     /// Numbers that can be counted: others are not.
     pub const COUNT_MAX: usize = PAGE * PAGES;
 
+    /// Adds what another one counted. For whoever owns this one.
+    pub fn add(&self, other: &Counters) {
+        for (mine, theirs) in self.pages.iter().zip(&other.pages) {
+            let Some(theirs) = theirs.get() else { continue };
+            for (mine, theirs) in Counters::page(mine).iter().zip(theirs) {
+                for (mine, theirs) in mine.iter().zip(theirs) {
+                    let sum = mine.load(Ordering::Relaxed).wrapping_add(theirs.load(Ordering::Relaxed));
+                    mine.store(sum, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn page(page: &OnceLock<Page>) -> &Page {
+        page.get_or_init(|| (0..PAGE).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect())
+    }
+
     /// Counts a packet. For the one thread whose counters they are.
     #[inline]
     pub fn count(&self, number: u32, bytes: u32) {
         let Some(page) = self.pages.get(number as usize / PAGE) else { return };
-        let page = page.get_or_init(|| (0..PAGE).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect());
-        let [packets, sum] = &page[number as usize % PAGE];
+        let [packets, sum] = &Counters::page(page)[number as usize % PAGE];
         packets.store(packets.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         sum.store(sum.load(Ordering::Relaxed).wrapping_add(bytes.into()), Ordering::Relaxed);
     }
@@ -79,5 +95,26 @@ impl Counters {
             return Counted::default();
         };
         Counted { packets: packets.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_counted_is_one_sum() {
+        let (one, other) = (Counters::default(), Counters::default());
+        for number in [0, 7, 8191, 8192, 4_194_303] {
+            one.count(number, 100);
+            other.count(number, 20);
+            other.count(number, 20);
+        }
+        other.count(5, 1);
+        other.count(u32::MAX, 1); // no such number: not counted, no harm
+        one.add(&other);
+        assert_eq!(one.get(8192), Counted { packets: 3, bytes: 140 });
+        assert_eq!(one.get(5), Counted { packets: 1, bytes: 1 });
+        assert_eq!((one.get(6), one.get(u32::MAX)), (Counted::default(), Counted::default()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_epoch::{Atomic, Collector, Guard, LocalHandle, Owned};
 
@@ -22,8 +22,16 @@ use crate::program::ResidualKind;
 pub struct Live {
     collector: Collector,
     generation: Atomic<Arc<Generation>>,
-    /// Counters of all readers that there ever were: those of rules, and those of policies.
-    counters: Mutex<Vec<Arc<[Counters; 2]>>>,
+    counters: Mutex<AllCounters>,
+}
+
+/// Counters of readers: those of rules, and those of policies.
+#[derive(Debug, Default)]
+struct AllCounters {
+    /// Of readers that there are.
+    live: Vec<Arc<[Counters; 2]>>,
+    /// Of those that there were.
+    gone: [Counters; 2],
 }
 
 impl Live {
@@ -32,16 +40,14 @@ impl Live {
         Arc::new(Live {
             collector: Collector::new(),
             generation: Atomic::new(first),
-            counters: Mutex::new(Vec::new()),
+            counters: Mutex::default(),
         })
     }
 
     /// A reader for this thread.
     pub fn reader(self: &Arc<Live>) -> Reader {
         let counters = Arc::new([Counters::default(), Counters::default()]);
-        if let Ok(mut all) = self.counters.lock() {
-            all.push(Arc::clone(&counters));
-        }
+        self.all_counters().live.push(Arc::clone(&counters));
         Reader { handle: self.collector.register(), live: Arc::clone(self), ready: Vec::new(), counters }
     }
 
@@ -81,8 +87,12 @@ impl Live {
     }
 
     fn sum(&self, kind: usize, number: u32) -> Counted {
-        let all = self.counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.iter().fold(Counted::default(), |sum, c| sum + c[kind].get(number))
+        let all = self.all_counters();
+        all.live.iter().fold(all.gone[kind].get(number), |sum, c| sum + c[kind].get(number))
+    }
+
+    fn all_counters(&self) -> MutexGuard<'_, AllCounters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,6 +128,17 @@ pub struct Reader {
     /// to lie there.
     ready: Vec<Ready>,
     counters: Arc<[Counters; 2]>,
+}
+
+impl Drop for Reader {
+    /// What it has counted stays counted.
+    fn drop(&mut self) {
+        let mut all = self.live.all_counters();
+        all.live.retain(|counters| !Arc::ptr_eq(counters, &self.counters));
+        for (gone, mine) in all.gone.iter().zip(self.counters.iter()) {
+            gone.add(mine);
+        }
+    }
 }
 
 /// A forest without the bytes that it lies in.

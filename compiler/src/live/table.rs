@@ -1,6 +1,6 @@
 //! The face of live rules.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hipac_classifier::EntryId;
@@ -138,7 +138,8 @@ pub(super) struct Inner {
     compacted: Instant,
     freed: Vec<Freed>,
     /// The generation before, while readers may be on it.
-    old: Option<Weak<Generation>>,
+    old: Option<Arc<Generation>>,
+    old_bytes: usize,
 }
 
 /// Counts of a table's readers.
@@ -191,6 +192,7 @@ impl LiveTable {
             stats: Stats { generations: 1, ..Stats::default() },
             freed: Vec::new(),
             old: None,
+            old_bytes: 0,
         };
         Ok(LiveTable { live, inner: Arc::new(Mutex::new(inner)) })
     }
@@ -225,6 +227,9 @@ impl LiveTable {
     /// A few microseconds an insert or delete. What needs a new key layout (the first rule that tests
     /// a field, a new interface name), or a list of its own for malformed packets, builds all of it
     /// anew, and so does what finds no room between its neighbours' labels.
+    ///
+    /// It may have to wait for readers that are pinned, when much memory waits for them or a policy is
+    /// changed twice: do not call it while the same thread holds a pin.
     ///
     /// # Errors
     /// See [`LiveError`].
@@ -302,11 +307,13 @@ impl LiveTable {
 
     /// What it takes and has done.
     pub fn stats(&self) -> Stats {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        // What waits for nobody any more is not to be counted.
+        (0..8).for_each(|_| inner.wait());
         Stats {
             rules: inner.side.model.count,
             boxes: inner.side.writer.box_count(),
-            structure_bytes: inner.side.writer.structure_bytes(),
+            structure_bytes: inner.side.writer.structure_bytes() + inner.old_bytes(),
             waiting_bytes: inner.side.writer.ground.space.waiting(),
             bookkeeping_bytes: inner.side.writer.bookkeeping_bytes() + inner.side.model.order_bytes(),
             memory_bytes_max: inner.options.memory_bytes_max,
@@ -440,7 +447,8 @@ impl Inner {
                 self.side.writer.ground.space.retire_other(what);
             }
         }
-        self.old = Some(Arc::downgrade(&old.ground.generation));
+        self.old = Some(Arc::clone(&old.ground.generation));
+        self.old_bytes = old.structure_bytes();
         self.stats.generations += 1;
         self.side.must_replan = false;
         old
@@ -448,7 +456,9 @@ impl Inner {
 
     /// The generation before is gone when its readers are: its memory is this one's then.
     fn inherit(&mut self) {
-        if self.old.as_ref().is_some_and(|old| old.strong_count() == 0) {
+        // Who lets go of the last reference gives pages back, which takes its time: the writer, and no
+        // reader.
+        if self.old.as_ref().is_some_and(|old| Arc::strong_count(old) == 1) {
             self.old = None;
             self.side.writer.ground.space.set_limit(self.options.memory_bytes_max - self.reserved);
         }
@@ -493,7 +503,7 @@ impl Inner {
     pub(super) fn wait(&mut self) {
         self.handle.with(|guard| guard.flush());
         self.tidy();
-        std::hint::spin_loop();
+        std::thread::yield_now();
     }
 
     fn tidy(&mut self) {
@@ -510,6 +520,11 @@ impl Inner {
     /// A table as plain vectors.
     pub(super) fn plain_table(&self, kind: TableKind) -> Table {
         self.side.model.table(kind, &ReaderCounts(&self.live))
+    }
+
+    /// Bytes of the generation before, while readers may be on it.
+    fn old_bytes(&self) -> usize {
+        self.old.as_ref().filter(|old| Arc::strong_count(old) > 1).map_or(0, |_| self.old_bytes)
     }
 
     /// Calls `f` with the counts of readers.

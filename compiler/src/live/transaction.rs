@@ -153,7 +153,10 @@ impl Inner {
         let line = edits.last().map_or(0, |e| e.place.line);
         let made = made.and_then(|()| self.check_loops(edits, &t));
         let made = made.and_then(|()| if self.side.must_replan { self.rebuild(line) } else { Ok(()) });
-        if let Err(error) = made {
+        if let Err(mut error) = made {
+            if let LiveError::Memory { needed, .. } = &mut error {
+                *needed = self.size_that_does(edits).max(*needed);
+            }
             self.undo(t);
             return Err(error);
         }
@@ -167,6 +170,19 @@ impl Inner {
         }
         self.commit();
         Ok(t.done)
+    }
+
+    /// A limit under which edits that went over this one fit, whatever comes of them: three times what
+    /// as many rules of the kind take, for the generation, for what waits for readers, and for another
+    /// generation beside it.
+    fn size_that_does(&self, edits: &[Edit]) -> usize {
+        const FREE_MIN: usize = 4 << 20;
+        const RULE_BYTES: usize = 200;
+        let more: usize = edits.iter().map(|edit| edit.change.rules().len()).sum();
+        let rules = self.side.model.count;
+        let used = self.side.writer.structure_bytes();
+        let grown = (used as f64 * (rules + more) as f64 / rules.max(1) as f64) as usize;
+        3 * grown.clamp(RULE_BYTES * (rules + more), usize::MAX / 4) + FREE_MIN
     }
 
     /// Writes steps down for whoever builds a generation of the rules before them.
@@ -214,14 +230,12 @@ impl Inner {
         self.side.writer.forget_defaults();
         is_lost |= self.side.must_replan;
         self.side.must_replan = false;
-        if is_lost {
-            // Readers keep the last version until this is through.
-            while self.rebuild(0).is_err() {
-                if self.side.writer.ground.space.is_quiet() {
-                    break;
-                }
-                self.wait();
-            }
+        if is_lost && self.rebuild(0).is_err() {
+            // Readers keep what they have: the next transaction, or the one after it, finds room for a
+            // generation of its own.
+            self.side.must_replan = true;
+            self.log = None;
+            return;
         }
         self.commit();
     }
