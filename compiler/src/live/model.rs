@@ -3,7 +3,7 @@
 //! It answers the questions of [`hipac_rules::edit`], whose `apply` on plain vectors is its slow twin,
 //! with lists whose middle is cheap to change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -58,9 +58,11 @@ pub(super) struct Model {
     free_rules: Vec<RuleId>,
     free_chains: Vec<ChainId>,
     /// How often rules of a chain lead to another.
-    leads: HashMap<(ChainId, ChainId), usize, RandomState>,
+    leads: BTreeMap<(ChainId, ChainId), usize>,
     /// Counters of rules, less what readers had counted for their numbers then; where not zero.
     starts: HashMap<RuleId, Counted, RandomState>,
+    /// Tables in which rules lead in a circle, or did.
+    circles: Vec<TableKind>,
     /// Rules in chains.
     pub(super) count: usize,
 }
@@ -82,8 +84,9 @@ impl Model {
             rules: Vec::with_capacity(ruleset.rule_count()),
             free_rules: Vec::new(),
             free_chains: Vec::new(),
-            leads: HashMap::default(),
+            leads: BTreeMap::new(),
             starts: HashMap::default(),
+            circles: Vec::new(),
             count: 0,
         };
         for table in &ruleset.tables {
@@ -102,6 +105,9 @@ impl Model {
                     let at = model.chain(id).rules.len();
                     model.put(id, at, rule_id);
                 }
+            }
+            if model.has_circle(table.kind) {
+                model.note_circle(table.kind);
             }
         }
         model
@@ -293,6 +299,37 @@ impl Model {
         Some(id)
     }
 
+    /// Chains that a chain's rules lead to.
+    fn targets(&self, chain: ChainId) -> impl Iterator<Item = ChainId> {
+        self.leads.range((chain, 0)..=(chain, ChainId::MAX)).map(|((_, to), _)| *to)
+    }
+
+    /// Rules of a table lead in a circle: taking away whoever leads nowhere leaves some.
+    fn has_circle(&self, table: TableKind) -> bool {
+        let chains: Vec<ChainId> =
+            self.chains().filter(|(_, c)| c.table == table).map(|(id, _)| id).collect();
+        let mut left = vec![0usize; self.chains.len()];
+        let mut callers: Vec<Vec<ChainId>> = vec![Vec::new(); self.chains.len()];
+        for &chain in &chains {
+            for target in self.targets(chain) {
+                left[chain as usize] += 1;
+                callers[target as usize].push(chain);
+            }
+        }
+        let mut open: Vec<ChainId> = chains.iter().copied().filter(|&c| left[c as usize] == 0).collect();
+        let mut gone = 0;
+        while let Some(chain) = open.pop() {
+            gone += 1;
+            for &caller in &callers[chain as usize] {
+                left[caller as usize] -= 1;
+                if left[caller as usize] == 0 {
+                    open.push(caller);
+                }
+            }
+        }
+        gone < chains.len()
+    }
+
     /// A way leads from one chain to another, or they are the same.
     pub(super) fn leads_to(&self, from: ChainId, to: ChainId) -> bool {
         let mut seen = vec![false; self.chains.len()];
@@ -304,7 +341,7 @@ impl Model {
             if std::mem::replace(&mut seen[chain as usize], true) {
                 continue;
             }
-            open.extend(self.leads.keys().filter(|(a, _)| *a == chain).map(|(_, b)| *b));
+            open.extend(self.targets(chain));
         }
         false
     }
@@ -316,6 +353,18 @@ impl Model {
         }
         let mut rules = self.in_order(table).flat_map(|(_, chain)| chain.rules.iter());
         rules.find_map(|id| self.target(table, self.rule(id)).filter(|to| chains.contains(to)))
+    }
+
+    /// Rules of a table lead in a circle now.
+    pub(super) fn note_circle(&mut self, table: TableKind) {
+        if !self.circles.contains(&table) {
+            self.circles.push(table);
+        }
+    }
+
+    /// Tables in which rules lead in a circle, or did.
+    pub(super) fn tables_with_circles(&self) -> &[TableKind] {
+        &self.circles
     }
 
     /// The first rule that leads to a chain: its chain and position.

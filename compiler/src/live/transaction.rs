@@ -65,8 +65,6 @@ enum Step {
 struct Transaction {
     steps: Vec<Step>,
     done: Applied,
-    /// Rules may lead back to where they stand: by table.
-    suspects: Vec<TableKind>,
 }
 
 impl Side {
@@ -151,7 +149,7 @@ impl Inner {
         let mut t = Transaction::default();
         let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
         let line = edits.last().map_or(0, |e| e.place.line);
-        let made = made.and_then(|()| self.check_loops(edits, &t));
+        let made = made.and_then(|()| self.check_loops(edits));
         let made = made.and_then(|()| if self.side.must_replan { self.rebuild(line) } else { Ok(()) });
         if let Err(mut error) = made {
             if let LiveError::Memory { needed, .. } = &mut error {
@@ -209,11 +207,14 @@ impl Inner {
         }
     }
 
-    fn check_loops(&self, edits: &[Edit], t: &Transaction) -> Result<(), LiveError> {
+    fn check_loops(&self, edits: &[Edit]) -> Result<(), LiveError> {
         let edits: Vec<&Edit> = edits.iter().collect();
-        for &kind in &t.suspects {
-            // Rare: a loop that no packet can get into is allowed, and only the slow twin knows.
-            check_loops(&self.plain_table(kind), &edits, None)?;
+        // Rare: circles that no packet can get into are allowed, and only the slow twin knows. Any
+        // change of the table may open the way.
+        for &kind in self.side.model.tables_with_circles() {
+            if edits.iter().any(|edit| edit.table == kind) {
+                check_loops(&self.plain_table(kind), &edits, None)?;
+            }
         }
         Ok(())
     }
@@ -429,10 +430,9 @@ impl Inner {
         let rule = Arc::new(rule.clone());
         let target = self.side.model.target(edit.table, &rule);
         if let Some(target) = target
-            && !t.suspects.contains(&edit.table)
             && self.side.model.leads_to(target, chain)
         {
-            t.suspects.push(edit.table);
+            self.side.model.note_circle(edit.table);
         }
         let id = self.with_counts(|model, counts| model.add_rule(rule, counts));
         let is_followed = !self.side.must_replan;
