@@ -160,10 +160,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         families: Families::Only(Family::V4),
         protocols: &[51],
         l4: reads(12),
-        options: &[option("ahspi", ValueKind::range(u32::MAX as u64), "index or range of indexes")
-            .not()
-            .hidden("0:4294967295")
-            .pure()],
+        options: &[spi("ahspi")],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -172,7 +169,11 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         families: Families::Only(Family::V6),
         residual: Some(Residual::Pure),
         options: &[
-            spi("ahspi"),
+            // The index of an extension header, which no field of a packet has.
+            option("ahspi", ValueKind::range(u32::MAX as u64), "index or range of indexes")
+                .not()
+                .hidden("0:4294967295")
+                .pure(),
             option("ahlen", ValueKind::number(u32::MAX as u64), "length of the header")
                 .not()
                 .pure()

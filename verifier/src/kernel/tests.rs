@@ -10,7 +10,7 @@ use super::session::Session;
 use super::*;
 use crate::{Oracle, RuleId, packet_text};
 use hipac_classifier::{CtState, Packet};
-use hipac_rules::registry::{self, Kind};
+use hipac_rules::registry::{self, KernelCheck, Kind};
 use hipac_rules::{Family, Hook, ParseOptions, Ruleset, TableKind, parse};
 
 fn read(text: &str, family: Family) -> Ruleset {
@@ -213,6 +213,18 @@ fn every_match_has_a_case_that_matches_and_one_that_does_not_or_a_reason() {
         .map(|spec| spec.name)
         .collect();
     assert_eq!(missing, Vec::<&str>::new(), "matches without a case in kernel-cases.txt");
+}
+
+#[test]
+fn the_registry_says_which_matches_were_asked_about() {
+    let asked: BTreeMap<&str, bool> = cases().iter().fold(BTreeMap::new(), |mut all, case| {
+        *all.entry(case.name).or_default() |= case.rule.is_some();
+        all
+    });
+    for spec in registry::all().filter(|spec| spec.kind == Kind::Match) {
+        let says = registry::kernel_check(spec).map(|check| check == KernelCheck::Checked);
+        assert_eq!(says, asked.get(spec.name).copied(), "{}", spec.name);
+    }
 }
 
 #[test]
