@@ -311,6 +311,11 @@ impl<T> Space<T> {
         all.filter_map(|(_, what)| if let Retired::Other(what) = what { Some(what) } else { None })
     }
 
+    /// Things that wait for readers.
+    pub(super) fn pending(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Nothing waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.queue.is_empty()
