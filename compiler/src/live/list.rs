@@ -29,7 +29,7 @@ const CELLS_MAX: usize = 16;
 /// Cells of a table that are more than half of the boxes only up to here.
 const CELLS_MANY: usize = 1 << 16;
 
-/// Gates of cells with more boxes are not made exact again when one is taken out.
+/// Gates of cells with more boxes are not made exact again whenever one is taken out.
 const EXACT_MAX: u32 = 32;
 
 /// See the module.
@@ -264,7 +264,12 @@ impl List {
             let gate = match &tree.table {
                 None => 0,
                 Some(_) if reference.is_empty() => Cell::EMPTY.gate,
-                Some(_) if deed == Deed::Remove && tree.cells[cell].count() <= EXACT_MAX => {
+                // Of many boxes the gate is made exact when the first of them may have gone.
+                Some(_)
+                    if deed == Deed::Remove
+                        && (tree.cells[cell].count() <= EXACT_MAX
+                            || self.scale.scaled(tools.store.label(id)) <= now.gate >> 24) =>
+                {
                     tree.gate(cell, self.scale, tools)
                 }
                 Some(_) if deed == Deed::Remove => now.gate,

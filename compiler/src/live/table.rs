@@ -43,9 +43,6 @@ const DRIFT_MIN: usize = 256;
 /// Switches, blocks and labels of one transaction and those before it that may wait until the next.
 const PENDING_MANY: usize = 2048;
 
-/// Looks at the epoch, at most, for more than that to be settled.
-const SETTLE_ROUNDS: usize = 256;
-
 /// Time between two such builds, at least.
 const COMPACT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -489,17 +486,15 @@ impl Inner {
             self.handle.with(|guard| space.end_era(guard));
             self.wait();
         }
-        // What a large transaction has left behind is settled before the next one: nobody knows when
-        // that comes, and readers would go through its switches until then.
+        // What a large transaction leaves behind is told of at once: nobody knows when the next one comes,
+        // and readers go through its switches until then.
         let space = &mut self.side.writer.ground.space;
         if space.pending() > PENDING_MANY {
-            self.handle.with(|guard| space.end_era(guard));
-            for _ in 0..SETTLE_ROUNDS {
-                if self.side.writer.ground.space.pending() <= PENDING_MANY / 8 {
-                    break;
-                }
-                self.wait();
-            }
+            self.handle.with(|guard| {
+                space.end_era(guard);
+                guard.flush();
+            });
+            self.tidy();
         }
     }
 
