@@ -264,13 +264,16 @@ impl List {
             let gate = match &tree.table {
                 None => 0,
                 Some(_) if reference.is_empty() => Cell::EMPTY.gate,
-                // Of many boxes the gate is made exact when the first of them may have gone.
-                Some(_)
-                    if deed == Deed::Remove
-                        && (tree.cells[cell].count() <= EXACT_MAX
-                            || self.scale.scaled(tools.store.label(id)) <= now.gate >> 24) =>
-                {
+                Some(_) if deed == Deed::Remove && tree.cells[cell].count() <= EXACT_MAX => {
                     tree.gate(cell, self.scale, tools)
+                }
+                // Of many boxes only who is the first now, when the first may have gone.
+                Some(_)
+                    if deed == Deed::Remove && self.scale.scaled(tools.store.label(id)) <= now.gate >> 24 =>
+                {
+                    let mut smallest = u32::MAX;
+                    tree.cells[cell].each(&mut |id| smallest = smallest.min(tools.store.label(id)));
+                    self.scale.scaled(smallest) << 24 | now.gate & FILTER_ALL
                 }
                 Some(_) if deed == Deed::Remove => now.gate,
                 Some(table) => {

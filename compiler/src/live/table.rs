@@ -44,7 +44,7 @@ const DRIFT_MIN: usize = 256;
 const PENDING_MANY: usize = 2048;
 
 /// Time between two such builds, at least.
-const COMPACT_PAUSE: Duration = Duration::from_millis(200);
+const COMPACT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a live table cannot be opened or changed. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -209,14 +209,14 @@ impl LiveTable {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a generation in the background when the table has drifted: half as many rules have been put
-    /// in or taken out since it was built, or they are twice as many.
+    /// Begins a generation in the background when the table has drifted: as many rules have been put in or
+    /// taken out since it was built as it had, or they are twice as many.
     fn compact_if_drifted(&self, inner: &mut Inner) {
         if !inner.options.background || inner.log.is_some() {
             return;
         }
         let (drift, built, now) = inner.side.writer.drift();
-        let has_drifted = drift > (built / 2).max(DRIFT_MIN) || now > 2 * built.max(DRIFT_MIN);
+        let has_drifted = drift > built.max(DRIFT_MIN) || now > 2 * built.max(DRIFT_MIN);
         if has_drifted && inner.compacted.elapsed() > COMPACT_PAUSE {
             inner.compacted = Instant::now();
             compact::begin(inner, Arc::downgrade(&self.inner));
