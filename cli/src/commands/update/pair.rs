@@ -34,16 +34,13 @@ impl Pair {
             return Err(Failure::at(&file::name(rules), "the image and its rules are two files"));
         }
         let failed = |e: io::Error| Failure::at(&file::name(rules), e);
-        loop {
-            let lock = File::open(&rules_path).map_err(failed)?;
-            lock.lock().map_err(failed)?;
-            // Whoever held the lock has put another file there.
-            if is_same_file(&lock, &rules_path).map_err(failed)? {
-                let pair = Pair { image: image_path, rules: rules_path, _lock: lock };
-                pair.remove_leftovers();
-                return Ok(pair);
-            }
-        }
+        // The folder, and not the file: that one is another one as soon as it is replaced, while the
+        // image still is to be.
+        let lock = File::open(if cfg!(unix) { folder(&rules_path) } else { &rules_path }).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let pair = Pair { image: image_path, rules: rules_path, _lock: lock };
+        pair.remove_leftovers();
+        Ok(pair)
     }
 
     /// Removes what a killed run left.
@@ -79,16 +76,9 @@ fn at(path: &Path, error: io::Error) -> Failure {
     Failure::at(&path.display().to_string(), error)
 }
 
-#[cfg(unix)]
-fn is_same_file(open: &File, path: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let (one, other) = (open.metadata()?, fs::metadata(path)?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
-}
-
-#[cfg(not(unix))]
-fn is_same_file(_: &File, _: &Path) -> io::Result<bool> {
-    Ok(true)
+/// Where a file lies.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Where the new bytes of a file are until they are whole.
