@@ -187,6 +187,9 @@ proptest! {
             Ok((made, _)) => prop_assert_eq!(without_lines(made), without_lines(whole.ruleset), "{}", text),
             // Names that no saved text could say, and counters that no rule has.
             Err(EditError { kind: ErrorKind::ChainName { .. }, .. }) => {}
+            // A text is judged at its end, edits one by one: a rule may lead to a chain that is
+            // gone by then when a later line takes the rule away as well.
+            Err(EditError { kind: ErrorKind::NoTarget { .. }, .. }) => {}
             Err(error) => prop_assert!(false, "{error}\n{text}"),
         }
     }
