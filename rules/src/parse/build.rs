@@ -442,12 +442,10 @@ impl Parser<'_, Tables> {
         (format!("`{name}` is neither a target nor a chain of this table"), help)
     }
 
-    /// A name that no line had declared where it was used: a chain declared later, or a fault.
+    /// A name that no line had declared where it was used: a fault at that line, also when a later
+    /// one took the rule away. What the rule may have meant decides how it is kept.
     fn resolve(&mut self, builder: &mut TableBuilder, pending: Pending) {
         let Pending { chain: of, rule: number, target: UnknownTarget { name, goto, span }, place } = pending;
-        if builder.chains[of as usize].rules.numbered(number).is_none() {
-            return;
-        }
         let chain = builder.chain(&name).map(|c| (c.name.clone(), c.line));
         let target = match chain {
             Some((name, line)) => {
