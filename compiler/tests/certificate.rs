@@ -6,10 +6,8 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
 use common::exam::Exam;
-use common::{compile_roomy, images_of_all_sizes, read_as, seal};
+use common::{Numbers, compared, compile_roomy, corpus, files, images_of_all_sizes, read_as, seal};
 use hipac_bench_data::classbench::read_filters;
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::Image;
@@ -18,28 +16,6 @@ use hipac_compiler::Counting;
 use hipac_rules::{ParseOptions, Ruleset, parse};
 use hipac_verifier::certificate::{Checked, Refused, check, write};
 use hipac_verifier::{Compared, ImageSubject, Oracle};
-
-fn compared(counting: Counting) -> Compared {
-    match counting {
-        Counting::Exact => Compared::All,
-        Counting::Deciding => Compared::Deciding,
-    }
-}
-
-fn corpus() -> Option<PathBuf> {
-    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: HIPAC_CORPUS is not set");
-    }
-    folder
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
-    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.sort();
-    found
-}
 
 /// Writes a certificate and has it checked.
 fn certified(
@@ -134,35 +110,14 @@ fn seeds_wanted() -> u64 {
     std::env::var("HIPAC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
 }
 
-/// Numbers in no order, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * n as u128) >> 64) as usize
-    }
-
-    /// Changes two bytes at a place of some bytes; false when they are as before.
-    fn change(&mut self, bytes: &mut [u8]) -> bool {
-        let slots = bytes.len() / 2;
-        let (at, other) = (2 * self.below(slots), 2 * self.below(slots));
-        let old = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let new = match self.below(8) {
-            0 => old.wrapping_add(1),
-            1 => old.wrapping_sub(1),
-            2 => old.wrapping_add(0x100),
-            3 => 0,
-            4 => u16::MAX,
-            5 => u16::from_le_bytes([bytes[other], bytes[other + 1]]),
-            _ => old ^ 1 << self.below(16),
-        };
-        bytes[at..at + 2].copy_from_slice(&new.to_le_bytes());
-        new != old
-    }
+/// Changes two bytes at a place of some bytes; false when they are as before.
+fn change(numbers: &mut Numbers, bytes: &mut [u8]) -> bool {
+    let slots = bytes.len() / 2;
+    let (at, other) = (2 * numbers.below(slots), 2 * numbers.below(slots));
+    let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let (old, new) = (word(at), numbers.beside(word(at), word(other)));
+    bytes[at..at + 2].copy_from_slice(&new.to_le_bytes());
+    new != old
 }
 
 /// Makes the checksums of a certificate right again: of the image, and of its own steps.
@@ -224,7 +179,7 @@ fn campaign(ruleset: &Ruleset, text: &[u8], image: &[u8], tally: &mut Tally) {
     for number in 0..mutants() {
         let mut changed_image = image.to_vec();
         let range = seal::section(image, sections[numbers.below(sections.len())]);
-        if range.len() < 2 || !numbers.change(&mut changed_image[range]) {
+        if range.len() < 2 || !change(&mut numbers, &mut changed_image[range]) {
             continue;
         }
         seal::seal(&mut changed_image);
@@ -239,7 +194,7 @@ fn campaign(ruleset: &Ruleset, text: &[u8], image: &[u8], tally: &mut Tally) {
             tally.images_refused += 1;
         }
         let mut changed = certificate.clone();
-        if changed.len() < 42 || !numbers.change(&mut changed[40..]) {
+        if changed.len() < 42 || !change(&mut numbers, &mut changed[40..]) {
             continue;
         }
         assert!(!is_accepted(image, &changed), "its checksum is another");

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use common::exam::Exam;
 use common::nasty::nasty;
-use common::{compile_roomy, images_of_all_sizes, read, read_as, seal};
+use common::{Numbers, compile_roomy, images_of_all_sizes, read, read_as, seal};
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::image::Section;
 use hipac_classifier::{Image, Packet};
@@ -46,19 +46,6 @@ impl Tally {
     }
 }
 
-/// Numbers in no order, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * n as u128) >> 64) as usize
-    }
-}
-
 struct Campaign<'r> {
     ruleset: &'r Ruleset,
     image: Vec<u8>,
@@ -83,17 +70,10 @@ impl<'r> Campaign<'r> {
         }
         for _ in 0..count {
             let at = bytes.start + 2 * self.numbers.below(slots);
-            let old = u16::from_le_bytes([self.image[at], self.image[at + 1]]);
             let other = bytes.start + 2 * self.numbers.below(slots);
-            let new = match self.numbers.below(8) {
-                0 => old.wrapping_add(1),
-                1 => old.wrapping_sub(1),
-                2 => old.wrapping_add(0x100),
-                3 => 0,
-                4 => u16::MAX,
-                5 => u16::from_le_bytes([self.image[other], self.image[other + 1]]),
-                _ => old ^ 1 << self.numbers.below(16),
-            };
+            let word = |at: usize| u16::from_le_bytes([self.image[at], self.image[at + 1]]);
+            let old = word(at);
+            let new = self.numbers.beside(old, word(other));
             if new == old {
                 continue;
             }

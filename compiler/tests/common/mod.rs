@@ -9,11 +9,13 @@ pub(crate) mod nasty;
 pub(crate) mod seal;
 pub(crate) mod twins;
 
+use std::path::{Path, PathBuf};
+
 use exam::Exam;
 use hipac_classifier::Image;
 use hipac_compiler::{CompileError, Compiled, Counting, Options, compile};
 use hipac_rules::{Family, ParseOptions, Ruleset, parse};
-use hipac_verifier::{Evaluation, ImageSubject, Oracle};
+use hipac_verifier::{Compared, Evaluation, ImageSubject, Oracle};
 use nasty::{Nasty, nasty};
 use proptest::prelude::{ProptestConfig, Strategy, any};
 
@@ -25,6 +27,57 @@ pub(crate) fn cases(cases: u32) -> ProptestConfig {
 /// Any small nasty ruleset.
 pub(crate) fn any_nasty() -> impl Strategy<Value = Nasty> {
     proptest::collection::vec(any::<u8>(), 0..500).prop_map(|choices| nasty(&choices))
+}
+
+/// The folder of real rulesets and filter sets that `HIPAC_CORPUS` names.
+pub(crate) fn corpus() -> Option<PathBuf> {
+    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: HIPAC_CORPUS is not set");
+    }
+    folder
+}
+
+/// The files of a folder, in order.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.sort();
+    found
+}
+
+/// What of an image can be compared that was compiled with this counting.
+pub(crate) fn compared(counting: Counting) -> Compared {
+    match counting {
+        Counting::Exact => Compared::All,
+        Counting::Deciding => Compared::Deciding,
+    }
+}
+
+/// Numbers in no order, the same in every run.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * n as u128) >> 64) as usize
+    }
+
+    /// A value near an old one: beside it, a bit of it turned, an end of the range, or another one.
+    pub(crate) fn beside(&mut self, old: u16, other: u16) -> u16 {
+        match self.below(8) {
+            0 => old.wrapping_add(1),
+            1 => old.wrapping_sub(1),
+            2 => old.wrapping_add(0x100),
+            3 => 0,
+            4 => u16::MAX,
+            5 => other,
+            _ => old ^ 1 << self.below(16),
+        }
+    }
 }
 
 /// The ruleset of a text that must have no error.
