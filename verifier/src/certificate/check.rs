@@ -356,7 +356,12 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         let left_out = self.compared == Compared::Deciding
             && only_counts
             && !walk.is_over
-            && !does.iter().any(|d| !matches!(d, Does::Ask(_, ResidualKind::Pure)));
+            && match rule.target {
+                // What is asked decides nothing when the rule only counts.
+                Target::None => does.iter().all(|d| matches!(d, Does::Ask(_, ResidualKind::Pure))),
+                // The rules of an unfolded chain would not ask it.
+                _ => does.is_empty(),
+            };
         let wanted = Wanted {
             clauses: clauses.clone(),
             does,
