@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{compared, compile_roomy, read};
+use common::{compared, compile_roomy, read, seal};
 use hipac_classifier::Image;
 use hipac_compiler::Counting;
 use hipac_rules::Ruleset;
@@ -40,4 +40,50 @@ fn a_chain_behind_a_jump_that_asks_something_is_not_unfolded() {
         read(&format!("*filter\n:FORWARD DROP\n:sub -\n{jump}\n-A sub -p tcp -j ACCEPT\nCOMMIT\n"))
     };
     check_refused(&text(""), &text("-m u32 --u32 \"6&0xff=1\""), Counting::Deciding);
+}
+
+/// What the path to an unfolded chain tested is tested again at each rule of it, and may not hold any more.
+#[test]
+fn an_unfolded_chain_changes_no_packet() {
+    let path = "-m mark --mark 0x0";
+    let rules = read(&format!(
+        "*mangle\n:FORWARD ACCEPT\n:sub -\n-A FORWARD {path} -j sub\n\n\n\
+         -A sub -j MARK --set-xmark 0x1/0xffffffff\n-A sub -j DROP\nCOMMIT\n"
+    ));
+    // The compiler calls such a chain. Unfolded it looks as this one does, but for where rules come from.
+    let unfolded = read(&format!(
+        "*mangle\n:FORWARD ACCEPT\n:sub -\n-A FORWARD {path} -j LOG\n\
+         -A FORWARD {path} -j MARK --set-xmark 0x1/0xffffffff\n-A FORWARD {path} -j DROP\n\
+         -A sub -j LOG\n-A sub -j LOG\nCOMMIT\n"
+    ));
+    let mut image = compile_roomy(&unfolded, Counting::Exact).image;
+    seal::swap_origins(&mut image, 1, 3);
+    seal::swap_origins(&mut image, 2, 4);
+    let answer = certified(&rules, &image, Counting::Exact);
+    assert!(matches!(&answer, Err(Refused::Wrong(why)) if why.contains("unfolded")), "{answer:?}");
+    let answer = proved(&rules, &image, Counting::Exact);
+    assert!(matches!(answer, Err(Refutation::Differs { .. })), "{answer:?}");
+}
+
+/// The same one call deeper: the chain that the unfolded one calls makes the change.
+#[test]
+fn an_unfolded_chain_calls_nothing_that_changes_packets() {
+    let path = "-m mark --mark 0x0";
+    let tag = ":tag -\n-A tag -j MARK --set-xmark 0x1/0xffffffff\n";
+    let rules = read(&format!(
+        "*mangle\n:FORWARD ACCEPT\n:sub -\n{tag}-A FORWARD {path} -j sub\n\n\n\
+         -A sub -j tag\n-A sub -j DROP\nCOMMIT\n"
+    ));
+    let unfolded = read(&format!(
+        "*mangle\n:FORWARD ACCEPT\n:sub -\n{tag}-A FORWARD {path} -j LOG\n\
+         -A FORWARD {path} -j tag\n-A FORWARD {path} -j DROP\n\
+         -A sub -j LOG\n-A sub -j LOG\nCOMMIT\n"
+    ));
+    let mut image = compile_roomy(&unfolded, Counting::Exact).image;
+    seal::swap_origins(&mut image, 1, 3);
+    seal::swap_origins(&mut image, 2, 4);
+    let answer = certified(&rules, &image, Counting::Exact);
+    assert!(matches!(&answer, Err(Refused::Wrong(why)) if why.contains("unfolded")), "{answer:?}");
+    let answer = proved(&rules, &image, Counting::Exact);
+    assert!(matches!(answer, Err(Refutation::Differs { .. })), "{answer:?}");
 }

@@ -58,6 +58,8 @@ pub(super) struct Flat {
     end: Op,
     is_plain: bool,
     changes: bool,
+    /// Of an unfolded chain.
+    is_unfolded: bool,
 }
 
 /// The flat rules of an entry.
@@ -128,6 +130,8 @@ struct Walk<'t> {
     end: u32,
     /// No packet comes to the rule.
     is_over: bool,
+    /// The rule is an unfolded chain's.
+    is_unfolded: bool,
     labels: Vec<u32>,
     /// Labels that flat rules lead to, and where they do.
     landings: Vec<(usize, u32)>,
@@ -210,6 +214,10 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         }
         for entry in order {
             let Some(mut list) = lists.remove(&entry) else { continue };
+            // The rules behind it would test anew what the jump has tested of the packet as it was.
+            if list.flats.iter().any(|flat| flat.is_unfolded && changes(flat, &changing)) {
+                return wrong(format!("entry {entry}: an unfolded chain changes packets"));
+            }
             list.until = until(&list, &changing);
             self.checked.lists += 1;
             self.checked.flat_rules += list.flats.len();
@@ -252,11 +260,13 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             at: first,
             end,
             is_over: false,
+            is_unfolded: false,
             labels: vec![],
             landings: vec![],
         };
         let mut frames = vec![Frame { chain: chain.1, next: 0, path: vec![], label: None, is_over: false }];
         while let Some(frame) = frames.last_mut() {
+            walk.is_unfolded = frame.label.is_some();
             let here = (frame.chain, frame.next);
             let Some(rule) = table.chains[here.0].rules.get(here.1) else {
                 if let Some(label) = frame.label {
@@ -397,8 +407,8 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
                 if let (Op::Call { entry, .. }, Goes::Call(chain, _)) = (&end, goes) {
                     self.enter(*entry, (walk.table.0, chain))?;
                 }
-                let is_plain = ops.len() == 1;
-                walk.list.flats.push(Flat { clauses, checked, end, is_plain, changes: change.is_some() });
+                let (is_plain, changes, is_unfolded) = (ops.len() == 1, change.is_some(), walk.is_unfolded);
+                walk.list.flats.push(Flat { clauses, checked, end, is_plain, changes, is_unfolded });
                 walk.at += 1;
             }
             (Step::Absent, _) if walk.is_over => {}
