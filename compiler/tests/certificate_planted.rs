@@ -87,3 +87,14 @@ fn an_unfolded_chain_calls_nothing_that_changes_packets() {
     let answer = proved(&rules, &image, Counting::Exact);
     assert!(matches!(answer, Err(Refutation::Differs { .. })), "{answer:?}");
 }
+
+#[test]
+fn a_program_that_looks_at_other_names_is_refused() {
+    let text = |name: &str| {
+        let rule = format!("-A FORWARD -m limit --limit 5/sec -m physdev --physdev-in {name} -j ACCEPT");
+        read(&format!("*filter\n:FORWARD DROP\n{rule}\nCOMMIT\n"))
+    };
+    // Of the names that the image tells apart, the first of each stands for all.
+    check_refused(&text("eth+"), &text("eth"), Counting::Exact);
+    check_refused(&text("eth0"), &text("eth0+"), Counting::Exact);
+}

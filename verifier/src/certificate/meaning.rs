@@ -238,6 +238,9 @@ impl Space {
     /// between which no test changes; `None` where there is none.
     pub(super) fn are_same(&self, rules: &[&Clause], programs: &[Vec<Vec<DimTest>>]) -> Option<bool> {
         let mut grid: Vec<(Dim, Vec<u32>)> = Vec::new();
+        if !rules.iter().copied().flatten().all(|test| self.can_tell(test)) {
+            return None;
+        }
         let tests = || programs.iter().flatten().flatten();
         for &dim in rules.iter().copied().flatten().flat_map(|t| words(t.field, self.family)) {
             grid.push((dim, vec![]));
@@ -265,6 +268,16 @@ impl Space {
             };
             at[..next].fill(0);
             at[next] += 1;
+        }
+    }
+
+    /// Ranks say of each name whether a test holds for it.
+    fn can_tell(&self, test: &Test) -> bool {
+        let is_bound = |number| number == 0 || self.names.binary_search(&number).is_ok();
+        match &test.set {
+            ValueSet::Interface { name, prefix } => numbers(name, *prefix)
+                .is_none_or(|(first, last)| is_bound(first) && last.checked_add(1).is_none_or(is_bound)),
+            _ => true,
         }
     }
 
