@@ -6,6 +6,7 @@ mod common;
 use common::{compared, compile_roomy, read, seal};
 use hipac_classifier::Image;
 use hipac_compiler::Counting;
+use hipac_rules::ipset::Sets;
 use hipac_rules::Ruleset;
 use hipac_verifier::certificate::{Refused, check, write};
 use hipac_verifier::proof::{Options, Refutation, prove};
@@ -97,4 +98,17 @@ fn a_program_that_looks_at_other_names_is_refused() {
     // Of the names that the image tells apart, the first of each stands for all.
     check_refused(&text("eth+"), &text("eth"), Counting::Exact);
     check_refused(&text("eth0"), &text("eth0+"), Counting::Exact);
+}
+
+#[test]
+fn a_set_in_a_program_is_not_taken_for_what_never_holds() {
+    let text = |test: &str| {
+        let rule = format!("-A FORWARD -m limit --limit 5/sec {test} -j ACCEPT");
+        read(&format!("*filter\n:FORWARD DROP\n{rule}\nCOMMIT\n"))
+    };
+    let (sets, faults) = Sets::read("create some hash:ip\nadd some 192.0.2.1\n");
+    assert!(faults.is_empty(), "{faults:?}");
+    let mut with_set = text("-m set --match-set some src");
+    assert_eq!(sets.bind(&mut with_set).unbound, []);
+    check_refused(&text("-m mark ! --mark 0x0/0x0"), &with_set, Counting::Exact);
 }

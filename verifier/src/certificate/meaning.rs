@@ -271,13 +271,14 @@ impl Space {
         }
     }
 
-    /// Ranks say of each name whether a test holds for it.
+    /// Values of dimensions say whether a test holds: ranks, when it is about names. Of sets they do not.
     fn can_tell(&self, test: &Test) -> bool {
         let is_bound = |number| number == 0 || self.names.binary_search(&number).is_ok();
         match &test.set {
             ValueSet::Interface { name, prefix } => numbers(name, *prefix)
                 .is_none_or(|(first, last)| is_bound(first) && last.checked_add(1).is_none_or(is_bound)),
-            _ => true,
+            ValueSet::Ranges(_) | ValueSet::Masked { .. } => !words(test.field, self.family).is_empty(),
+            ValueSet::Member(_) => false,
         }
     }
 
