@@ -4,6 +4,9 @@
 mod common;
 
 use common::{compared, compile_roomy, read, seal};
+use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
+use hipac_classifier::forest::Ref;
+use hipac_classifier::image::Section;
 use hipac_classifier::Image;
 use hipac_compiler::Counting;
 use hipac_rules::ipset::Sets;
@@ -111,4 +114,34 @@ fn a_set_in_a_program_is_not_taken_for_what_never_holds() {
     let mut with_set = text("-m set --match-set some src");
     assert_eq!(sets.bind(&mut with_set).unbound, []);
     check_refused(&text("-m mark ! --mark 0x0/0x0"), &with_set, Counting::Exact);
+}
+
+/// Gates compare positions from the root's first one on: what is before it counts as the last of all.
+#[test]
+fn a_root_that_counts_from_behind_its_first_position_is_refused() {
+    let options = classbench_gen::Options::new(500, 1);
+    let filters = classbench_gen::generate(&FilterFamily::Access.parameters(), &options).expect("filters");
+    let rules = ruleset_of(&filters).expect("filters are rules");
+    let bytes = compile_roomy(&rules, Counting::Exact).image;
+    let image = Image::open(&*bytes).expect("an image");
+    let (_, entry, _) = image.entries().max_by_key(|(_, entry, _)| entry.count).expect("an entry");
+    let root = Ref(entry.root);
+    assert!(root.is_root());
+    let with_first = |first: u32| {
+        let mut changed = bytes.clone();
+        let at = seal::section(&bytes, Section::Arena).start + root.offset() + 4;
+        assert_eq!(seal::word(&bytes, at), entry.first);
+        changed[at..at + 4].copy_from_slice(&first.to_le_bytes());
+        seal::seal(&mut changed);
+        changed
+    };
+    let audit = |bytes: &[u8]| Image::open(bytes).expect("an image").audit().map(drop);
+    assert_eq!(certified(&rules, &with_first(entry.first), Counting::Exact), Ok(()));
+    assert_eq!(audit(&with_first(entry.first)), Ok(()));
+    for first in [entry.first + entry.count, u32::MAX, entry.first + 1] {
+        let changed = with_first(first);
+        let answer = certified(&rules, &changed, Counting::Exact);
+        assert!(matches!(answer, Err(Refused::Wrong(_))), "{first}: {answer:?}");
+        assert!(audit(&changed).is_err_and(|e| e.to_string().contains("counts")));
+    }
 }

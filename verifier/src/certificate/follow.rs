@@ -30,6 +30,9 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
             let Some(view) = Root::view(self.on.arena, root.offset()) else {
                 return wrong("a root is not there");
             };
+            if view.scale().first > list.record.first {
+                return wrong("a root counts from behind its first position");
+            }
             for tree in (0..view.tree_count()).map(|t| view.tree(t)) {
                 self.on.cells(&everything, spot, tree, &mut waiting)?;
             }
