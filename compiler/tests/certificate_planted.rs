@@ -7,7 +7,7 @@ use common::{compared, compile_roomy, read, seal};
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::forest::Ref;
 use hipac_classifier::image::Section;
-use hipac_classifier::Image;
+use hipac_classifier::{Dim, Image};
 use hipac_compiler::Counting;
 use hipac_rules::ipset::Sets;
 use hipac_rules::Ruleset;
@@ -144,4 +144,32 @@ fn a_root_that_counts_from_behind_its_first_position_is_refused() {
         assert!(matches!(answer, Err(Refused::Wrong(_))), "{first}: {answer:?}");
         assert!(audit(&changed).is_err_and(|e| e.to_string().contains("counts")));
     }
+}
+
+/// Which root is asked hangs on the state of the header itself: its key may not be a class of states.
+#[test]
+fn states_of_the_header_are_never_recoded() {
+    let rules: String = ["NONE", "FIN", "SYN", "FIN,SYN", "RST", "FIN,RST", "SYN,RST"]
+        .map(|flags| format!("-A FORWARD -p tcp -m tcp --tcp-flags FIN,SYN,RST {flags} -j ACCEPT\n"))
+        .concat();
+    let rules = read(&format!("*filter\n:FORWARD DROP\n{rules}-A FORWARD -f -j ACCEPT\nCOMMIT\n"));
+    let mut image = compile_roomy(&rules, Counting::Exact).image;
+    let slots = seal::section(&image, Section::Slots);
+    let slot_of = |image: &[u8], dim: Dim| {
+        let found = slots.clone().step_by(4).find(|&at| image[at] == dim.index() as u8);
+        found.expect("a slot of this dimension")
+    };
+    let table = image[slot_of(&image, Dim::TcpFlags) + 2];
+    let states = slot_of(&image, Dim::L4);
+    assert_eq!((table, image[states + 2]), (0, 255), "flags are recoded, states are not");
+    // By chance a right table for states: each its own class.
+    let classes = seal::section(&image, Section::Recodes).start;
+    assert_eq!(image[classes..classes + 7], [0, 1, 2, 3, 4, 5, 6]);
+    image[states + 2] = table;
+    seal::seal(&mut image);
+    let answer = certified(&rules, &image, Counting::Exact);
+    assert!(matches!(&answer, Err(Refused::Wrong(_))), "{answer:?}");
+    assert!(matches!(proved(&rules, &image, Counting::Exact), Err(Refutation::NotProved { .. })));
+    let audit = Image::open(&*image).expect("an image").audit();
+    assert!(audit.is_err_and(|e| e.to_string().contains("header")));
 }

@@ -24,6 +24,13 @@ pub(super) struct Axis {
     classes: Option<Vec<u32>>,
 }
 
+impl Axis {
+    /// Keys have classes of its values.
+    pub(super) fn is_recoded(&self) -> bool {
+        self.classes.is_some()
+    }
+}
+
 /// The axes of an image's keys.
 pub(super) struct Space {
     pub(super) family: Family,
