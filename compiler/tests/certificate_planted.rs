@@ -10,7 +10,7 @@ use hipac_classifier::image::Section;
 use hipac_classifier::{Dim, Image};
 use hipac_compiler::Counting;
 use hipac_rules::ipset::Sets;
-use hipac_rules::Ruleset;
+use hipac_rules::{Rule, Ruleset};
 use hipac_verifier::certificate::{Refused, check, write};
 use hipac_verifier::proof::{Options, Refutation, prove};
 
@@ -172,4 +172,28 @@ fn states_of_the_header_are_never_recoded() {
     assert!(matches!(proved(&rules, &image, Counting::Exact), Err(Refutation::NotProved { .. })));
     let audit = Image::open(&*image).expect("an image").audit();
     assert!(audit.is_err_and(|e| e.to_string().contains("header")));
+}
+
+/// A program names matches by a byte: a match that it cannot name is not the one with the same last byte.
+#[test]
+fn matches_are_not_counted_around() {
+    let text = "*filter\n:FORWARD DROP\n-A FORWARD -m limit --limit 5/sec -j ACCEPT\nCOMMIT\n";
+    let comment = "*filter\n:FORWARD DROP\n-A FORWARD -m comment --comment x -j ACCEPT\nCOMMIT\n";
+    let comment = only_rule(&mut read(comment)).matches[0].clone();
+    fn only_rule(rules: &mut Ruleset) -> &mut Rule {
+        rules.tables[0].chains.iter_mut().find_map(|chain| chain.rules.first_mut()).expect("a rule")
+    }
+    // No text has a rule of so many matches, but who makes rules otherwise may.
+    let behind = |comments: usize| {
+        let mut rules = read(text);
+        let comments = std::iter::repeat_n(comment.clone(), comments);
+        only_rule(&mut rules).matches.splice(0..0, comments);
+        rules
+    };
+    for number in [0, 1, 255] {
+        let image = compile_roomy(&behind(number), Counting::Exact).image;
+        assert_eq!(certified(&behind(number), &image, Counting::Exact), Ok(()));
+    }
+    check_refused(&behind(0), &behind(256), Counting::Exact);
+    check_refused(&behind(255), &behind(256), Counting::Exact);
 }

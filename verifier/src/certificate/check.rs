@@ -310,7 +310,9 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         clauses.extend(meaning::of_ip_part(&rule.ip).into_iter().map(|test| Rc::new(vec![test])));
         let (mut does, mut pure): (Vec<Does>, Vec<u8>) = (vec![], vec![]);
         for (number, extension) in rule.matches.iter().enumerate() {
-            let number = number as u8;
+            let Ok(number) = u8::try_from(number) else {
+                return wrong("a rule has more matches than a program can name");
+            };
             let meaning = extension.match_meaning(family);
             if let Some((drops, passes)) = meaning::need(meaning.l4) {
                 if does.is_empty() {

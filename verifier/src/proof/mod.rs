@@ -509,6 +509,9 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
             GaveUp::Boxes(rule) => {
                 format!("{} is too many boxes to look at one by one", rule.place(self.ruleset))
             }
+            GaveUp::Matches(rule) => {
+                format!("{} has more matches than a program can name", rule.place(self.ruleset))
+            }
             GaveUp::Steps => "the image has far fewer flat rules than its rules become".into(),
         }
     }

@@ -87,6 +87,8 @@ pub(super) struct List {
 pub(super) enum GaveUp {
     /// A rule that becomes too many boxes.
     Boxes(RuleId),
+    /// A rule of more matches than a program can name.
+    Matches(RuleId),
     /// The image has far fewer flat rules than the rules want.
     Steps,
 }
@@ -235,8 +237,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
             if program.first.condition.is_none() {
                 return Ok(());
             }
-            // More matches than a program can name: the last ones cannot be told apart.
-            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            let number = u8::try_from(number).map_err(|_| GaveUp::Matches(id))?;
             self.and_match(id, &extension.match_meaning(family), number, &mut program)?;
         }
         if program.first.condition.is_none() {
