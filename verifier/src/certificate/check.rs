@@ -85,6 +85,8 @@ impl List {
 /// What was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checked {
+    /// The rules that match on both sides, as the certificate says.
+    pub compared: Compared,
     /// Lists of flat rules.
     pub lists: usize,
     /// Flat rules.
@@ -174,7 +176,7 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             Space::new(image, ruleset.family).filter(|_| image.is_v6() == (ruleset.family == Family::V6));
         let Some(space) = space else { return wrong("the keys of the image make no sense") };
         let on = Shared { image, space, arena: image.section(Section::Arena) };
-        let (meant, waiting, chains, checked) = (HashMap::new(), vec![], HashMap::new(), Checked::default());
+        let (meant, waiting, chains, checked) = (HashMap::new(), vec![], HashMap::new(), Checked { compared, ..Checked::default() });
         Ok(Checker { ruleset, compared, on, guide, meant, waiting, chains, checked })
     }
 
