@@ -7,12 +7,14 @@
 mod common;
 
 use common::exam::Exam;
-use common::{Numbers, compared, compile_roomy, corpus, files, images_of_all_sizes, read_as, seal};
+use common::{
+    Numbers, changed_rules, compared, compile_roomy, corpus, files, images_of_all_sizes, read_as, seal,
+};
 use hipac_bench_data::classbench::read_filters;
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::Image;
 use hipac_classifier::image::Section;
-use hipac_compiler::Counting;
+use hipac_compiler::{Counting, Options, compile};
 use hipac_rules::{ParseOptions, Ruleset, parse};
 use hipac_verifier::certificate::{Checked, Refused, check, write};
 use hipac_verifier::{Compared, ImageSubject, Oracle};
@@ -235,6 +237,52 @@ fn nothing_that_answers_otherwise_is_accepted() {
     }
     println!("{tally:?}");
     assert!(tally.images_refused > 2 * tally.images_accepted, "{tally:?}");
+}
+
+/// A wrong compiler: the image of rules of which one was changed, held against those before.
+#[test]
+fn no_image_of_other_rules_is_certified() {
+    let mut texts: Vec<Ruleset> = Vec::new();
+    for seed in 1..=24 {
+        let mut numbers = Numbers(seed * 104_729);
+        let choices: Vec<u8> = (0..400).map(|_| numbers.below(256) as u8).collect();
+        let nasty = common::nasty::nasty(&choices);
+        texts.push(read_as(&nasty.text, Some(nasty.family)));
+    }
+    let options = classbench_gen::Options::new(60, 9);
+    let filters = classbench_gen::generate(&FilterFamily::Access.parameters(), &options).expect("filters");
+    texts.push(ruleset_of(&filters).expect("filters are rules"));
+    let (mut refused, mut equal) = (0, 0);
+    for ruleset in &texts {
+        let oracle = Oracle::new(ruleset).expect("an oracle");
+        let exam = Exam::drawn(&oracle, 1000);
+        let mut numbers = Numbers(42);
+        for _ in 0..mutants() {
+            let Some(changed) = changed_rules(ruleset, &mut numbers) else { continue };
+            for counting in [Counting::Exact, Counting::Deciding] {
+                let options = Options { counting, ..Options::default() };
+                let Ok(compiled) = compile(&changed, &options) else { continue };
+                let image = Image::open(compiled.image).expect("an image");
+                let Ok(certificate) = write(ruleset, b"", &image, compared(counting)) else {
+                    refused += 1;
+                    continue;
+                };
+                assert!(check(ruleset, b"", &image, &certificate).is_ok());
+                equal += 1;
+                // The change means nothing.
+                let subject = ImageSubject::new(image, ruleset).expect("rules at the same places");
+                let difference = exam.first_difference(&subject, counting).map(|d| *d.case);
+                assert!(
+                    difference.is_none(),
+                    "{counting:?}: {difference:?}\n{}\nas\n{}",
+                    hipac_rules::print(ruleset, &Default::default()),
+                    hipac_rules::print(&changed, &Default::default())
+                );
+            }
+        }
+    }
+    println!("{refused} refused, {equal} certified, equal");
+    assert!(refused > 2 * equal && equal > 0, "{refused} refused, {equal} certified");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use exam::Exam;
 use hipac_classifier::Image;
 use hipac_compiler::{CompileError, Compiled, Counting, Options, compile};
-use hipac_rules::{Family, ParseOptions, Ruleset, parse};
+use hipac_rules::{Family, ParseOptions, Policy, Rule, Ruleset, Target, parse};
 use hipac_verifier::{Compared, Evaluation, ImageSubject, Oracle};
 use nasty::{Nasty, nasty};
 use proptest::prelude::{ProptestConfig, Strategy, any};
@@ -78,6 +78,44 @@ impl Numbers {
             _ => old ^ 1 << self.below(16),
         }
     }
+}
+
+/// Rules with one thing changed; none when there was nothing of the kind to change.
+pub(crate) fn changed_rules(ruleset: &Ruleset, numbers: &mut Numbers) -> Option<Ruleset> {
+    let mut changed = ruleset.clone();
+    let table = numbers.below(changed.tables.len().max(1));
+    let table = changed.tables.get_mut(table)?;
+    let chain = numbers.below(table.chains.len());
+    let chain = &mut table.chains[chain];
+    let count = chain.rules.len();
+    if count == 0 {
+        let policy = chain.policy.as_mut()?;
+        *policy = if *policy == Policy::Drop { Policy::Accept } else { Policy::Drop };
+        return Some(changed);
+    }
+    let (at, way) = (numbers.below(count), numbers.below(9));
+    let other = chain.rules[numbers.below(count)].clone();
+    change(&mut chain.rules[at], way, &other).then_some(changed)
+}
+
+/// Changes one thing about a rule; false when there is nothing of the kind to change.
+fn change(rule: &mut Rule, way: usize, other: &Rule) -> bool {
+    let before = rule.clone();
+    match way {
+        0 => rule.ip.source.address ^= rule.ip.source.mask & rule.ip.source.mask.wrapping_neg(),
+        1 => rule.ip.destination.mask &= rule.ip.destination.mask << 1,
+        2 => rule.ip.protocol.number ^= 1,
+        3 => rule.ip.source.negated ^= rule.ip.source.mask != 0,
+        4 => rule.matches.clone_from(&other.matches),
+        5 => drop(rule.matches.pop()),
+        6 if matches!((&rule.target, &other.target), (Target::Extension(_), Target::Extension(_))) => {
+            rule.target = other.target.clone();
+        }
+        7 => rule.ip = other.ip.clone(),
+        _ => rule.ip.in_interface = other.ip.in_interface.clone(),
+    }
+    rule.ip.destination.address &= rule.ip.destination.mask;
+    *rule != before
 }
 
 /// The ruleset of a text that must have no error.
