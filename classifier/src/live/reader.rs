@@ -57,23 +57,20 @@ impl Live {
     }
 
     /// Exchanges the generation, and drops the old one when its last reader has gone. For the writer.
-    pub fn replace(&self, next: Arc<Generation>, guard: &Guard) {
-        let old = self.generation.swap(Owned::new(next), Ordering::SeqCst, guard);
-        // SAFETY: nobody who pins from now on finds the old generation, and it is destroyed once.
-        #[allow(unsafe_code)]
-        unsafe {
-            guard.defer_destroy(old);
-        }
-    }
-
-    /// The generation of now.
-    pub fn generation<'g>(&self, guard: &'g Guard) -> &'g Generation {
-        let shared = self.generation.load(Ordering::SeqCst, guard);
-        // SAFETY: it is never null, and the guard keeps whoever was loaded under it alive.
-        #[allow(unsafe_code)]
-        unsafe {
-            shared.deref()
-        }
+    ///
+    /// # Panics
+    /// The writer's handle is of another table, whose epochs know nothing of these readers.
+    pub fn replace(&self, next: Arc<Generation>, writer: &mut WriterHandle) {
+        assert_eq!(writer.0.collector(), &self.collector, "a handle of this table");
+        writer.with(|guard| {
+            let old = self.generation.swap(Owned::new(next), Ordering::SeqCst, guard);
+            // SAFETY: nobody who pins in this table's collector from now on finds the old generation,
+            // the guard is of that collector, and what was swapped out is destroyed once.
+            #[allow(unsafe_code)]
+            unsafe {
+                guard.defer_destroy(old);
+            }
+        });
     }
 
     /// What all readers have counted for a rule.
@@ -157,11 +154,11 @@ impl Reader {
     #[inline]
     pub fn pin(&mut self) -> Pinned<'_> {
         let guard = self.handle.pin();
-        // The guard outlives every use of the generation: both lie in `Pinned`.
-        let generation: *const Generation = self.live.generation(&guard);
-        // SAFETY: the guard, kept beside it, keeps it alive.
+        let generation = self.live.generation.load(Ordering::SeqCst, &guard).as_raw();
+        // SAFETY: it is never null, and what was loaded under a guard of the table's collector lives
+        // as long as the guard, which lies beside the reference in `Pinned` and is dropped last.
         #[allow(unsafe_code)]
-        let generation = unsafe { &*generation };
+        let generation: &Generation = unsafe { &*generation };
         let version = generation.version();
         Pinned { generation, version, ready: &mut self.ready, counters: &self.counters, _guard: guard }
     }

@@ -18,7 +18,7 @@ use hipac_rules::{Name, Policy, Rule, TableKind};
 
 use super::model::ChainId;
 use super::table::{Inner, Side, build};
-use super::writer::Refusal;
+use super::writer::{EntryKind, Refusal};
 
 /// A step of a transaction, as another generation has to make it.
 #[derive(Debug)]
@@ -40,10 +40,6 @@ pub(super) enum Logged {
     },
     RemoveChain {
         chain: ChainId,
-    },
-    Rename {
-        chain: ChainId,
-        to: Name,
     },
     Policy {
         chain: ChainId,
@@ -74,7 +70,8 @@ pub(super) fn begin(inner: &mut Inner, table: Weak<Mutex<Inner>>) {
         end(&table, number, has_followed);
     };
     if std::thread::Builder::new().name("hipac-compact".into()).spawn(work).is_err() {
-        (inner.log, inner.reserved) = (None, 0);
+        inner.log = None;
+        inner.end_compaction();
     }
 }
 
@@ -93,7 +90,7 @@ fn follow(mut side: Side, table: &Weak<Mutex<Inner>>) -> bool {
             if !rest.into_iter().all(|step| make(&mut side, step).is_ok()) || side.must_replan {
                 return false;
             }
-            (inner.log, inner.reserved) = (None, 0);
+            inner.log = None;
             inner.stats.compactions += 1;
             let old = inner.replace(side.writer);
             inner.side.trends.clear();
@@ -114,13 +111,11 @@ fn follow(mut side: Side, table: &Weak<Mutex<Inner>>) -> bool {
 fn end(table: &Weak<Mutex<Inner>>, number: u64, has_followed: bool) {
     let Some(table) = table.upgrade() else { return };
     let mut inner = table.lock().unwrap_or_else(PoisonError::into_inner);
-    inner.reserved = 0;
     if !has_followed && inner.side.writer.ground.generation.number + 1 == number {
         // The table goes on as it is.
         inner.log = None;
-        let all = inner.options.memory_bytes_max;
-        inner.side.writer.ground.space.set_limit(all);
     }
+    inner.end_compaction();
 }
 
 /// One step on a side that nobody reads.
@@ -133,15 +128,11 @@ fn make(side: &mut Side, step: Logged) -> Result<(), Refusal> {
         Logged::Take { chain, at } => side.take(chain, at),
         Logged::AddChain { chain, table, name } => {
             side.model.add_chain_as(chain, table, name);
-            side.writer.add_entry(chain)
+            side.writer.add_entry(chain, EntryKind::NEW)
         }
         Logged::RemoveChain { chain } => {
             side.model.remove_chain(chain);
-            side.writer.remove_entry(chain)
-        }
-        Logged::Rename { chain, to } => {
-            side.model.rename(chain, &to);
-            Ok(())
+            side.writer.remove_entry(chain).map(drop)
         }
         Logged::Policy { chain, policy } => {
             side.model.chain_mut(chain).policy = Some(policy);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hipac_classifier::EntryId;
+use hipac_classifier::forest::{LINE, Ref, UNIT};
 use hipac_classifier::live::{Counted, Generation, Live, Reader, RuleId, WriterHandle};
 use hipac_rules::edit::{Applied, Edit, EditError, parse_edits};
 use hipac_rules::{Fault, Name, ParseOptions, Rule, Ruleset, Table, TableKind};
@@ -21,30 +22,40 @@ use crate::options::Counting;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveOptions {
     /// Bytes that the structure may take at any moment: forests, tables, programs, what waits for
-    /// readers, and a generation that is built beside the one in use.
+    /// readers, and a generation that is built beside the one in use. [`LiveTable::BYTES_MAX`] at
+    /// most.
     pub memory_bytes_max: usize,
     /// Which rules are flat rules, and so can be counted.
     pub counting: Counting,
     /// Build a table that has drifted anew, on a thread of its own, and exchange it: lookups are then
     /// as fast as on a table that was never changed. Takes the room of a second one for a while.
     pub background: bool,
+    /// Boxes put in or taken out before that is done, in percent of those that the table had when it
+    /// was built.
+    pub drift_percent: u32,
+    /// And so many at least.
+    pub drift_min: usize,
+    /// Time between two such builds, at least.
+    pub pause: Duration,
 }
 
 impl Default for LiveOptions {
-    /// 64 MiB, every rule that matches, building anew in the background.
+    /// 64 MiB, every rule that matches, building anew in the background when as many boxes have
+    /// changed as there were, and 256, every 2 seconds at most.
     fn default() -> LiveOptions {
-        LiveOptions { memory_bytes_max: 64 << 20, counting: Counting::Exact, background: true }
+        LiveOptions {
+            memory_bytes_max: 64 << 20,
+            counting: Counting::Exact,
+            background: true,
+            drift_percent: 100,
+            drift_min: 256,
+            pause: Duration::from_secs(2),
+        }
     }
 }
 
-/// Changes that a table takes before it is built anew in the background, at least.
-const DRIFT_MIN: usize = 256;
-
 /// Switches, blocks and labels of one transaction and those before it that may wait until the next.
 const PENDING_MANY: usize = 2048;
-
-/// Time between two such builds, at least.
-const COMPACT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a live table cannot be opened or changed. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +126,15 @@ pub(super) struct Side {
     pub(super) trends: Vec<Trend>,
     /// The generation cannot take what the model has: a new one is to be made.
     pub(super) must_replan: bool,
+    /// Neither can it go back to what readers see, see [`Refusal::Torn`].
+    pub(super) is_torn: bool,
     /// Rules whose label was changed to make room.
     pub(super) relabelled: u64,
 }
 
 impl Side {
     pub(super) fn new(model: Model, writer: Writer) -> Side {
-        Side { model, writer, trends: Vec::new(), must_replan: false, relabelled: 0 }
+        Side { model, writer, trends: Vec::new(), must_replan: false, is_torn: false, relabelled: 0 }
     }
 }
 
@@ -172,6 +185,10 @@ impl Counts for Zero {
 }
 
 impl LiveTable {
+    /// The most that [`LiveOptions::memory_bytes_max`] can be, 4 GiB less a cache line: references
+    /// have 28 bits, for 16 bytes each.
+    pub const BYTES_MAX: usize = Ref::UNITS_MAX * UNIT / LINE * LINE;
+
     /// A live table of a ruleset.
     ///
     /// # Cost
@@ -180,6 +197,9 @@ impl LiveTable {
     /// # Errors
     /// The rules cannot be compiled, or do not fit.
     pub fn open(ruleset: &Ruleset, options: &LiveOptions) -> Result<LiveTable, LiveError> {
+        let mut options = *options;
+        options.memory_bytes_max = options.memory_bytes_max.min(LiveTable::BYTES_MAX);
+        let options = &options;
         let model = Model::new(ruleset, &Zero);
         let mut writer = build(&model, 0, options.memory_bytes_max, options)?;
         let live = Live::new(Arc::clone(&writer.ground.generation));
@@ -209,15 +229,18 @@ impl LiveTable {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a generation in the background when the table has drifted: as many rules have been put in or
-    /// taken out since it was built as it had, or they are twice as many.
+    /// Begins a generation in the background when the table has drifted from what it was when it was
+    /// built.
     fn compact_if_drifted(&self, inner: &mut Inner) {
-        if !inner.options.background || inner.log.is_some() {
+        // A third generation would have no room.
+        if !inner.options.background || inner.log.is_some() || inner.reserved > 0 || inner.old.is_some() {
             return;
         }
         let (drift, built, now) = inner.side.writer.drift();
-        let has_drifted = drift > built.max(DRIFT_MIN) || now > 2 * built.max(DRIFT_MIN);
-        if has_drifted && inner.compacted.elapsed() > COMPACT_PAUSE {
+        let LiveOptions { drift_percent, drift_min, .. } = inner.options;
+        let drift_max = (built * drift_percent as usize / 100).max(drift_min);
+        let has_drifted = drift > drift_max || now > built + drift_max;
+        if has_drifted && inner.compacted.elapsed() >= inner.options.pause {
             inner.compacted = Instant::now();
             compact::begin(inner, Arc::downgrade(&self.inner));
         }
@@ -333,7 +356,9 @@ impl LiveTable {
     pub fn freeze(&self) -> Result<Vec<u8>, LiveError> {
         let inner = self.lock();
         let tables = inner.side.model.tables().to_vec();
-        if let Some(image) = super::freeze::freeze(&inner.side.model, &inner.side.writer, &tables)? {
+        if !inner.side.is_torn
+            && let Some(image) = super::freeze::freeze(&inner.side.model, &inner.side.writer, &tables)?
+        {
             return Ok(image);
         }
         // Chains that lead in a circle behind a rule that lets nobody pass: only the compiler knows.
@@ -343,6 +368,20 @@ impl LiveTable {
             counting: inner.options.counting,
         };
         Ok(crate::compile(&ruleset, &options)?.image)
+    }
+
+    /// For tests: the memory in use gives nothing out any more after so many bytes, whatever the
+    /// budget; `u64::MAX` ends that.
+    #[doc(hidden)]
+    pub fn run_out_after(&self, bytes: u64) {
+        self.lock().side.writer.ground.space.run_out_after(bytes);
+    }
+
+    /// For tests: bytes that the generation in use may take now. All of the budget, when no other one is
+    /// built or left.
+    #[doc(hidden)]
+    pub fn limit_now(&self) -> usize {
+        self.lock().side.writer.ground.space.limit()
     }
 
     /// The numbers of a chain's rules, in their order: what readers and counters know them by.
@@ -383,13 +422,23 @@ pub(super) fn build(
         match Writer::build(&source, number, memory, limit, &Shape::LADDER[shape], cells_per_box) {
             Ok(writer) => return Ok(writer),
             Err(Refusal::Compile(error)) => return Err(error.into()),
-            Err(Refusal::Replan) => needed = limit + 1,
+            Err(Refusal::Replan | Refusal::Torn) => needed = limit + 1,
             Err(Refusal::Full(full)) => needed = full.needed,
         }
     }
-    // How much would do: built without a limit.
-    let smallest = Writer::build(&source, number, 1 << 31, 1 << 31, &Shape::LADDER[2], 0.0);
-    let needed = smallest.map_or(needed, |w| w.structure_bytes() + w.structure_bytes() / 16 + (1 << 17));
+    // How much would do: built with more, and more.
+    let mut most = needed.max(limit);
+    while most < LiveTable::BYTES_MAX {
+        most = most.saturating_mul(2).min(LiveTable::BYTES_MAX);
+        match Writer::build(&source, number, most, most, &Shape::LADDER[2], 0.0) {
+            Ok(w) => {
+                let needed = w.structure_bytes() + w.structure_bytes() / 16 + (1 << 17);
+                return Err(LiveError::Memory { line: 0, needed: needed.max(limit + 1), limit });
+            }
+            Err(Refusal::Full(full)) => needed = full.needed,
+            Err(_) => break,
+        }
+    }
     Err(LiveError::Memory { line: 0, needed, limit })
 }
 
@@ -434,15 +483,15 @@ impl Inner {
         }
     }
 
-    ///
-    /// What was in use is given back, to be dropped where nobody waits for it.
+    /// Lets readers see another generation of the model as it is. What was in use is given back, to be
+    /// dropped where nobody waits for it.
     pub(super) fn replace(&mut self, mut writer: Writer) -> Writer {
         // What was begun in the background is of another generation.
         self.log = None;
         writer.ground.open();
         let live = &self.live;
         let generation = Arc::clone(&writer.ground.generation);
-        self.handle.with(|guard| live.replace(generation, guard));
+        live.replace(generation, &mut self.handle);
         let mut old = std::mem::replace(&mut self.side.writer, writer);
         // Numbers of rules and chains are the table's, whatever generation gave them up last.
         for what in old.ground.space.take_others() {
@@ -453,8 +502,17 @@ impl Inner {
         self.old = Some(Arc::clone(&old.ground.generation));
         self.old_bytes = old.structure_bytes();
         self.stats.generations += 1;
-        self.side.must_replan = false;
+        (self.side.must_replan, self.side.is_torn) = (false, false);
         old
+    }
+
+    /// What was built in the background has been exchanged, or given up: its part of the memory is the
+    /// table's again, as soon as no reader is on the generation before.
+    pub(super) fn end_compaction(&mut self) {
+        self.reserved = 0;
+        if self.old.is_none() {
+            self.side.writer.ground.space.set_limit(self.options.memory_bytes_max);
+        }
     }
 
     /// The generation before is gone when its readers are: its memory is this one's then.
@@ -469,6 +527,7 @@ impl Inner {
 
     /// Publishes what the writer has changed.
     pub(super) fn commit(&mut self) {
+        debug_assert!(!self.side.is_torn, "what is torn is never published");
         while self.side.writer.must_wait_for_policies() {
             self.wait();
         }
@@ -503,7 +562,7 @@ impl Inner {
     pub(super) fn wait_for_room(&mut self) {
         for _ in 0..1 << 14 {
             let is_quiet = self.old.is_none() && self.side.writer.ground.space.is_quiet();
-            if is_quiet || self.side.writer.headroom().is_ok() {
+            if is_quiet || self.side.writer.headroom(1).is_ok() {
                 return;
             }
             let space = &mut self.side.writer.ground.space;

@@ -10,7 +10,7 @@ use hipac_classifier::live::{Generation, Layout, Memory, RuleId};
 use hipac_rules::{Family, Policy, Rule, TableKind};
 
 use super::flats::new_table;
-use super::{Lists, Refusal, Writer, check_besides};
+use super::{EntryKind, Lists, Refusal, Writer, check_besides};
 use crate::compile::{BOXES_MAX, CompileError, ranks_of};
 use crate::condition::Space;
 use crate::expand::KeyPlan;
@@ -150,8 +150,7 @@ impl Writer {
             let entry = chain.entry;
             let lists = Lists {
                 lists: [None, None],
-                has_broken: has_broken[entry as usize],
-                hides: !changes[entry as usize],
+                kind: EntryKind { has_broken: has_broken[entry as usize], hides: !changes[entry as usize] },
             };
             writer.entries[entry as usize] = Some(lists);
             let flats = std::mem::take(&mut lowered.lists[entry as usize].rules);

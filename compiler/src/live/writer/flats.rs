@@ -75,7 +75,8 @@ impl Writer {
     }
 
     pub(super) fn retire_key(&mut self, key: u64, with_program: bool) {
-        let found = self.table.get(self.ground.generation.memory(), key);
+        // A label that never got as far as the table may be another rule's by the time it is forgotten.
+        let Some((does, _)) = self.table.get(self.ground.generation.memory(), key) else { return };
         if self.ground.is_private() {
             if self.table.remove(self.ground.generation.memory(), key) {
                 self.keys -= 1;
@@ -83,12 +84,18 @@ impl Writer {
         } else {
             self.ground.space.retire_other(Later::Forget(key));
         }
-        if with_program && let Some((Flat::Program(at), _)) = found {
-            if self.ground.is_private() {
-                self.free_program(at);
-            } else {
-                self.ground.space.retire_other(Later::FreeProgram(at));
-            }
+        if with_program {
+            self.retire_program(does);
+        }
+    }
+
+    /// A flat rule that does this is gone.
+    pub(super) fn retire_program(&mut self, does: Flat) {
+        let Flat::Program(at) = does else { return };
+        if self.ground.is_private() {
+            self.free_program(at);
+        } else {
+            self.ground.space.retire_other(Later::FreeProgram(at));
         }
     }
 
