@@ -247,20 +247,22 @@ fn small_budgets_hold_at_every_step_and_name_what_would_do() {
 /// not at all when there is no room for one; readers never see a half, and the table goes on.
 #[test]
 fn memory_that_goes_out_in_the_middle_of_a_change_tears_nothing() {
-    let ruleset = filters(FilterFamily::Firewall, 120);
+    let chain = "*filter\n-N u\n-A u -p tcp -m multiport --dports 1,3,5,7 -j DROP\n-A u -j RETURN\n";
+    let chain = edits(&format!("{chain}-I FORWARD 40 -j u\nCOMMIT\n"));
+    let ruleset = hipac_rules::apply_all(&filters(FilterFamily::Firewall, 9000), &chain).unwrap();
     let LiveError::Memory { needed, .. } =
         LiveTable::open(&ruleset, &LiveOptions { memory_bytes_max: 4096, ..LiveOptions::default() })
             .expect_err("4096 bytes are not enough")
     else {
         panic!("it is memory that lacks")
     };
-    for (budget, bad) in [(64 << 20, ""), (64 << 20, "-X nobody\n"), (needed, ""), (needed, "-X nobody\n")] {
-        let (mut made, mut refused, mut replaced) = (0, 0, 0);
-        for after in (0..6000).step_by(250) {
+    // Room for a change, but not for a second generation.
+    let small = needed + needed / 8;
+    for (budget, bad) in [(64 << 20, ""), (64 << 20, "-X nobody\n"), (small, ""), (small, "-X nobody\n")] {
+        let (mut made, mut refused, mut replaced, mut torn) = (0, 0, 0, 0);
+        for after in [0, 300, 900, 1800, 3000, 5000] {
             let options = LiveOptions { memory_bytes_max: budget, ..LiveOptions::default() };
             let mut twins = Twins::new(&ruleset, &options);
-            let chain = "*filter\n-N u\n-A u -p tcp -m multiport --dports 1,3,5,7 -j DROP\n-A u -j RETURN\n";
-            assert!(twins.apply(&edits(&format!("{chain}-I FORWARD 40 -j u\nCOMMIT\n"))));
             let before = counted(&twins.live.ruleset());
             let generations = twins.live.stats().generations;
             twins.live.run_out_after(after);
@@ -281,15 +283,21 @@ fn memory_that_goes_out_in_the_middle_of_a_change_tears_nothing() {
                 twins.agree_on(64);
             };
             check(&twins);
-            // Whatever comes next is made, or refused, and a table that is emptied has room.
-            twins.apply(&edits("*filter\n-I FORWARD 2 -s 3.3.3.3 -j DROP\nCOMMIT\n"));
-            check(&twins);
+            // Whatever comes next is made, or refused where there is no room for another generation, and a
+            // table that is emptied has room.
+            if !twins.apply(&edits("*filter\n-I FORWARD 2 -s 3.3.3.3 -j DROP\nCOMMIT\n")) {
+                torn += 1;
+                check(&twins);
+            }
             assert!(twins.apply(&edits("*filter\n-F\n-X\nCOMMIT\n")), "a flush is refused");
             check(&twins);
             replaced += twins.live.stats().generations - generations;
         }
-        println!("{budget} bytes, {bad:?}: {made} made, {refused} refused, {replaced} generations");
+        println!(
+            "{budget} bytes, {bad:?}: {made} made, {refused} refused, {replaced} generations, {torn} torn"
+        );
         assert!(replaced > 0);
+        assert_eq!(budget == small, torn > 0, "{torn} stayed torn");
     }
 }
 

@@ -54,6 +54,7 @@ const LAST_MAX: usize = 64;
 
 /// Begins: the rest happens on a thread, which gives up when it cannot keep up.
 pub(super) fn begin(inner: &mut Inner, table: Weak<Mutex<Inner>>) {
+    debug_assert!(inner.old.is_none() && inner.reserved == 0, "two generations at a time");
     let used = inner.side.writer.structure_bytes();
     let room = inner.options.memory_bytes_max.saturating_sub(used);
     // The table goes on growing meanwhile: each gets half of what is left.

@@ -362,9 +362,9 @@ impl Model {
         }
     }
 
-    /// Tables in which rules lead in a circle, or did.
-    pub(super) fn tables_with_circles(&self) -> &[TableKind] {
-        &self.circles
+    /// Rules of a table lead in a circle, or did.
+    pub(super) fn has_circles(&self, table: TableKind) -> bool {
+        self.circles.contains(&table)
     }
 
     /// The first rule that leads to a chain: its chain and position.

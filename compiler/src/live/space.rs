@@ -156,6 +156,11 @@ pub(super) struct Space<T> {
 /// Bytes that one change finds free, at least.
 const RESERVE_MIN: usize = 64 << 10;
 
+/// Bytes of a limit that are kept free for a change.
+pub(super) fn reserve(limit: usize) -> usize {
+    RESERVE_MIN.max(limit / 32)
+}
+
 /// Bytes that may wait for readers, besides an eighth of the limit.
 const WAITING_MIN: usize = 1 << 20;
 
@@ -203,7 +208,7 @@ impl<T> Space<T> {
     /// There is room for a change of so many boxes, and for undoing it: asked before each, so that
     /// none is left half done.
     pub(super) fn check(&self, boxes: usize) -> Result<(), Full> {
-        let reserve = RESERVE_MIN.max(self.limit / 32).max(2 * self.most * boxes);
+        let reserve = reserve(self.limit).max(2 * self.most * boxes);
         let needed = self.used() + reserve;
         if needed > self.limit && !self.is_lent { Err(Full { needed }) } else { Ok(()) }
     }

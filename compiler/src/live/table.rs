@@ -13,6 +13,7 @@ use super::compact::{self, Logged};
 use super::ground::Later;
 use super::labels::Trend;
 use super::model::{ChainId, Counts, Model};
+use super::space::reserve;
 use super::writer::{ChainSource, Freed, Refusal, Source, Writer};
 use crate::compile::CompileError;
 use crate::forest::Shape;
@@ -154,7 +155,7 @@ pub(super) struct Inner {
     compacted: Instant,
     freed: Vec<Freed>,
     /// The generation before, while readers may be on it.
-    old: Option<Arc<Generation>>,
+    pub(super) old: Option<Arc<Generation>>,
     old_bytes: usize,
 }
 
@@ -416,11 +417,18 @@ pub(super) fn build(
         target: &target,
     };
     let memory = options.memory_bytes_max;
-    // The fastest form that fits; smaller ones have fewer copies and smaller tables.
+    // The fastest form that fits and leaves room for changes; smaller ones have fewer copies and
+    // smaller tables. The smallest may take all.
     let mut needed = 0;
-    for (shape, cells_per_box) in [(0, 4.0), (1, 0.5), (1, 0.1), (2, 0.0)] {
-        match Writer::build(&source, number, memory, limit, &Shape::LADDER[shape], cells_per_box) {
-            Ok(writer) => return Ok(writer),
+    let free = limit.saturating_sub(reserve(limit));
+    for (shape, cells_per_box, limit_now) in
+        [(0, 4.0, free), (1, 0.5, free), (1, 0.1, free), (2, 0.0, free), (2, 0.0, limit)]
+    {
+        match Writer::build(&source, number, memory, limit_now, &Shape::LADDER[shape], cells_per_box) {
+            Ok(mut writer) => {
+                writer.ground.space.set_limit(limit);
+                return Ok(writer);
+            }
             Err(Refusal::Compile(error)) => return Err(error.into()),
             Err(Refusal::Replan | Refusal::Torn) => needed = limit + 1,
             Err(Refusal::Full(full)) => needed = full.needed,

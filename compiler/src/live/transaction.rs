@@ -235,7 +235,8 @@ impl Inner {
         let edits: Vec<&Edit> = edits.iter().collect();
         // Rare: circles that no packet can get into are allowed, and only the slow twin knows. Any
         // change of the table may open the way.
-        for &kind in self.side.model.tables_with_circles() {
+        let model = &self.side.model;
+        for &kind in model.tables().iter().filter(|kind| model.has_circles(**kind)) {
             if edits.iter().any(|edit| edit.table == kind) {
                 check_loops(&self.plain_table(kind), &edits, None)?;
             }

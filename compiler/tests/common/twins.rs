@@ -53,7 +53,7 @@ impl Twins {
 
     /// The twin's part. A few edits of many rules are made in place: none of them is to fail then.
     fn plain_after(&mut self, edits: &[Edit]) -> Result<(), String> {
-        if self.plain.rule_count() > 5000 {
+        if self.plain.rule_count() > 10_000 {
             let made = edits.iter().try_for_each(|e| hipac_rules::apply(&mut self.plain, e).map(drop));
             return made.map_err(|e| e.to_string());
         }
