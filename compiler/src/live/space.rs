@@ -318,13 +318,18 @@ impl<T> Space<T> {
     /// Ends an era: what was retired in it is safe when the readers of now are gone. Not in the middle
     /// of a transaction: readers who come before it is published still need what it gives up.
     pub(super) fn end_era(&mut self, guard: &Guard) {
-        let (era, safe) = (self.era, Arc::clone(&self.safe));
         // Small, and so cheap for whichever thread comes to run it: readers do now and then.
-        guard.defer(move || {
-            safe.fetch_max(era, Ordering::Release);
-        });
+        guard.defer(self.era_over());
+    }
+
+    /// Begins another era. What is given back is to be called when the readers of now are gone.
+    pub(super) fn era_over(&mut self) -> impl FnOnce() + Send + 'static {
+        let (era, safe) = (self.era, Arc::clone(&self.safe));
         self.era += 1;
         self.retired_in_era = 0;
+        move || {
+            safe.fetch_max(era, Ordering::Release);
+        }
     }
 
     /// Bytes retired since the last era ended.
