@@ -35,7 +35,7 @@ fn change_while_building(ruleset: &Ruleset, seed: u64, options: &LiveOptions, wa
     let begin = Instant::now();
     for step in 0.. {
         let stats = twins.live.stats();
-        if stats.compactions >= wanted || begin.elapsed() > Duration::from_secs(20) {
+        if stats.compactions >= wanted || begin.elapsed() > Duration::from_secs(60) {
             break;
         }
         let edit_options = EditOptions {
@@ -70,11 +70,11 @@ fn change_while_building(ruleset: &Ruleset, seed: u64, options: &LiveOptions, wa
 fn changes_during_a_compaction_are_in_what_it_built() {
     for (family, seed) in [(Family::V4, 1), (Family::V6, 2)] {
         let text = iptables_gen::generate(&iptables_gen::Options::new(family, 200, seed)).unwrap();
-        change_while_building(&common::read(&text), seed, &restless(), 30);
+        change_while_building(&common::read(&text), seed, &restless(), 8);
     }
     let options = classbench_gen::Options::new(1500, 1);
     let filters = classbench_gen::generate(&FilterFamily::Access.parameters(), &options).unwrap();
-    change_while_building(&ruleset_of(&filters).unwrap(), 3, &restless(), 20);
+    change_while_building(&ruleset_of(&filters).unwrap(), 3, &restless(), 5);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn names_that_change_while_one_is_built_lead_to_the_same_chains() {
     let mut twins = Twins::new(&common::read(&(text + "COMMIT\n")), &restless());
     let begin = Instant::now();
     for step in 0u32.. {
-        if step >= 200 && twins.live.stats().compactions > 2 || begin.elapsed() > Duration::from_secs(30) {
+        if step >= 200 && twins.live.stats().compactions > 2 || begin.elapsed() > Duration::from_secs(60) {
             break;
         }
         let (x, y) = if step % 2 == 0 { ("a", "b") } else { ("b", "a") };

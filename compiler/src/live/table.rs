@@ -36,7 +36,8 @@ pub struct LiveOptions {
     pub drift_percent: u32,
     /// And so many at least.
     pub drift_min: usize,
-    /// Time between two such builds, at least.
+    /// Time between two such builds, at least; twice as much after one that could not keep up with the
+    /// writer, and so on up to 32 times.
     pub pause: Duration,
 }
 
@@ -54,6 +55,9 @@ impl Default for LiveOptions {
         }
     }
 }
+
+/// The pause between two builds in the background is doubled so often, at most.
+const PAUSES_MAX: u32 = 5;
 
 /// Switches, blocks and labels of one transaction and those before it that may wait until the next.
 const PENDING_MANY: usize = 2048;
@@ -153,6 +157,8 @@ pub(super) struct Inner {
     pub(super) reserved: usize,
     /// When the last one was begun.
     compacted: Instant,
+    /// How many have been given up since one was not.
+    pub(super) given_up: u32,
     freed: Vec<Freed>,
     /// The generation before, while readers may be on it.
     pub(super) old: Option<Arc<Generation>>,
@@ -213,6 +219,7 @@ impl LiveTable {
             log: None,
             reserved: 0,
             compacted: Instant::now(),
+            given_up: 0,
             stats: Stats { generations: 1, ..Stats::default() },
             freed: Vec::new(),
             old: None,
@@ -241,7 +248,8 @@ impl LiveTable {
         let LiveOptions { drift_percent, drift_min, .. } = inner.options;
         let drift_max = (built * drift_percent as usize / 100).max(drift_min);
         let has_drifted = drift > drift_max || now > built + drift_max;
-        if has_drifted && inner.compacted.elapsed() >= inner.options.pause {
+        let pause = inner.options.pause * (1 << inner.given_up.min(PAUSES_MAX));
+        if has_drifted && inner.compacted.elapsed() >= pause {
             inner.compacted = Instant::now();
             compact::begin(inner, Arc::downgrade(&self.inner));
         }
