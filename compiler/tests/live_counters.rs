@@ -30,7 +30,7 @@ fn count(twins: &mut Twins, readers: &mut [Reader], seed: u64, what: CountWhat) 
     let drawer = Drawer::new(&oracle, seed);
     let cases: Vec<Case> = drawer.block(0).into_iter().take(BLOCK_CASES.min(24) as usize).collect();
     for (i, case) in cases.iter().enumerate() {
-        let mut packet = case.packet.clone();
+        let mut packet = case.packet;
         packet.length = packet.length.max(20) + i as u32;
         let expected = hipac_verifier::Subject::evaluate(
             &oracle,

@@ -123,6 +123,20 @@ pub(super) struct Ground<S = Generation> {
 }
 
 impl Ground {
+    /// Has what a slot leads to brought near.
+    pub(super) fn prefetch(&self, cell: Cell) {
+        if !cell.reference.is_empty() {
+            self.generation.memory().prefetch(cell.reference.offset());
+        }
+    }
+
+    /// Has a slot brought near.
+    pub(super) fn prefetch_slot(&self, slot: Slot) {
+        if let Slot::Cell(at) = slot {
+            self.generation.memory().prefetch(at as usize);
+        }
+    }
+
     /// The bytes of the memory from an offset on.
     pub(super) fn bytes(&self) -> &[u8] {
         self.generation.memory().bytes()

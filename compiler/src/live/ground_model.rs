@@ -76,12 +76,18 @@ impl Shared for Model {
 /// What waits for readers to go.
 #[derive(Default)]
 struct Epochs {
-    waiting: Vec<(Box<dyn FnOnce()>, [bool; READERS])>,
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    then: Box<dyn FnOnce()>,
+    /// Readers who may have been pinned all the time since.
+    on: [bool; READERS],
 }
 
 impl Epochs {
     fn defer(&mut self, f: impl FnOnce() + 'static) {
-        self.waiting.push((Box::new(f), [true; READERS]));
+        self.waiting.push(Waiting { then: Box::new(f), on: [true; READERS] });
     }
 
     /// Calls what nobody stands in the way of any more.
@@ -89,11 +95,11 @@ impl Epochs {
         fence(Ordering::SeqCst);
         for (reader, pinned) in model.pinned.iter().enumerate() {
             if !pinned.load(Ordering::Acquire) {
-                self.waiting.iter_mut().for_each(|(_, waits)| waits[reader] = false);
+                self.waiting.iter_mut().for_each(|waiting| waiting.on[reader] = false);
             }
         }
-        while self.waiting.first().is_some_and(|(_, waits)| !waits.contains(&true)) {
-            (self.waiting.remove(0).0)();
+        while self.waiting.first().is_some_and(|waiting| !waiting.on.contains(&true)) {
+            (self.waiting.remove(0).then)();
         }
     }
 }

@@ -288,8 +288,10 @@ impl Hand<'_> {
         let found = list.iter().position(|&i| i == item.id);
         match item.deed {
             Deed::Insert => {
+                // Counted, not searched: no box waits for another one to come from memory.
                 let key = |i: BoxId| (self.store.label(i), i);
-                let before = list.partition_point(|&i| key(i) < key(item.id));
+                let own = key(item.id);
+                let before = list.iter().filter(|&&i| key(i) < own).count();
                 list.insert(before, item.id);
             }
             Deed::Remove => match found {

@@ -129,6 +129,7 @@ impl Writer {
             program_uses: HashMap::default(),
             table,
             keys: 0,
+            reach: 0,
             boxes: Boxes::new(axes.clone()),
             single: Boxes::new(axes),
             words: vec![],

@@ -45,12 +45,14 @@ impl Writer {
     /// A flat rule under a key; the table grows when it is full.
     pub(super) fn put_key(&mut self, key: u64, does: Flat, id: RuleId) -> Result<(), Refusal> {
         let is_full = self.keys + 1 > self.table.places() / 8 * 7;
-        if is_full || !self.table.insert(self.ground.generation.memory(), key, does, id) {
+        let insert =
+            |table: FlatTable, ground: &Ground| table.insert(ground.generation.memory(), key, does, id);
+        let mut put = if is_full { None } else { insert(self.table, &self.ground) };
+        if put.is_none() {
             self.grow_table()?;
-            if !self.table.insert(self.ground.generation.memory(), key, does, id) {
-                return Err(Refusal::Replan);
-            }
+            put = insert(self.table, &self.ground);
         }
+        self.reach = self.reach.max(put.ok_or(Refusal::Replan)?);
         self.keys += 1;
         Ok(())
     }
@@ -61,9 +63,15 @@ impl Writer {
         loop {
             let table = new_table(&mut self.ground, keys)?;
             let memory = self.ground.generation.memory();
-            let fits = self.table.entries(memory).all(|(key, value)| table.insert_word(memory, key, value));
+            let mut reach = 0;
+            let fits = self.table.entries(memory).all(|(key, value)| {
+                let put = table.insert_word(memory, key, value);
+                reach = reach.max(put.unwrap_or(0));
+                put.is_some()
+            });
             let old = if fits { std::mem::replace(&mut self.table, table) } else { table };
             if fits {
+                self.reach = reach;
                 self.ground.generation.set_flats(self.table);
             }
             self.ground.drop_block(Block::of(old.at(), old.bytes(), Align::Line));

@@ -122,6 +122,8 @@ pub(super) struct Writer {
     table: FlatTable,
     /// Keys in the table, those that wait included.
     keys: usize,
+    /// No key is more buckets behind its own.
+    reach: usize,
     boxes: Boxes,
     single: Boxes,
     words: Vec<u32>,
@@ -170,7 +172,7 @@ impl Writer {
     /// A label means nothing in an entry, not even to a reader of an earlier version.
     pub(super) fn is_unused(&self, entry: u32, label: u32) -> bool {
         let memory = self.ground.generation.memory();
-        self.table.get(memory, flat_key(entry, label)).is_none()
+        !self.table.has(memory, flat_key(entry, label), self.reach)
     }
 
     /// Puts a rule into a chain. Its label is between those of its neighbours.
