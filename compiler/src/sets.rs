@@ -70,6 +70,13 @@ impl SetPlan {
         Ok(SetPlan { uses, index })
     }
 
+    /// The same uses, with what their sets have become. Each keeps its bit.
+    pub(crate) fn changed(&self, now: &dyn Fn(&Arc<Membership>) -> Arc<Membership>) -> SetPlan {
+        let uses: Vec<Arc<Membership>> = self.uses.iter().map(now).collect();
+        let index = uses.iter().cloned().zip(0..).collect();
+        SetPlan { uses, index }
+    }
+
     /// All sets that a rule names have their bits.
     pub(crate) fn knows(&self, rule: &Rule, family: Family) -> bool {
         let mut is_known = true;

@@ -10,8 +10,8 @@ use super::counters::{Counted, Counters};
 use super::flats::flat_key;
 use super::generation::Generation;
 use crate::evaluate::{Answer, Decision, EvaluateError, Host, Rules, evaluate};
+use crate::forest::Ref;
 use crate::forest::lookup::{Forest, NO_MATCH};
-use crate::forest::{Ref, UNIT, switch, u32_at};
 use crate::image::{EntryId, Flat, OriginId};
 use crate::key::{Key, KeyMaker, Keys};
 use crate::packet::Packet;
@@ -192,9 +192,9 @@ impl Pinned<'_> {
         self.version
     }
 
-    /// Makes keys of packets, for this generation.
+    /// Makes keys of packets, for this generation and with the IP sets of this version.
     pub fn key_maker(&self) -> KeyMaker<'_> {
-        self.generation.key_maker()
+        self.generation.key_maker(self.version)
     }
 
     /// The entry of a built-in chain, as `filter/FORWARD`.
@@ -245,14 +245,8 @@ impl Pinned<'_> {
         Some(self.resolved(Ref(entry.root.load(Ordering::Acquire) as u32)))
     }
 
-    fn resolved(&self, mut here: Ref) -> Ref {
-        let bytes = self.generation.memory().bytes();
-        while here.is_switch() {
-            let Some(unit) = bytes.get(here.offset()..here.offset() + UNIT) else { return Ref::EMPTY };
-            let is_new = switch::shows(u32_at(unit, switch::SINCE), self.version);
-            here = Ref(u32_at(unit, if is_new { switch::NEW } else { switch::OLD }));
-        }
-        here
+    fn resolved(&self, here: Ref) -> Ref {
+        self.generation.resolved(here, self.version)
     }
 
     /// The label of the first rule that holds a key, or [`NO_MATCH`].
@@ -337,7 +331,7 @@ impl<H: Host> Host for Counting<'_, H> {
 
 impl Rules for Pinned<'_> {
     fn keys(&self) -> KeyMaker<'_> {
-        self.generation.key_maker()
+        self.key_maker()
     }
 
     fn entry_count(&self) -> usize {

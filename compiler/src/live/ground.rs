@@ -29,6 +29,8 @@ pub(super) enum Slot {
     Root(u32),
     /// The root of an entry for malformed packets.
     BrokenRoot(u32),
+    /// The IP sets.
+    Sets,
 }
 
 /// What is done once the readers of earlier versions have gone.
@@ -72,6 +74,7 @@ impl Shared for Generation {
             Slot::Cell(at) => self.memory().load(at as usize),
             Slot::Root(e) => entry(e).root.load(Ordering::Acquire),
             Slot::BrokenRoot(e) => entry(e).broken_root.load(Ordering::Acquire),
+            Slot::Sets => self.sets_slot().load(Ordering::Acquire),
         }
     }
 
@@ -81,6 +84,7 @@ impl Shared for Generation {
             Slot::Cell(at) => self.memory().store(at as usize, word),
             Slot::Root(e) => entry(e).root.store(word, Ordering::Release),
             Slot::BrokenRoot(e) => entry(e).broken_root.store(word, Ordering::Release),
+            Slot::Sets => self.sets_slot().store(word, Ordering::Release),
         }
     }
 

@@ -41,8 +41,10 @@ impl Model {
 }
 
 fn number(slot: Slot) -> usize {
-    let (Slot::Root(i) | Slot::Cell(i) | Slot::BrokenRoot(i)) = slot;
-    i as usize
+    match slot {
+        Slot::Root(i) | Slot::Cell(i) | Slot::BrokenRoot(i) => i as usize,
+        Slot::Sets => 0,
+    }
 }
 
 impl Shared for Model {

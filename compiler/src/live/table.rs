@@ -7,12 +7,14 @@ use hipac_classifier::EntryId;
 use hipac_classifier::forest::{LINE, Ref, UNIT};
 use hipac_classifier::live::{Counted, Generation, Live, Reader, RuleId, WriterHandle};
 use hipac_rules::edit::{Applied, Edit, EditError, parse_edits};
+use hipac_rules::ipset::Sets;
 use hipac_rules::{Fault, Name, ParseOptions, Rule, Ruleset, Table, TableKind};
 
 use super::compact::{self, Logged};
 use super::ground::Later;
 use super::labels::Trend;
 use super::model::{ChainId, Counts, Model};
+use super::sets::{names_empty, without_empty};
 use super::space::reserve;
 use super::writer::{ChainSource, Freed, Refusal, Source, Writer};
 use crate::compile::CompileError;
@@ -204,10 +206,25 @@ impl LiveTable {
     /// # Errors
     /// The rules cannot be compiled, or do not fit.
     pub fn open(ruleset: &Ruleset, options: &LiveOptions) -> Result<LiveTable, LiveError> {
+        LiveTable::open_model(Model::new(ruleset, &Zero), options)
+    }
+
+    /// The same with IP sets, which the rules and those that come later mean.
+    ///
+    /// # Errors
+    /// As [`LiveTable::open`].
+    pub fn open_with_sets(
+        ruleset: &Ruleset,
+        sets: &Sets,
+        options: &LiveOptions,
+    ) -> Result<LiveTable, LiveError> {
+        LiveTable::open_model(Model::with_sets(ruleset, sets.clone(), &Zero), options)
+    }
+
+    fn open_model(model: Model, options: &LiveOptions) -> Result<LiveTable, LiveError> {
         let mut options = *options;
         options.memory_bytes_max = options.memory_bytes_max.min(LiveTable::BYTES_MAX);
         let options = &options;
-        let model = Model::new(ruleset, &Zero);
         let mut writer = build(&model, 0, options.memory_bytes_max, options)?;
         let live = Live::new(Arc::clone(&writer.ground.generation));
         writer.ground.open();
@@ -269,10 +286,34 @@ impl LiveTable {
     /// # Errors
     /// See [`LiveError`].
     pub fn apply(&self, edits: &[Edit]) -> Result<Applied, LiveError> {
+        self.transaction(edits, None)
+    }
+
+    /// The same, and IP sets hold this from the same instant on. Rules that name sets mean those of the
+    /// table: the rules that there are, and those that come. (Those that the table was opened with mean
+    /// what they were bound to, until the first call.)
+    ///
+    /// # Cost
+    /// Linear in the entries of the sets that rules name, some tens of nanoseconds each, whichever of
+    /// them have changed; and a new generation when a set that rules name has come or gone, or is of another
+    /// type.
+    ///
+    /// # Errors
+    /// See [`LiveError`].
+    pub fn apply_with_sets(&self, edits: &[Edit], sets: &Sets) -> Result<Applied, LiveError> {
+        self.transaction(edits, Some(sets))
+    }
+
+    fn transaction(&self, edits: &[Edit], sets: Option<&Sets>) -> Result<Applied, LiveError> {
         let mut inner = self.lock();
-        let applied = inner.transaction(edits)?;
+        let applied = inner.transaction(edits, sets)?;
         self.compact_if_drifted(&mut inner);
         Ok(applied)
+    }
+
+    /// The IP sets that rules mean.
+    pub fn sets(&self) -> Sets {
+        self.lock().side.model.sets.clone()
     }
 
     /// The same for edits in a text: what `iptables-restore --noflush` takes.
@@ -293,7 +334,8 @@ impl LiveTable {
     /// The new rules cannot be compiled, or do not fit beside the old ones.
     pub fn restore(&self, ruleset: &Ruleset) -> Result<(), LiveError> {
         let mut inner = self.lock();
-        let model = Model::new(ruleset, &ReaderCounts(&inner.live));
+        let sets = inner.side.model.sets.clone();
+        let model = Model::with_sets(ruleset, sets, &ReaderCounts(&inner.live));
         inner.exchange(model)
     }
 
@@ -365,13 +407,18 @@ impl LiveTable {
     pub fn freeze(&self) -> Result<Vec<u8>, LiveError> {
         let inner = self.lock();
         let tables = inner.side.model.tables().to_vec();
+        // An image knows no empty sets: rules that ask for one match nothing there.
+        let has_empty = inner.side.model.set_rules().iter().any(|id| names_empty(inner.side.model.rule(*id)));
         if !inner.side.is_torn
+            && !has_empty
             && let Some(image) = super::freeze::freeze(&inner.side.model, &inner.side.writer, &tables)?
         {
             return Ok(image);
         }
         // Chains that lead in a circle behind a rule that lets nobody pass: only the compiler knows.
-        let ruleset = inner.side.model.ruleset(&ReaderCounts(&inner.live));
+        let mut ruleset = inner.side.model.ruleset(&ReaderCounts(&inner.live));
+        let chains = ruleset.tables.iter_mut().flat_map(|t| &mut t.chains);
+        chains.flat_map(|c| &mut c.rules).for_each(without_empty);
         let options = crate::Options {
             memory_bytes_max: inner.options.memory_bytes_max,
             counting: inner.options.counting,

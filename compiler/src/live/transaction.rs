@@ -10,6 +10,7 @@ use hipac_classifier::live::RuleId;
 use hipac_rules::edit::{
     Applied, At, Change, Edit, EditError, ErrorKind, check_length, check_loops, check_name,
 };
+use hipac_rules::ipset::Sets;
 use hipac_rules::registry::{self, Kind};
 use hipac_rules::{Counters, Name, Policy, Rule, TableKind, Target};
 
@@ -17,13 +18,14 @@ use super::compact::Logged;
 use super::ground::Later;
 use super::labels::{END, FIRST, MOVED_NEAR, Trend, make_room};
 use super::model::{ChainId, LiveChain};
+use super::sets::Before;
 use super::store::RULES_MAX;
 use super::table::{Inner, LiveError, Side};
 use super::writer::{EntryKind, Refusal};
 use crate::compile::CompileError;
 
 /// A step that was made, as far as undoing it needs to know.
-enum Step {
+pub(super) enum Step {
     /// `is_placed`: in the writer too, not only in the model.
     Put {
         chain: ChainId,
@@ -58,18 +60,19 @@ enum Step {
         from: Counters,
     },
     TableAdded(TableKind),
+    SetsChanged(Box<Before>),
 }
 
 /// The transaction at hand.
 #[derive(Default)]
-struct Transaction {
-    steps: Vec<Step>,
+pub(super) struct Transaction {
+    pub(super) steps: Vec<Step>,
     done: Applied,
 }
 
 impl Side {
     /// Has the writer follow a change of the model, as long as it can.
-    fn follow<T: Default>(
+    pub(super) fn follow<T: Default>(
         &mut self,
         change: impl FnOnce(&mut Side) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
@@ -156,8 +159,8 @@ impl Side {
 }
 
 impl Inner {
-    /// Makes edits, or none of them.
-    pub(super) fn transaction(&mut self, edits: &[Edit]) -> Result<Applied, LiveError> {
+    /// Makes edits, or none of them; IP sets hold something else before, if they are given.
+    pub(super) fn transaction(&mut self, edits: &[Edit], sets: Option<&Sets>) -> Result<Applied, LiveError> {
         let was_torn = self.side.is_torn;
         if was_torn {
             // Whatever the edits are, a generation has to be made that has them.
@@ -166,8 +169,18 @@ impl Inner {
             self.wait_for_room();
         }
         let mut t = Transaction::default();
-        let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
         let line = edits.last().map_or(0, |e| e.place.line);
+        let made = sets.map_or(Ok(()), |sets| self.change_sets(sets, 0, &mut t));
+        let changed = self.side.model.changed_sets();
+        let made = made.and_then(|()| edits.iter().try_for_each(|edit| self.edit(edit, &mut t)));
+        let made = made.and_then(|()| {
+            if self.side.model.changed_sets() == changed {
+                return Ok(());
+            }
+            // Rules change other sets now: what these hold is not known any more, or is again.
+            let sets = self.side.model.sets.clone();
+            self.change_sets(&sets, line, &mut t)
+        });
         let made = made.and_then(|()| self.check_loops(edits));
         let made = made.and_then(|()| if self.side.must_replan { self.rebuild(line) } else { Ok(()) });
         if let Err(mut error) = made {
@@ -207,8 +220,9 @@ impl Inner {
     /// Writes steps down for whoever builds a generation of the rules before them.
     fn log(&mut self, steps: &[Step]) {
         let Some(log) = &mut self.log else { return };
-        if steps.iter().any(|step| matches!(step, Step::Renamed { .. })) {
-            // Rules have the new name by now, also those that were put in before the chain had it.
+        if steps.iter().any(|step| matches!(step, Step::Renamed { .. } | Step::SetsChanged(_))) {
+            // Rules have the new name by now, also those that were put in before the chain had it; and what
+            // sets hold is known to the model alone.
             return log.push(Logged::Lost);
         }
         let model = &self.side.model;
@@ -225,7 +239,7 @@ impl Inner {
                 },
                 Step::ChainRemoved(chain, ..) => Logged::RemoveChain { chain },
                 Step::PolicySet { chain, to, .. } => Logged::Policy { chain, policy: to },
-                Step::TableAdded(_) | Step::Renamed { .. } => Logged::Lost,
+                Step::TableAdded(_) | Step::Renamed { .. } | Step::SetsChanged(_) => Logged::Lost,
                 Step::RuleCounters { .. } | Step::PolicyCounters { .. } => continue,
             });
         }
@@ -321,6 +335,7 @@ impl Inner {
                 self.side.model.remove_table(kind);
                 Ok(())
             }
+            Step::SetsChanged(before) => self.undo_sets(*before),
         }
     }
 
@@ -426,6 +441,10 @@ impl Inner {
 
     /// What the writer refuses becomes a new generation, or an error.
     fn allow(&mut self, edit: &Edit, outcome: Result<(), Refusal>) -> Result<(), LiveError> {
+        self.allow_at(edit.place.line, outcome)
+    }
+
+    pub(super) fn allow_at(&mut self, line: u32, outcome: Result<(), Refusal>) -> Result<(), LiveError> {
         match outcome {
             Ok(()) => Ok(()),
             Err(Refusal::Replan | Refusal::Torn) => {
@@ -434,7 +453,7 @@ impl Inner {
             }
             Err(Refusal::Compile(error)) => Err(error.into()),
             Err(Refusal::Full(full)) => {
-                let (line, limit) = (edit.place.line, self.options.memory_bytes_max);
+                let limit = self.options.memory_bytes_max;
                 // What is refused before it begins keeps a part of the limit free.
                 let needed = (full.needed + full.needed / 31).max(limit + 1);
                 Err(LiveError::Memory { line, needed, limit })
@@ -454,7 +473,9 @@ impl Inner {
             let (count, limit) = (RULES_MAX as usize + 1, RULES_MAX as usize);
             return Err(CompileError::TooLarge { what: "rules", count, limit }.into());
         }
-        let rule = Arc::new(rule.clone());
+        let mut rule = rule.clone();
+        self.side.model.bind(&mut rule);
+        let rule = Arc::new(rule);
         let target = self.side.model.target(edit.table, &rule);
         if let Some(target) = target
             && self.side.model.leads_to(target, chain)

@@ -30,7 +30,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-pub use bind::{Bound, Unbound};
+pub use bind::{Binder, Bound, Unbound, changed_by, names_set};
 pub use read::{ENTRIES_MAX, Sets};
 
 use crate::meaning::Field;

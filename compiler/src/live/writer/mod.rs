@@ -1,5 +1,6 @@
 //! The writer's side of one generation: `build` makes it from rules, this file changes its rules,
-//! `flats` keeps what they do, `publish` shows the changes to readers.
+//! `flats` keeps what they do, `sets` the IP sets that they name, `publish` shows the changes to
+//! readers.
 
 use std::collections::HashMap;
 
@@ -27,6 +28,7 @@ use crate::sets::SetPlan;
 mod build;
 mod flats;
 mod publish;
+mod sets;
 
 pub(super) use build::{ChainSource, Source};
 pub(super) use publish::Freed;
@@ -109,6 +111,8 @@ pub(super) struct Writer {
     plan: KeyPlan,
     ranks: Vec<u128>,
     sets: SetPlan,
+    /// Where they lie.
+    sets_block: Block,
     store: Store,
     entries: Vec<Option<Lists>>,
     rules: Vec<Placed>,
