@@ -68,12 +68,13 @@ fn entry(kind: &str, random: &mut Random) -> String {
 fn some_sets(random: &mut Random) -> String {
     let mut text = String::new();
     for (i, (kind, _)) in TYPES.iter().enumerate() {
-        if random.below(12) == 0 {
+        if random.below(30) == 0 {
             continue;
         }
-        let kind = if random.below(15) == 0 { TYPES[random.below(2)].0 } else { kind };
+        let kind = if random.below(30) == 0 { TYPES[random.below(2)].0 } else { kind };
         text += &format!("create s{i} {kind}\n");
-        for _ in 0..random.below(3) * random.below(7) {
+        let is_empty = random.below(40) == 0;
+        for _ in 0..if is_empty { 0 } else { 1 + random.below(12) } {
             text += &format!("add s{i} {} -exist\n", entry(kind, random));
         }
     }
@@ -145,8 +146,8 @@ fn random_changes(seed: u64, steps: usize, options: &LiveOptions) {
         twins.have_the_same_rules();
         twins.are_within_budget();
         twins.prove();
-        if step % 4 == 0 {
-            twins.agree_on(48);
+        if step % 2 == 0 {
+            twins.agree_on(32);
         }
         if random.below(10) == 0 {
             let all = twins.plain.clone();
