@@ -214,6 +214,30 @@ fn entries_that_change_make_no_new_generation_and_leave_no_memory_behind() {
 }
 
 #[test]
+fn commands_change_all_of_a_text_or_nothing() {
+    let mut twins = Twins::with_sets(&common::read(BLOCKING), &addresses(50, 0), &LiveOptions::default());
+    for (text, works) in [
+        ("add blocked 192.0.2.0/28\ndel blocked 192.0.2.5\ndel blocked 10.0.0.7\n", true),
+        ("add blocked 192.0.3.0/28\ndel blocked 192.0.9.5\n", false),
+        ("create more hash:ip\nadd more 192.0.2.1\nswap more blocked\n", true),
+        ("flush blocked\n", true),
+        ("add blocked 0.0.0.0/0 oops\nadd nobody 1.1.1.1\n", false),
+        ("add blocked 192.0.2.77\ndestroy more\n", true),
+    ] {
+        let changed = twins.live.change_sets(text);
+        assert_eq!(changed.is_ok(), works, "{text}{changed:?}");
+        let (next, faults) = twins.sets.changed(text);
+        assert_eq!(faults.is_empty(), works);
+        if works {
+            twins.sets = next;
+        }
+        twins.prove();
+        twins.agree_on(64);
+    }
+    assert_eq!(twins.live.stats().generations, 1);
+}
+
+#[test]
 fn sets_that_do_not_fit_change_nothing() {
     let options = LiveOptions { memory_bytes_max: 1 << 20, ..LiveOptions::default() };
     let mut twins = Twins::with_sets(&common::read(BLOCKING), &addresses(1000, 0), &options);

@@ -304,6 +304,39 @@ impl LiveTable {
         self.transaction(edits, Some(sets))
     }
 
+    /// Changes IP sets by commands, as `ipset restore` takes them, in one transaction: what the text
+    /// says happens to the sets of the table, or nothing does.
+    ///
+    /// ```
+    /// use hipac_compiler::{LiveOptions, LiveTable};
+    /// use hipac_rules::{ParseOptions, ipset::Sets, parse};
+    ///
+    /// let rules = parse(
+    ///     "*filter\n:FORWARD ACCEPT\n-A FORWARD -m set --match-set bad src -j DROP\nCOMMIT\n",
+    ///     &ParseOptions::default(),
+    /// );
+    /// let (sets, _) = Sets::read("create bad hash:ip\n");
+    /// let table = LiveTable::open_with_sets(&rules.ruleset, &sets, &LiveOptions::default())?;
+    /// table.change_sets("add bad 192.0.2.7\nadd bad 192.0.2.9\n")?;
+    /// table.change_sets("del bad 192.0.2.7\n")?;
+    /// assert_eq!(table.sets().get("bad").unwrap().len(), 1);
+    /// # Ok::<(), hipac_compiler::LiveError>(())
+    /// ```
+    ///
+    /// # Cost
+    /// As [`LiveTable::apply_with_sets`].
+    ///
+    /// # Errors
+    /// The text has faults; see [`LiveError`].
+    pub fn change_sets(&self, text: &str) -> Result<(), LiveError> {
+        let mut inner = self.lock();
+        let (sets, faults) = inner.side.model.sets.changed(text);
+        if !faults.is_empty() {
+            return Err(LiveError::Text(faults));
+        }
+        inner.transaction(&[], Some(&sets)).map(drop)
+    }
+
     fn transaction(&self, edits: &[Edit], sets: Option<&Sets>) -> Result<Applied, LiveError> {
         let mut inner = self.lock();
         let applied = inner.transaction(edits, sets)?;
