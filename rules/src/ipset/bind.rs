@@ -32,23 +32,35 @@ pub struct Unbound {
 }
 
 impl Unbound {
-    /// What there is to say about it, at its first line in the text that it was read from.
-    pub fn warning(&self, text: &[u8]) -> Fault {
-        let lines = text.split(|&b| b == b'\n');
-        let mut at = 0;
-        let mut found = (0..0, 1, 1);
-        for (number, line) in (1..).zip(lines) {
-            if number == self.line {
-                let shown = String::from_utf8_lossy(line);
-                let place =
-                    shown.find(&*self.name).filter(|_| matches!(shown, std::borrow::Cow::Borrowed(_)));
-                let place = place.unwrap_or(0);
-                let column = shown.get(..place).map_or(1, |s| s.chars().count() + 1);
-                found = (at + place..at + place + self.name.len(), column, self.name.chars().count().max(1));
-                break;
+    /// What there is to say about sets, each at its first line in the text that they were read from.
+    ///
+    /// # Cost
+    /// One pass over the text, however many there are.
+    pub fn warnings(all: &[Unbound], text: &[u8]) -> Vec<Fault> {
+        let mut by_line: Vec<&Unbound> = all.iter().collect();
+        by_line.sort_by_key(|unbound| unbound.line);
+        let (mut lines, mut number, mut at, mut line): (_, u32, usize, &[u8]) =
+            (text.split(|&b| b == b'\n'), 0, 0, &[]);
+        let mut faults = Vec::with_capacity(all.len());
+        for unbound in by_line {
+            while number < unbound.line {
+                let Some(next) = lines.next() else { break };
+                at += if number == 0 { 0 } else { line.len() + 1 };
+                (line, number) = (next, number + 1);
             }
-            at += line.len() + 1;
+            faults.push(unbound.warning(if number == unbound.line { line } else { &[] }, at));
         }
+        faults
+    }
+
+    /// Where its first line is this one, which begins at `at`.
+    fn warning(&self, line: &[u8], at: usize) -> Fault {
+        let shown = String::from_utf8_lossy(line);
+        let place = shown.find(&*self.name).filter(|_| matches!(shown, std::borrow::Cow::Borrowed(_)));
+        let place = place.unwrap_or(0);
+        let column = shown.get(..place).map_or(1, |s| s.chars().count() + 1);
+        let end = (at + place + self.name.len()).min(at + line.len().max(place));
+        let found = (at + place..end, column, self.name.chars().count().max(1));
         let others = match self.matches {
             1 => String::new(),
             n => format!(", of {n} matches in all,"),

@@ -192,7 +192,8 @@ impl Reader {
                 "range" | "netmask" | "bitmask" | "markmask" => {
                     let value = words.next().unwrap_or(end);
                     let value_text = value.text;
-                    entry::option(&mut options, word.text, value_text, family).map_err(|m| (value, m))?;
+                    entry::option(&mut options, word.text, value_text, kind, family)
+                        .map_err(|m| (value, m))?;
                 }
                 "--from" | "--to" | "hashsize" | "maxelem" | "bucketsize" | "initval" | "timeout"
                 | "size" | "probes" | "resize" => {
