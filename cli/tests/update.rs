@@ -141,8 +141,14 @@ fn an_update_that_was_interrupted_is_finished_once() {
 
     // Other commands that fail: the interrupted ones are finished nevertheless.
     files.put((&new_rules, &old_image));
-    files.update("iptables -D FORWARD 99\n", &[]).exits(1);
-    assert!(files.bytes() == (new_rules.clone(), new_image));
+    let run = files.update("iptables -D FORWARD 99\n", &[]).exits(1);
+    assert!(files.bytes() == (new_rules.clone(), new_image.clone()));
+    assert!(run.stderr.contains("it is finished") && !run.stderr.contains("as they were"), "{}", run.stderr);
+    files.put((&new_rules, &old_image));
+    let run = files.update("iptables -D FORWARD 99\n", &["--format", "json"]).exits(1);
+    assert!(run.stdout.contains("\"finished_interrupted\":true"), "{}", run.stdout);
+    let run = files.update("iptables -D FORWARD 99\n", &["--format", "json"]).exits(1);
+    assert!(run.stdout.contains("\"finished_interrupted\":false"), "{}", run.stdout);
 
     // A dry run finishes nothing.
     files.put((&new_rules, &old_image));

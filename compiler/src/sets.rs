@@ -61,13 +61,21 @@ impl SetPlan {
             });
         }
         if found.len() > USES_MAX {
-            let what = "uses of IP sets";
+            let what =
+                "uses of IP sets (a set, looked up by certain fields; merge sets that rules name alike)";
             return Err(CompileError::TooLarge { what, count: found.len(), limit: USES_MAX });
         }
         found.sort_by_key(|(count, _)| Reverse(*count)); // stable: then by first use
         let uses: Vec<Arc<Membership>> = found.into_iter().map(|(_, m)| m).collect();
         let index = uses.iter().cloned().zip(0..).collect();
         Ok(SetPlan { uses, index })
+    }
+
+    /// The same uses, with what their sets have become. Each keeps its bit.
+    pub(crate) fn changed(&self, now: &dyn Fn(&Arc<Membership>) -> Arc<Membership>) -> SetPlan {
+        let uses: Vec<Arc<Membership>> = self.uses.iter().map(now).collect();
+        let index = uses.iter().cloned().zip(0..).collect();
+        SetPlan { uses, index }
     }
 
     /// All sets that a rule names have their bits.
@@ -268,16 +276,19 @@ fn ranges(membership: &Membership, family: Family) -> Option<Vec<(u128, u128)>> 
     }
     // Networks lie within each other or apart: the innermost decides.
     let mut open: Vec<(u128, bool)> = Vec::new();
-    let mut next = 0;
-    let mut close = |open: &mut Vec<(u128, bool)>, next: &mut u128, before: Option<u128>| {
+    // The first value that is not dealt with; `None`: all are.
+    let mut next = Some(0);
+    let mut close = |open: &mut Vec<(u128, bool)>, next: &mut Option<u128>, before: Option<u128>| {
         while let Some(&(hi, is_in)) = open.last() {
             if before.is_some_and(|b| hi >= b) {
                 return;
             }
-            if is_in && *next <= hi {
-                out.add(*next, hi);
+            if let Some(at) = next.filter(|&at| at <= hi) {
+                if is_in {
+                    out.add(at, hi);
+                }
+                *next = hi.checked_add(1);
             }
-            *next = (*next).max(hi.saturating_add(1));
             open.pop();
         }
     };
@@ -285,11 +296,11 @@ fn ranges(membership: &Membership, family: Family) -> Option<Vec<(u128, u128)>> 
     for (lo, Reverse(hi), is_nomatch) in entries {
         close(&mut open, &mut next, Some(lo));
         if let Some(&(_, true)) = open.last()
-            && next < lo
+            && let Some(at) = next.filter(|&at| at < lo)
         {
-            pieces.push((next, lo - 1));
+            pieces.push((at, lo - 1));
         }
-        next = lo;
+        next = Some(lo);
         open.push((hi, is_nomatch == membership.wants_nomatch));
     }
     close(&mut open, &mut next, None);

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use hipac_classifier::program::ResidualKind;
 use hipac_classifier::{Answer, Decision, Host, OriginId, Packet};
 use hipac_compiler::{LiveOptions, LiveTable};
+use hipac_rules::ipset::Sets;
+use hipac_rules::{Edit, ParseOptions, parse_edits};
 
 struct Nobody;
 
@@ -45,6 +47,18 @@ fn transaction(on: bool, step: u64) -> String {
     text + "COMMIT\n"
 }
 
+/// A set that holds another flag, or not, and what changes besides.
+fn bad(on: bool, step: u64) -> Sets {
+    let mut text = String::from("create bad hash:ip\n");
+    (0..50).for_each(|i| text += &format!("add bad 10.55.{}.{i}\n", step % 250));
+    if on {
+        text += "add bad 10.77.0.1\n";
+    }
+    let (sets, faults) = Sets::read(text);
+    assert!(faults.is_empty(), "{}", faults[0]);
+    sets
+}
+
 fn rules() -> String {
     let mut text = String::from(
         "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:deep - [0:0]\n",
@@ -55,6 +69,7 @@ fn rules() -> String {
         }
         text += &format!("-A {chain} -j deep\n");
     }
+    text += "-A INPUT -m set --match-set bad src -j DROP\n";
     text + "COMMIT\n"
 }
 
@@ -70,7 +85,8 @@ fn packet(source: [u8; 4], port: u16) -> Packet {
 
 /// One writer, several readers, one of which keeps its pins for long, for so long.
 fn stress(time: Duration, readers: usize) {
-    let live = LiveTable::open(&common::read(&rules()), &LiveOptions::default()).unwrap();
+    let live =
+        LiveTable::open_with_sets(&common::read(&rules()), &bad(false, 0), &LiveOptions::default()).unwrap();
     let (stop, asked, on_seen) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let packets: Vec<(&str, Packet)> = vec![
         ("filter/INPUT", packet([10, 0, 0, 1], 80)),
@@ -80,6 +96,7 @@ fn stress(time: Duration, readers: usize) {
         ("filter/INPUT", packet([10, 99, 1, 1], 7)),
         ("filter/FORWARD", packet([10, 99, 200, 1], 7)),
         ("filter/OUTPUT", packet([1, 2, 3, 4], 7)),
+        ("filter/INPUT", packet([10, 77, 0, 1], 7)),
     ];
     std::thread::scope(|scope| {
         for number in 0..readers {
@@ -114,7 +131,10 @@ fn stress(time: Duration, readers: usize) {
         let begin = Instant::now();
         let mut step = 0;
         while begin.elapsed() < time {
-            live.apply_text(&transaction(step % 2 == 0, step)).expect("it fits");
+            let on = step % 2 == 0;
+            let groups = parse_edits(&transaction(on, step), &ParseOptions::default()).into_result();
+            let edits: Vec<Edit> = groups.expect("edits").into_iter().flat_map(|group| group.edits).collect();
+            live.apply_with_sets(&edits, &bad(on, step)).expect("it fits");
             if step % 50 == 49 {
                 live.compact().expect("it fits");
             }

@@ -243,6 +243,85 @@ fn small_budgets_hold_at_every_step_and_name_what_would_do() {
     }
 }
 
+/// Memory that goes out in the middle of a change: the transaction is made in another generation, or
+/// not at all when there is no room for one; readers never see a half, and the table goes on.
+#[test]
+fn memory_that_goes_out_in_the_middle_of_a_change_tears_nothing() {
+    let chain = "*filter\n-N u\n-A u -p tcp -m multiport --dports 1,3,5,7 -j DROP\n-A u -j RETURN\n";
+    let chain = edits(&format!("{chain}-I FORWARD 40 -j u\nCOMMIT\n"));
+    let ruleset = hipac_rules::apply_all(&filters(FilterFamily::Firewall, 9000), &chain).unwrap();
+    let LiveError::Memory { needed, .. } =
+        LiveTable::open(&ruleset, &LiveOptions { memory_bytes_max: 4096, ..LiveOptions::default() })
+            .expect_err("4096 bytes are not enough")
+    else {
+        panic!("it is memory that lacks")
+    };
+    // Room for a change, but not for a second generation.
+    let small = needed + needed / 8;
+    for (budget, bad) in [(64 << 20, ""), (64 << 20, "-X nobody\n"), (small, ""), (small, "-X nobody\n")] {
+        let (mut made, mut refused, mut replaced, mut torn) = (0, 0, 0, 0);
+        for after in [0, 300, 900, 1800, 3000, 5000] {
+            let options = LiveOptions { memory_bytes_max: budget, ..LiveOptions::default() };
+            let mut twins = Twins::new(&ruleset, &options);
+            let before = counted(&twins.live.ruleset());
+            let generations = twins.live.stats().generations;
+            twins.live.run_out_after(after);
+            let text = format!(
+                "*filter\n-I FORWARD 3 -s 10.0.0.0/9 -p udp -m multiport --sports 1,5,9,44 -j DROP\n\
+                 -D FORWARD 50\n-D u 1\n-I FORWARD 1\n-P FORWARD ACCEPT\n-D FORWARD 20\n{bad}COMMIT\n"
+            );
+            if twins.apply(&edits(&text)) {
+                made += 1;
+            } else {
+                refused += 1;
+                assert_eq!(before, counted(&twins.live.ruleset()));
+            }
+            let check = |twins: &Twins| {
+                twins.have_the_same_rules();
+                twins.are_within_budget();
+                twins.prove();
+                twins.agree_on(64);
+            };
+            check(&twins);
+            // Whatever comes next is made, or refused where there is no room for another generation, and a
+            // table that is emptied has room.
+            if !twins.apply(&edits("*filter\n-I FORWARD 2 -s 3.3.3.3 -j DROP\nCOMMIT\n")) {
+                torn += 1;
+                check(&twins);
+            }
+            assert!(twins.apply(&edits("*filter\n-F\n-X\nCOMMIT\n")), "a flush is refused");
+            check(&twins);
+            replaced += twins.live.stats().generations - generations;
+        }
+        println!(
+            "{budget} bytes, {bad:?}: {made} made, {refused} refused, {replaced} generations, {torn} torn"
+        );
+        assert!(replaced > 0);
+        assert_eq!(budget == small, torn > 0, "{torn} stayed torn");
+    }
+}
+
+#[test]
+fn what_a_failed_transaction_added_is_gone() {
+    let mut twins = chains();
+    // More chains than a generation has spare entries for, and an error behind them.
+    let chains: String = (0..200).map(|i| format!("-N many{i}\n-A many{i} -j DROP\n")).collect();
+    assert!(!twins.apply(&edits(&format!("*filter\n{chains}-X nobody\nCOMMIT\n"))));
+    twins.have_the_same_rules();
+    twins.prove();
+    assert!(twins.apply(&edits(&format!("*filter\n{chains}-A INPUT -j many150\nCOMMIT\n"))));
+    twins.have_the_same_rules();
+    twins.prove();
+    twins.agree_on(64);
+}
+
+#[test]
+fn a_budget_without_end_is_as_much_as_can_be_addressed() {
+    let options = LiveOptions { memory_bytes_max: usize::MAX, ..LiveOptions::default() };
+    let live = LiveTable::open(&common::read(CHAINS), &options).expect("it fits");
+    assert_eq!(live.stats().memory_bytes_max, LiveTable::BYTES_MAX);
+}
+
 #[test]
 fn the_size_that_a_refusal_names_is_enough() {
     let ruleset = filters(FilterFamily::Perimeter, 200);

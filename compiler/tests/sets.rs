@@ -162,7 +162,8 @@ fn sets_of_every_type_match_and_do_not_match() {
 #[test]
 fn sets_of_ipv6_are_proved_and_agree() {
     let sets = "create a hash:net family inet6\nadd a 2001:db8::/32\nadd a 2001:db8:1::/48 nomatch\n\
-                add a 2001:db8:1:2::/64\nadd a ::1\ncreate b hash:ip,port family inet6\n\
+                add a 2001:db8:1:2::/64\nadd a ::1\nadd a ff00::/8\n\
+                add a ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff nomatch\ncreate b hash:ip,port family inet6\n\
                 add b 2001:db8::1,tcp:80\nadd b 2001:db8::1,icmpv6:128/0\ncreate c hash:ip family inet6\nadd c ::1\n\
                 add c ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\n";
     let rules = "*filter\n:FORWARD DROP\n-A FORWARD -m set --match-set a src -j ACCEPT\n\

@@ -9,9 +9,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use hipac_bench_data::edits::{EditMaker, Options as EditOptions};
 use hipac_bench_data::iptables_gen::{Options, generate};
 use hipac_fuzz::{nasty_text, real_images};
-use hipac_rules::{Family, Hook, TableKind, registry};
+use hipac_rules::edit::print_edit;
+use hipac_rules::{Family, Hook, TableKind, parse, registry};
 
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -37,6 +39,9 @@ fn main() -> io::Result<()> {
         write("text", format!("nasty-{seed}"), text.as_bytes())?;
         write("parse", format!("nasty-{seed}"), text.as_bytes())?;
     }
+    for seed in 0..40u64 {
+        write("live", format!("edits-{seed}"), &edits(seed)?)?;
+    }
     for (i, image) in real_images().iter().enumerate().take(2) {
         write("image", format!("whole-{i}"), &[&[0], image.as_slice()].concat())?;
     }
@@ -47,6 +52,26 @@ fn main() -> io::Result<()> {
         write("wire", format!("packet-{i}"), packet)?;
     }
     fs::write(root.join("rules.dict"), dictionary())
+}
+
+/// Rules, and transactions of them.
+fn edits(seed: u64) -> io::Result<Vec<u8>> {
+    let family = if seed % 2 == 0 { Family::V4 } else { Family::V6 };
+    let text = generate(&Options::new(family, 2 + seed as u32 / 4, seed)).map_err(io::Error::other)?;
+    let mut maker = EditMaker::new(&parse(&text, &Default::default()).ruleset, &EditOptions::new(seed));
+    let mut out = vec![seed as u8 * 3];
+    out.extend_from_slice(text.as_bytes());
+    for _ in 0..4 {
+        out.extend_from_slice(b"---\n");
+        for _ in 0..3 {
+            let (edit, _) = maker.next_edit();
+            let mut line = format!("*{}\n", edit.table.name());
+            print_edit(&edit, family, &mut line);
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(b"COMMIT\n");
+        }
+    }
+    Ok(out)
 }
 
 /// Headers of TCP, UDP and ICMP over both families, whole and cut off.
@@ -77,7 +102,10 @@ fn dictionary() -> String {
     words.extend(TableKind::ALL.map(|t| format!("*{}", t.name())));
     words.extend(Hook::ALL.map(|h| h.name().to_owned()));
     words.extend(registry::words().into_iter().map(|word| format!("{word} ")));
-    words.extend(["create ", "add ", " nomatch", "hash:ip,port", "family inet6", "192.0.2.0/24,tcp:80"].map(String::from));
+    words.extend(
+        ["create ", "add ", " nomatch", "hash:ip,port", "family inet6", "192.0.2.0/24,tcp:80"]
+            .map(String::from),
+    );
     words.sort();
     words.dedup();
     words.iter().map(|w| format!("\"{}\"\n", w.replace('\\', "\\\\").replace('"', "\\\""))).collect()

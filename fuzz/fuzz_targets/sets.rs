@@ -13,7 +13,9 @@ fuzz_target!(|text: &[u8]| {
     }
     for family in [Family::V4, Family::V6] {
         let mut rules = String::from("*filter\n:FORWARD DROP\n");
-        for (set, flags) in sets.iter().take(6).zip(["src", "dst,dst,dst", "src,src", "src,dst,src"].iter().cycle()) {
+        for (set, flags) in
+            sets.iter().take(6).zip(["src", "dst,dst,dst", "src,src", "src,dst,src"].iter().cycle())
+        {
             rules.push_str(&format!("-A FORWARD -m set --match-set \"{}\" {flags} -j ACCEPT\n", set.name));
         }
         rules.push_str("COMMIT\n");

@@ -56,6 +56,8 @@ pub(crate) struct Table {
     entries: HashMap<Key, Entry>,
     /// The tick in which the rules were loaded: cleanings are counted from there.
     loaded: u64,
+    /// Up to when the last cleaning took entries out.
+    cleaned: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -185,7 +187,7 @@ impl HashLimit {
             return Err("rate and burst are too much for the kernel: lower them".into());
         }
         let rule = HashLimit { table: 0, unit, is_above, is_rate_match };
-        Ok((rule, Table { config, entries: HashMap::new(), loaded: now }))
+        Ok((rule, Table { config, entries: HashMap::new(), loaded: now, cleaned: 0 }))
     }
 
     /// `None` when the packet's ports are needed and not known.
@@ -246,8 +248,10 @@ impl Table {
             entry.expires = expires;
             entry.advance(&self.config, hz, now);
         } else {
-            if self.entries.len() >= self.config.entries_max {
+            // Whoever has been looked for in vain is not looked for again before some more can have gone.
+            if self.entries.len() >= self.config.entries_max && self.cleaned < cleaned {
                 self.entries.retain(|_, entry| !is_gone(entry));
+                self.cleaned = cleaned;
             }
             if self.entries.len() >= self.config.entries_max {
                 return None;

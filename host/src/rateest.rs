@@ -83,13 +83,13 @@ impl Estimator {
 }
 
 impl Rate {
-    /// The end of an interval; whether the average has moved.
+    /// The end of an interval; whether something came, or the average has moved.
     fn step(&mut self, interval_log: u32, ewma_log: u32) -> bool {
         let counted = self.counted.wrapping_sub(self.counted_before) << (10 - interval_log);
         let by = (counted >> ewma_log).wrapping_sub(self.average >> ewma_log);
         self.counted_before = self.counted;
         self.average = self.average.wrapping_add(by);
-        by != 0
+        by != 0 || counted != 0
     }
 }
 
@@ -191,6 +191,18 @@ mod tests {
         assert_eq!(e.read(123), (20_000, 20));
         assert_eq!(e.read(124), (10_000, 10));
         assert_eq!(e.read(u64::MAX - 100), (0, 0));
+    }
+
+    #[test]
+    fn a_rate_that_was_steady_decays_when_nothing_comes_any_more() {
+        let mut e = estimator();
+        for tick in 0..62 * 200 {
+            if tick % 62 == 5 {
+                (0..8).for_each(|_| e.count(1000, tick));
+            }
+        }
+        // 8,000 bytes in a quarter of a second: it did not move any more, when the last ones came.
+        assert_eq!(e.read(62 * 230), (0, 0));
     }
 
     #[track_caller]

@@ -255,9 +255,12 @@ pub struct Rule {
 
 impl Rule {
     /// Whether it says what the other one says: their counters and lines do not matter, nor does
-    /// `-i +`, which says nothing.
+    /// `-i +`, which says nothing, nor what an IP set that both name holds.
     pub fn is_same(&self, other: &Rule) -> bool {
-        self.ip.is_same(&other.ip) && self.target == other.target && self.matches == other.matches
+        self.ip.is_same(&other.ip)
+            && self.target == other.target
+            && self.matches.len() == other.matches.len()
+            && self.matches.iter().zip(&other.matches).all(|(a, b)| a.is_same(b))
     }
 }
 
@@ -435,6 +438,31 @@ pub struct Setting {
     pub negated: bool,
     /// Its value.
     pub value: Value,
+}
+
+impl Extension {
+    fn is_same(&self, other: &Extension) -> bool {
+        self.spec == other.spec
+            && self.words == other.words
+            && self.settings.len() == other.settings.len()
+            && self.settings.iter().zip(&other.settings).all(|(a, b)| a.is_same(b))
+    }
+}
+
+impl Setting {
+    fn is_same(&self, other: &Setting) -> bool {
+        let words = |value: &Value| match value {
+            Value::Pair(words) => Some(words.clone()),
+            Value::MatchSet(bound) => Some(bound.words.clone().into()),
+            _ => None,
+        };
+        std::ptr::eq(self.option, other.option)
+            && self.negated == other.negated
+            && match (words(&self.value), words(&other.value)) {
+                (Some(a), Some(b)) => a == b,
+                _ => self.value == other.value,
+            }
+    }
 }
 
 impl PartialEq for Setting {

@@ -262,6 +262,17 @@ fn growth_and_work_are_limited() {
         ParseOptions { edit_steps_max: 1, ..ParseOptions::default() },
     );
     assert!(matches!(error.kind, ErrorKind::Limit { of: "steps", .. }) && error.line == 3, "{error}");
+    // Groups that do next to nothing, each of which costs a walk over its table.
+    let many = parse(
+        format!("*filter\n:FORWARD ACCEPT\n{}COMMIT\n", "-A FORWARD -j ACCEPT\n".repeat(2000)),
+        &ParseOptions::default(),
+    );
+    for commands in ["-N x\nCOMMIT\n*filter\n-X x\n", "-Z\n"] {
+        let text = format!("*filter\n{commands}COMMIT\n").repeat(100);
+        let options = ParseOptions { edit_steps_max: 5_000, ..ParseOptions::default() };
+        let error = parse_edits(text, &options).apply(&many.ruleset, &options).unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Limit { of: "steps", .. }), "{commands}: {error}");
+    }
     let parsed = parse_edits(
         "*filter\n-F\n-F\n-F\nCOMMIT\n",
         &ParseOptions { rule_count_max: 2, ..ParseOptions::default() },

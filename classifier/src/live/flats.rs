@@ -85,17 +85,25 @@ impl FlatTable {
         Some((Flat::decode(value as u32)?, (value >> 32) as u32))
     }
 
-    /// Puts a key in; `false` when there is no room near its bucket. For the writer.
-    pub fn insert(self, memory: &Memory, key: u64, flat: Flat, rule: u32) -> bool {
+    /// A key is in the table, if none of its keys is more than so many buckets behind its own: without
+    /// that, one that is not there is looked for in all that are within reach.
+    pub fn has(self, memory: &Memory, key: u64, buckets: usize) -> bool {
+        self.places_of(key).take((buckets + 1) * PLACES).any(|at| memory.load(at) == key)
+    }
+
+    /// Puts a key in; how many buckets behind its own, or `None` when there is no room near it. For the
+    /// writer.
+    pub fn insert(self, memory: &Memory, key: u64, flat: Flat, rule: u32) -> Option<usize> {
         self.insert_word(memory, key, u64::from(flat.encode()) | u64::from(rule) << 32)
     }
 
     /// The same with a value as [`FlatTable::entries`] gives it.
-    pub fn insert_word(self, memory: &Memory, key: u64, value: u64) -> bool {
-        let Some(at) = self.places_of(key).find(|&at| memory.load(at) == 0) else { return false };
+    pub fn insert_word(self, memory: &Memory, key: u64, value: u64) -> Option<usize> {
+        let mut places = self.places_of(key).enumerate();
+        let (i, at) = places.find(|&(_, at)| memory.load(at) == 0)?;
         memory.store(at + 8, value);
         memory.store(at, key);
-        true
+        Some(i / PLACES)
     }
 
     /// Takes a key out that no reader can ask for any more. For the writer.
@@ -130,7 +138,9 @@ mod tests {
         let table = FlatTable::from_word(FlatTable::new(128, 60).word());
         let keys: Vec<u64> = (0..150).map(|i| flat_key(i % 3, i * 77)).collect();
         for (i, &key) in keys.iter().enumerate() {
-            assert!(table.insert(&memory, key, Flat::Verdict(i as u8), i as u32), "{i}");
+            let behind = table.insert(&memory, key, Flat::Verdict(i as u8), i as u32).expect("there is room");
+            assert!(table.has(&memory, key, behind));
+            assert!(behind == 0 || !table.has(&memory, key, behind - 1), "{i}");
         }
         for (i, &key) in keys.iter().enumerate() {
             assert_eq!(table.get(&memory, key), Some((Flat::Verdict(i as u8), i as u32)));
@@ -150,7 +160,7 @@ mod tests {
             let memory = Memory::new(64 * buckets as usize);
             let table = FlatTable::new(0, buckets);
             let put = |i: u32| table.insert(&memory, flat_key(3, i.wrapping_mul(step)), Flat::Return, i);
-            assert!((1..=count).all(put), "step {step}");
+            assert!((1..=count).all(|i| put(i).is_some()), "step {step}");
         }
     }
 
@@ -158,7 +168,8 @@ mod tests {
     fn a_full_table_refuses() {
         let memory = Memory::new(128);
         let table = FlatTable::new(0, 2);
-        let taken = (0..100).filter(|&i| table.insert(&memory, flat_key(0, i), Flat::Return, i)).count();
+        let put = |i: u32| table.insert(&memory, flat_key(0, i), Flat::Return, i);
+        let taken = (0..100).filter(|&i| put(i).is_some()).count();
         assert_eq!(taken, 8);
     }
 }

@@ -7,37 +7,36 @@ use super::flats::FlatTable;
 use super::memory::Memory;
 use crate::dim::Ranks;
 use crate::forest::lookup::Machine;
-use crate::forest::{Ref, switch};
+use crate::forest::{Ref, UNIT, switch, u32_at};
 use crate::image::EntryId;
 use crate::key::{KeyMaker, SLOT_BYTES, Slot};
 use crate::sets::Sets;
 
-/// How packets become keys: the sections of an image that say so.
+/// How packets become keys: the sections of an image that say so, but for IP sets, which change under
+/// readers as nodes and leaves do.
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
     slots: Vec<u8>,
     recodes: Vec<u8>,
     ranks: Vec<u8>,
-    sets: Vec<u8>,
 }
 
 impl Layout {
     /// From what an image would be made of: where dimensions lie, classes of small ones, bounds of
-    /// interface names, IP sets.
-    pub fn new(slots: &[Slot], recodes: &[[u8; 256]], ranks: &[u128], sets: Vec<u8>) -> Layout {
+    /// interface names.
+    pub fn new(slots: &[Slot], recodes: &[[u8; 256]], ranks: &[u128]) -> Layout {
         let record =
             |s: &Slot| -> [u8; SLOT_BYTES] { [s.dim.number(), s.offset, s.recode.unwrap_or(255), 0] };
         Layout {
             slots: slots.iter().flat_map(record).collect(),
             recodes: recodes.concat(),
             ranks: ranks.iter().flat_map(|r| r.to_be_bytes()).collect(),
-            sets,
         }
     }
 
-    /// Makes keys of packets.
-    pub fn key_maker(&self) -> KeyMaker<'_> {
-        KeyMaker::new(&self.slots, &self.recodes, Ranks::new(&self.ranks), Sets::new(&self.sets))
+    /// Makes keys of packets, with these sets.
+    fn key_maker<'a>(&'a self, sets: Sets<'a>) -> KeyMaker<'a> {
+        KeyMaker::new(&self.slots, &self.recodes, Ranks::new(&self.ranks), sets)
     }
 }
 
@@ -89,6 +88,9 @@ impl Entry {
     }
 }
 
+/// Bytes before the section of IP sets: its length, then zeros.
+pub const SETS_HEAD_BYTES: usize = 16;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Generation {
@@ -104,6 +106,9 @@ pub struct Generation {
     /// Names of verdicts: set before the first rule that gives one is to be seen.
     verdicts: Box<[OnceLock<String>]>,
     flats: AtomicU64,
+    /// Slot of the IP sets: a reference in the lower half, to the bytes of their section with the
+    /// length before them.
+    sets: AtomicU64,
     /// On a line of its own: the writer stores, all readers load.
     version: Line<AtomicU32>,
 }
@@ -121,7 +126,7 @@ impl Generation {
         entries: usize,
         named: Vec<(String, EntryId)>,
     ) -> Generation {
-        let key_bytes = layout.key_maker().key_bytes();
+        let key_bytes = layout.key_maker(Sets::default()).key_bytes();
         Generation {
             number,
             layout,
@@ -132,6 +137,7 @@ impl Generation {
             named,
             verdicts: (0..256).map(|_| OnceLock::new()).collect(),
             flats: AtomicU64::new(FlatTable::default().word()),
+            sets: AtomicU64::new(Ref::EMPTY.0.into()),
             version: Line(AtomicU32::new(0)),
         }
     }
@@ -146,9 +152,42 @@ impl Generation {
         self.machine
     }
 
-    /// Makes keys of packets.
-    pub fn key_maker(&self) -> KeyMaker<'_> {
-        self.layout.key_maker()
+    /// Makes keys of packets as of a version.
+    pub fn key_maker(&self, version: u32) -> KeyMaker<'_> {
+        self.layout.key_maker(self.sets(version))
+    }
+
+    /// The IP sets as of a version.
+    fn sets(&self, version: u32) -> Sets<'_> {
+        let here = Ref(self.sets.load(Ordering::Acquire) as u32);
+        if here.is_empty() {
+            return Sets::default();
+        }
+        let at = self.resolved(here, version);
+        Sets::new(self.set_bytes(at).unwrap_or_default())
+    }
+
+    /// The section of IP sets at a reference.
+    fn set_bytes(&self, at: Ref) -> Option<&[u8]> {
+        let bytes = self.memory.bytes().get(at.offset()..).filter(|_| !at.is_empty())?;
+        let (len, rest) = bytes.split_first_chunk::<SETS_HEAD_BYTES>()?;
+        rest.get(..u32_at(len, 0) as usize)
+    }
+
+    /// The slot of the IP sets. For the writer.
+    pub fn sets_slot(&self) -> &AtomicU64 {
+        &self.sets
+    }
+
+    /// Where a reference leads as of a version, switches passed.
+    pub(super) fn resolved(&self, mut here: Ref, version: u32) -> Ref {
+        let bytes = self.memory.bytes();
+        while here.is_switch() {
+            let Some(unit) = bytes.get(here.offset()..here.offset() + UNIT) else { return Ref::EMPTY };
+            let is_new = switch::shows(u32_at(unit, switch::SINCE), version);
+            here = Ref(u32_at(unit, if is_new { switch::NEW } else { switch::OLD }));
+        }
+        here
     }
 
     /// Bytes of its keys.

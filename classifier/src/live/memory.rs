@@ -65,6 +65,19 @@ impl Memory {
         self.words[self.skip + at / WORD].store(word.to_le(), Ordering::Release);
     }
 
+    /// Has the line of a byte brought near, which is read soon.
+    #[inline]
+    pub fn prefetch(&self, at: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(word) = self.words.get(self.skip + at / WORD) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch has no effect that a program can see; SSE is part of x86-64.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast()) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
     /// Writes bytes at `at`, both multiples of 8, where no reader looks yet.
     pub fn write(&self, at: usize, bytes: &[u8]) {
         debug_assert!(at.is_multiple_of(WORD) && at + bytes.len() <= self.len);

@@ -34,7 +34,7 @@ mod reader;
 
 pub use counters::{Counted, Counters};
 pub use flats::{FlatTable, flat_key};
-pub use generation::{Entry, Generation, Layout};
+pub use generation::{Entry, Generation, Layout, SETS_HEAD_BYTES};
 pub use memory::Memory;
 pub use reader::{CountWhat, Live, Pinned, Reader, WriterHandle};
 

@@ -10,8 +10,8 @@ use super::counters::{Counted, Counters};
 use super::flats::flat_key;
 use super::generation::Generation;
 use crate::evaluate::{Answer, Decision, EvaluateError, Host, Rules, evaluate};
+use crate::forest::Ref;
 use crate::forest::lookup::{Forest, NO_MATCH};
-use crate::forest::{Ref, UNIT, switch, u32_at};
 use crate::image::{EntryId, Flat, OriginId};
 use crate::key::{Key, KeyMaker, Keys};
 use crate::packet::Packet;
@@ -57,23 +57,20 @@ impl Live {
     }
 
     /// Exchanges the generation, and drops the old one when its last reader has gone. For the writer.
-    pub fn replace(&self, next: Arc<Generation>, guard: &Guard) {
-        let old = self.generation.swap(Owned::new(next), Ordering::SeqCst, guard);
-        // SAFETY: nobody who pins from now on finds the old generation, and it is destroyed once.
-        #[allow(unsafe_code)]
-        unsafe {
-            guard.defer_destroy(old);
-        }
-    }
-
-    /// The generation of now.
-    pub fn generation<'g>(&self, guard: &'g Guard) -> &'g Generation {
-        let shared = self.generation.load(Ordering::SeqCst, guard);
-        // SAFETY: it is never null, and the guard keeps whoever was loaded under it alive.
-        #[allow(unsafe_code)]
-        unsafe {
-            shared.deref()
-        }
+    ///
+    /// # Panics
+    /// The writer's handle is of another table, whose epochs know nothing of these readers.
+    pub fn replace(&self, next: Arc<Generation>, writer: &mut WriterHandle) {
+        assert_eq!(writer.0.collector(), &self.collector, "a handle of this table");
+        writer.with(|guard| {
+            let old = self.generation.swap(Owned::new(next), Ordering::SeqCst, guard);
+            // SAFETY: nobody who pins in this table's collector from now on finds the old generation,
+            // the guard is of that collector, and what was swapped out is destroyed once.
+            #[allow(unsafe_code)]
+            unsafe {
+                guard.defer_destroy(old);
+            }
+        });
     }
 
     /// What all readers have counted for a rule.
@@ -157,11 +154,11 @@ impl Reader {
     #[inline]
     pub fn pin(&mut self) -> Pinned<'_> {
         let guard = self.handle.pin();
-        // The guard outlives every use of the generation: both lie in `Pinned`.
-        let generation: *const Generation = self.live.generation(&guard);
-        // SAFETY: the guard, kept beside it, keeps it alive.
+        let generation = self.live.generation.load(Ordering::SeqCst, &guard).as_raw();
+        // SAFETY: it is never null, and what was loaded under a guard of the table's collector lives
+        // as long as the guard, which lies beside the reference in `Pinned` and is dropped last.
         #[allow(unsafe_code)]
-        let generation = unsafe { &*generation };
+        let generation: &Generation = unsafe { &*generation };
         let version = generation.version();
         Pinned { generation, version, ready: &mut self.ready, counters: &self.counters, _guard: guard }
     }
@@ -195,9 +192,9 @@ impl Pinned<'_> {
         self.version
     }
 
-    /// Makes keys of packets, for this generation.
+    /// Makes keys of packets, for this generation and with the IP sets of this version.
     pub fn key_maker(&self) -> KeyMaker<'_> {
-        self.generation.key_maker()
+        self.generation.key_maker(self.version)
     }
 
     /// The entry of a built-in chain, as `filter/FORWARD`.
@@ -248,14 +245,8 @@ impl Pinned<'_> {
         Some(self.resolved(Ref(entry.root.load(Ordering::Acquire) as u32)))
     }
 
-    fn resolved(&self, mut here: Ref) -> Ref {
-        let bytes = self.generation.memory().bytes();
-        while here.is_switch() {
-            let Some(unit) = bytes.get(here.offset()..here.offset() + UNIT) else { return Ref::EMPTY };
-            let is_new = switch::shows(u32_at(unit, switch::SINCE), self.version);
-            here = Ref(u32_at(unit, if is_new { switch::NEW } else { switch::OLD }));
-        }
-        here
+    fn resolved(&self, here: Ref) -> Ref {
+        self.generation.resolved(here, self.version)
     }
 
     /// The label of the first rule that holds a key, or [`NO_MATCH`].
@@ -340,7 +331,7 @@ impl<H: Host> Host for Counting<'_, H> {
 
 impl Rules for Pinned<'_> {
     fn keys(&self) -> KeyMaker<'_> {
-        self.generation.key_maker()
+        self.key_maker()
     }
 
     fn entry_count(&self) -> usize {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use hipac_rules::fault::Severity;
-use hipac_rules::{Family, Fault, Ruleset, Target};
+use hipac_rules::ipset::Unbound;
+use hipac_rules::{Family, Ruleset, Target};
 use serde::Serialize;
 
 use crate::args::{Format, RulesFile};
@@ -14,7 +15,7 @@ use crate::output::{self, counted, grouped, list};
 
 pub(crate) fn run(of: &RulesFile, format: Format) -> Result<Exit, Failure> {
     let mut rules = input::rules(of)?;
-    let warnings: Vec<Fault> = rules.unbound.iter().map(|set| set.warning(&rules.text)).collect();
+    let warnings = Unbound::warnings(&rules.unbound, &rules.text);
     rules.faults.extend(warnings);
     let mut out = output::stdout();
     match format {

@@ -18,7 +18,7 @@ use hipac_rules::{Name, Policy, Rule, TableKind};
 
 use super::model::ChainId;
 use super::table::{Inner, Side, build};
-use super::writer::Refusal;
+use super::writer::{EntryKind, Refusal};
 
 /// A step of a transaction, as another generation has to make it.
 #[derive(Debug)]
@@ -41,10 +41,6 @@ pub(super) enum Logged {
     RemoveChain {
         chain: ChainId,
     },
-    Rename {
-        chain: ChainId,
-        to: Name,
-    },
     Policy {
         chain: ChainId,
         policy: Policy,
@@ -56,8 +52,25 @@ pub(super) enum Logged {
 /// Changes that are caught up with while the table is locked, at most.
 const LAST_MAX: usize = 64;
 
-/// Begins: the rest happens on a thread, which gives up when it cannot keep up.
+/// Rounds of catching up that leave more than three quarters of what the round before left: the writer
+/// is faster than that.
+const SLOW_ROUNDS_MAX: u32 = 2;
+
+/// How much less of a processor the thread gets than the table's writer and readers, when there are
+/// not enough for all: a tenth.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// Lets others go first. Where it cannot be, it is only slower for them.
+fn be_nice() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+/// Begins: the rest happens on a thread, which gives up when it cannot keep up, and is begun less often
+/// then.
 pub(super) fn begin(inner: &mut Inner, table: Weak<Mutex<Inner>>) {
+    debug_assert!(inner.old.is_none() && inner.reserved == 0, "two generations at a time");
     let used = inner.side.writer.structure_bytes();
     let room = inner.options.memory_bytes_max.saturating_sub(used);
     // The table goes on growing meanwhile: each gets half of what is left.
@@ -68,20 +81,22 @@ pub(super) fn begin(inner: &mut Inner, table: Weak<Mutex<Inner>>) {
     let number = inner.side.writer.ground.generation.number + 1;
     let (model, options) = (inner.side.model.clone(), inner.options);
     let work = move || {
+        be_nice();
         let built = build(&model, number, limit, &options);
         let side = built.ok().map(|writer| Side::new(model, writer));
         let has_followed = side.is_some_and(|side| follow(side, &table));
         end(&table, number, has_followed);
     };
     if std::thread::Builder::new().name("hipac-compact".into()).spawn(work).is_err() {
-        (inner.log, inner.reserved) = (None, 0);
+        inner.log = None;
+        inner.end_compaction();
     }
 }
 
 /// Makes the changes since, and exchanges; `false`: it cannot.
 fn follow(mut side: Side, table: &Weak<Mutex<Inner>>) -> bool {
-    // Each round there are fewer, or the writer is faster than we are.
-    for _ in 0..64 {
+    let (mut before, mut slow_rounds) = (usize::MAX, 0);
+    while slow_rounds <= SLOW_ROUNDS_MAX {
         let Some(table) = table.upgrade() else { return true };
         let mut inner = table.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.side.writer.ground.generation.number + 1 != side.writer.ground.generation.number {
@@ -89,11 +104,14 @@ fn follow(mut side: Side, table: &Weak<Mutex<Inner>>) -> bool {
         }
         let Some(log) = &mut inner.log else { return true };
         let rest = std::mem::take(log);
+        slow_rounds += u32::from(rest.len() > before / 4 * 3);
+        before = rest.len();
         if rest.len() <= LAST_MAX {
             if !rest.into_iter().all(|step| make(&mut side, step).is_ok()) || side.must_replan {
                 return false;
             }
-            (inner.log, inner.reserved) = (None, 0);
+            inner.log = None;
+            inner.given_up = 0;
             inner.stats.compactions += 1;
             let old = inner.replace(side.writer);
             inner.side.trends.clear();
@@ -114,13 +132,12 @@ fn follow(mut side: Side, table: &Weak<Mutex<Inner>>) -> bool {
 fn end(table: &Weak<Mutex<Inner>>, number: u64, has_followed: bool) {
     let Some(table) = table.upgrade() else { return };
     let mut inner = table.lock().unwrap_or_else(PoisonError::into_inner);
-    inner.reserved = 0;
     if !has_followed && inner.side.writer.ground.generation.number + 1 == number {
-        // The table goes on as it is.
+        // The table goes on as it is, and is left alone for longer each time.
         inner.log = None;
-        let all = inner.options.memory_bytes_max;
-        inner.side.writer.ground.space.set_limit(all);
+        inner.given_up += 1;
     }
+    inner.end_compaction();
 }
 
 /// One step on a side that nobody reads.
@@ -133,15 +150,11 @@ fn make(side: &mut Side, step: Logged) -> Result<(), Refusal> {
         Logged::Take { chain, at } => side.take(chain, at),
         Logged::AddChain { chain, table, name } => {
             side.model.add_chain_as(chain, table, name);
-            side.writer.add_entry(chain)
+            side.writer.add_entry(chain, EntryKind::NEW)
         }
         Logged::RemoveChain { chain } => {
             side.model.remove_chain(chain);
-            side.writer.remove_entry(chain)
-        }
-        Logged::Rename { chain, to } => {
-            side.model.rename(chain, &to);
-            Ok(())
+            side.writer.remove_entry(chain).map(drop)
         }
         Logged::Policy { chain, policy } => {
             side.model.chain_mut(chain).policy = Some(policy);

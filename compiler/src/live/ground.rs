@@ -29,6 +29,8 @@ pub(super) enum Slot {
     Root(u32),
     /// The root of an entry for malformed packets.
     BrokenRoot(u32),
+    /// The IP sets.
+    Sets,
 }
 
 /// What is done once the readers of earlier versions have gone.
@@ -48,6 +50,61 @@ pub(super) enum Later {
     FreeProgram(u32),
 }
 
+/// What a ground stores into, and readers load from: a generation, or a model of one that a test
+/// walks all interleavings of.
+pub(super) trait Shared {
+    /// The words of a slot.
+    fn slot(&self, slot: Slot) -> u64;
+    /// Stores the words of a slot: everything stored before is seen by who reads them.
+    fn set_slot(&self, slot: Slot, word: u64);
+    /// The word at a byte of the memory.
+    fn word(&self, at: usize) -> u64;
+    /// Stores a word of the memory.
+    fn set_word(&self, at: usize, word: u64);
+    /// Writes bytes where no reader looks yet.
+    fn write(&self, at: usize, bytes: &[u8]);
+    /// Lets readers see a version.
+    fn publish(&self, version: u32);
+}
+
+impl Shared for Generation {
+    fn slot(&self, slot: Slot) -> u64 {
+        let entry = |entry: u32| &self.entries()[entry as usize];
+        match slot {
+            Slot::Cell(at) => self.memory().load(at as usize),
+            Slot::Root(e) => entry(e).root.load(Ordering::Acquire),
+            Slot::BrokenRoot(e) => entry(e).broken_root.load(Ordering::Acquire),
+            Slot::Sets => self.sets_slot().load(Ordering::Acquire),
+        }
+    }
+
+    fn set_slot(&self, slot: Slot, word: u64) {
+        let entry = |entry: u32| &self.entries()[entry as usize];
+        match slot {
+            Slot::Cell(at) => self.memory().store(at as usize, word),
+            Slot::Root(e) => entry(e).root.store(word, Ordering::Release),
+            Slot::BrokenRoot(e) => entry(e).broken_root.store(word, Ordering::Release),
+            Slot::Sets => self.sets_slot().store(word, Ordering::Release),
+        }
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        self.memory().load(at)
+    }
+
+    fn set_word(&self, at: usize, word: u64) {
+        self.memory().store(at, word);
+    }
+
+    fn write(&self, at: usize, bytes: &[u8]) {
+        self.memory().write(at, bytes);
+    }
+
+    fn publish(&self, version: u32) {
+        Generation::publish(self, version);
+    }
+}
+
 /// A slot that the transaction in the making changes.
 #[derive(Debug, Clone, Copy)]
 struct Touched {
@@ -59,8 +116,8 @@ struct Touched {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Ground {
-    pub(super) generation: Arc<Generation>,
+pub(super) struct Ground<S = Generation> {
+    pub(super) generation: Arc<S>,
     pub(super) space: Space<Later>,
     touched: Vec<Touched>,
     /// Nobody reads yet: slots are simply set.
@@ -70,8 +127,29 @@ pub(super) struct Ground {
 }
 
 impl Ground {
+    /// Has what a slot leads to brought near.
+    pub(super) fn prefetch(&self, cell: Cell) {
+        if !cell.reference.is_empty() {
+            self.generation.memory().prefetch(cell.reference.offset());
+        }
+    }
+
+    /// Has a slot brought near.
+    pub(super) fn prefetch_slot(&self, slot: Slot) {
+        if let Slot::Cell(at) = slot {
+            self.generation.memory().prefetch(at as usize);
+        }
+    }
+
+    /// The bytes of the memory from an offset on.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.generation.memory().bytes()
+    }
+}
+
+impl<S: Shared> Ground<S> {
     /// The ground of a generation that nobody reads yet.
-    pub(super) fn new(generation: Arc<Generation>, limit: usize) -> Ground {
+    pub(super) fn new(generation: Arc<S>, limit: usize) -> Ground<S> {
         Ground { generation, space: Space::new(limit), touched: vec![], is_private: true, version: 0 }
     }
 
@@ -93,7 +171,7 @@ impl Ground {
     /// Writes a block.
     pub(super) fn write(&mut self, bytes: &[u8], align: Align) -> Result<Block, Full> {
         let block = self.space.take(bytes.len(), align)?;
-        self.generation.memory().write(block.offset(), bytes);
+        self.generation.write(block.offset(), bytes);
         Ok(block)
     }
 
@@ -102,27 +180,12 @@ impl Ground {
         if self.is_private { self.space.give(block) } else { self.space.retire(block) }
     }
 
-    /// The bytes of the memory from an offset on.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.generation.memory().bytes()
-    }
-
     fn load(&self, slot: Slot) -> Cell {
-        let entry = |entry: u32| &self.generation.entries()[entry as usize];
-        Cell::from_word(match slot {
-            Slot::Cell(at) => self.generation.memory().load(at as usize),
-            Slot::Root(e) => entry(e).root.load(Ordering::Acquire),
-            Slot::BrokenRoot(e) => entry(e).broken_root.load(Ordering::Acquire),
-        })
+        Cell::from_word(self.generation.slot(slot))
     }
 
     fn store(&self, slot: Slot, cell: Cell) {
-        let entry = |entry: u32| &self.generation.entries()[entry as usize];
-        match slot {
-            Slot::Cell(at) => self.generation.memory().store(at as usize, cell.word()),
-            Slot::Root(e) => entry(e).root.store(cell.word(), Ordering::Release),
-            Slot::BrokenRoot(e) => entry(e).broken_root.store(cell.word(), Ordering::Release),
-        }
+        self.generation.set_slot(slot, cell.word());
     }
 
     /// What a slot leads to in the version in the making.
@@ -139,12 +202,12 @@ impl Ground {
     }
 
     fn switch_new(&self, reference: Ref) -> Ref {
-        Ref((self.generation.memory().load(reference.offset()) >> 32) as u32)
+        Ref((self.generation.word(reference.offset()) >> 32) as u32)
     }
 
     /// Which of the transaction's slots a switch belongs to.
     fn touched_by(&self, reference: Ref) -> Option<usize> {
-        let word = self.generation.memory().load(reference.offset() + switch::SINCE);
+        let word = self.generation.word(reference.offset() + switch::SINCE);
         (word as u32 == self.next_version()).then_some((word >> 32) as usize)
     }
 
@@ -160,7 +223,7 @@ impl Ground {
             Some(i) => {
                 let Touched { old, switch, .. } = self.touched[i];
                 let word = u64::from(old.reference.0) | u64::from(new.reference.0) << 32;
-                self.generation.memory().store(switch.offset(), word);
+                self.generation.set_word(switch.offset(), word);
                 self.touched[i].new = new;
                 i
             }
@@ -198,3 +261,7 @@ impl Ground {
         self.space.retire(switch);
     }
 }
+
+#[cfg(test)]
+#[path = "ground_model.rs"]
+mod model;

@@ -245,11 +245,15 @@ impl List {
         let mut cells: SmallVec<[usize; CELLS_MAX]> = SmallVec::new();
         match tree.table {
             None => cells.push(0),
-            Some(_) => each_cell(tools.single, 0, &tree.index, |cell| cells.push(cell)),
+            Some(_) => each_cell(tools.single, 0, &tree.index, |cell| {
+                tools.ground.prefetch_slot(tree.slot(cell, self.slot));
+                cells.push(cell);
+            }),
         }
         for cell in cells {
             let slot = tree.slot(cell, self.slot);
             let now = tools.ground.get(slot);
+            tools.ground.prefetch(now);
             let mut region = tree.region(tools.store, cell);
             let mut sub = std::mem::take(&mut tree.cells[cell]);
             let mut hand = Hand {

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `table`, `transaction` | the face: transactions, errors, statistics |
 //! | `model`, `seq` | chains and rules as iptables knows them, cheap to change in the middle |
+//! | `sets` | IP sets that change |
 //! | `labels` | order without numbering |
 //! | `lower` | one rule as a flat rule a list |
 //! | `writer` | one generation: keys, programs, entries |
@@ -29,6 +30,7 @@ mod list;
 mod lower;
 mod model;
 mod seq;
+mod sets;
 mod space;
 mod store;
 mod table;

@@ -3,12 +3,13 @@
 //! It answers the questions of [`hipac_rules::edit`], whose `apply` on plain vectors is its slow twin,
 //! with lists whose middle is cheap to change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hipac_classifier::live::{Counted, RuleId};
 use hipac_rules::edit::{At, Edit, EditError, ErrorKind};
+use hipac_rules::ipset::{Sets, changed_by, names_set};
 use hipac_rules::{Chain, Counters, Family, Hook, Name, Policy, Rule, Ruleset, Table, TableKind, Target};
 
 use super::seq::Seq;
@@ -65,6 +66,12 @@ pub(super) struct Model {
     circles: Vec<TableKind>,
     /// Rules in chains.
     pub(super) count: usize,
+    /// IP sets, for rules that name some.
+    pub(super) sets: Sets,
+    /// Numbers of rules that name some.
+    set_rules: BTreeSet<RuleId>,
+    /// How many rules' targets change each set.
+    changed_sets: BTreeMap<Name, usize>,
 }
 
 /// What readers have counted.
@@ -74,6 +81,19 @@ pub(super) trait Counts {
 }
 
 impl Model {
+    /// Of a ruleset whose rules mean these sets.
+    pub(super) fn with_sets(ruleset: &Ruleset, sets: Sets, counts: &dyn Counts) -> Model {
+        let mut model = Model::new(ruleset, counts);
+        let mut binder = sets.binder(model.family, model.changed_sets()).keeping_empty();
+        for id in model.set_rules() {
+            let mut rule = Rule::clone(model.rule(id));
+            binder.bind_rule_again(&mut rule);
+            model.set_rule(id, Arc::new(rule));
+        }
+        model.sets = sets;
+        model
+    }
+
     /// Of a ruleset.
     pub(super) fn new(ruleset: &Ruleset, counts: &dyn Counts) -> Model {
         let mut model = Model {
@@ -88,6 +108,9 @@ impl Model {
             starts: HashMap::default(),
             circles: Vec::new(),
             count: 0,
+            sets: Sets::default(),
+            set_rules: BTreeSet::new(),
+            changed_sets: BTreeMap::new(),
         };
         for table in &ruleset.tables {
             model.tables.push(table.kind);
@@ -138,7 +161,32 @@ impl Model {
         while self.rules.len() <= id as usize {
             self.rules.push(None);
         }
+        self.set_rule(id, rule);
+    }
+
+    /// Makes a number that of a rule.
+    pub(super) fn set_rule(&mut self, id: RuleId, rule: Arc<Rule>) {
+        if names_set(&rule) {
+            self.set_rules.insert(id);
+        }
         self.rules[id as usize] = Some(rule);
+    }
+
+    /// Numbers of rules that name an IP set.
+    pub(super) fn set_rules(&self) -> Vec<RuleId> {
+        self.set_rules.iter().copied().collect()
+    }
+
+    /// Sets that targets of rules change.
+    pub(super) fn changed_sets(&self) -> BTreeSet<Name> {
+        self.changed_sets.keys().cloned().collect()
+    }
+
+    /// Lets a rule that is to come mean the sets that it names.
+    pub(super) fn bind(&self, rule: &mut Rule) {
+        if names_set(rule) {
+            self.sets.binder(self.family, self.changed_sets()).keeping_empty().bind_rule(rule);
+        }
     }
 
     pub(super) fn chain_mut(&mut self, id: ChainId) -> &mut LiveChain {
@@ -254,7 +302,7 @@ impl Model {
         if id as usize == self.rules.len() {
             self.rules.push(None);
         }
-        self.rules[id as usize] = Some(rule);
+        self.set_rule(id, rule);
         self.set_rule_counters(id, counters, counts);
         id
     }
@@ -262,6 +310,7 @@ impl Model {
     /// The number of a rule may be given away.
     pub(super) fn free_rule(&mut self, id: RuleId) {
         self.rules[id as usize] = None;
+        self.set_rules.remove(&id);
         self.starts.remove(&id);
         self.free_rules.push(id);
     }
@@ -276,6 +325,9 @@ impl Model {
         let target = self.target(self.chain(chain).table, &Arc::clone(self.rule(id)));
         self.chain_mut(chain).rules.insert(at, id);
         self.count += 1;
+        for name in changed_by(self.rule(id)).collect::<Vec<_>>() {
+            *self.changed_sets.entry(name).or_default() += 1;
+        }
         if let Some(target) = target {
             self.chain_mut(target).references += 1;
             *self.leads.entry((chain, target)).or_default() += 1;
@@ -286,6 +338,14 @@ impl Model {
     pub(super) fn take(&mut self, chain: ChainId, at: usize) -> Option<RuleId> {
         let id = self.chain_mut(chain).rules.remove(at)?;
         self.count -= 1;
+        for name in changed_by(self.rule(id)).collect::<Vec<_>>() {
+            if let Some(count) = self.changed_sets.get_mut(&name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.changed_sets.remove(&name);
+                }
+            }
+        }
         let target = self.target(self.chain(chain).table, &Arc::clone(self.rule(id)));
         if let Some(target) = target {
             self.chain_mut(target).references -= 1;
@@ -362,9 +422,9 @@ impl Model {
         }
     }
 
-    /// Tables in which rules lead in a circle, or did.
-    pub(super) fn tables_with_circles(&self) -> &[TableKind] {
-        &self.circles
+    /// Rules of a table lead in a circle, or did.
+    pub(super) fn has_circles(&self, table: TableKind) -> bool {
+        self.circles.contains(&table)
     }
 
     /// The first rule that leads to a chain: its chain and position.

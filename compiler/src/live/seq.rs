@@ -7,19 +7,22 @@ const BLOCK: usize = 2048;
 #[derive(Debug, Clone)]
 pub(super) struct Seq<T> {
     blocks: Vec<Vec<T>>,
+    /// Of each block, next to one another: all of them are looked at, all the time.
+    lens: Vec<u32>,
     len: usize,
 }
 
 impl<T> Default for Seq<T> {
     fn default() -> Seq<T> {
-        Seq { blocks: Vec::new(), len: 0 }
+        Seq { blocks: Vec::new(), lens: Vec::new(), len: 0 }
     }
 }
 
 impl<T: Copy> FromIterator<T> for Seq<T> {
     fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Seq<T> {
         let all: Vec<T> = all.into_iter().collect();
-        Seq { len: all.len(), blocks: all.chunks(BLOCK / 2).map(<[T]>::to_vec).collect() }
+        let blocks: Vec<Vec<T>> = all.chunks(BLOCK / 2).map(<[T]>::to_vec).collect();
+        Seq { len: all.len(), lens: blocks.iter().map(|b| b.len() as u32).collect(), blocks }
     }
 }
 
@@ -30,14 +33,29 @@ impl<T: Copy> Seq<T> {
     }
 
     /// The block of a position, and the place in it; behind the last one for the length.
-    fn find(&self, mut at: usize) -> (usize, usize) {
-        for (i, block) in self.blocks.iter().enumerate() {
-            if at < block.len() || (at == block.len() && i + 1 == self.blocks.len()) {
-                return (i, at);
+    fn find(&self, at: usize) -> (usize, usize) {
+        let mut left = at;
+        // Eight blocks at a time.
+        let mut block = 0;
+        for lens in self.lens.chunks(8) {
+            let sum = lens.iter().sum::<u32>() as usize;
+            if left < sum {
+                break;
             }
-            at -= block.len();
+            left -= sum;
+            block += lens.len();
         }
-        (self.blocks.len(), 0)
+        for &len in self.lens.get(block..).unwrap_or_default() {
+            if left < len as usize {
+                return (block, left);
+            }
+            left -= len as usize;
+            block += 1;
+        }
+        match self.lens.last() {
+            Some(&len) if left == 0 => (block - 1, len as usize),
+            _ => (block, 0),
+        }
     }
 
     /// The element at a position.
@@ -52,11 +70,15 @@ impl<T: Copy> Seq<T> {
         let (block, place) = self.find(at);
         if block == self.blocks.len() {
             self.blocks.push(Vec::with_capacity(BLOCK));
+            self.lens.push(0);
         }
         self.blocks[block].insert(place, element);
+        self.lens[block] += 1;
         self.len += 1;
         if self.blocks[block].len() >= BLOCK {
             let rest = self.blocks[block].split_off(BLOCK / 2);
+            self.lens[block] = (BLOCK / 2) as u32;
+            self.lens.insert(block + 1, rest.len() as u32);
             self.blocks.insert(block + 1, rest);
         }
     }
@@ -68,14 +90,17 @@ impl<T: Copy> Seq<T> {
         }
         let (block, place) = self.find(at);
         let element = self.blocks[block].remove(place);
+        self.lens[block] -= 1;
         self.len -= 1;
         if self.blocks[block].is_empty() {
             self.blocks.remove(block);
+            self.lens.remove(block);
         } else if self.blocks[block].len() < BLOCK / 4
             && let Some(next) = self.blocks.get(block + 1)
             && next.len() + self.blocks[block].len() < BLOCK / 2
         {
             let next = self.blocks.remove(block + 1);
+            self.lens[block] += self.lens.remove(block + 1);
             self.blocks[block].extend(next);
         }
         Some(element)
@@ -88,7 +113,7 @@ impl<T: Copy> Seq<T> {
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        self.blocks.iter().map(|b| size_of::<Vec<T>>() + size_of::<T>() * b.capacity()).sum()
+        self.blocks.iter().map(|b| size_of::<Vec<T>>() + 4 + size_of::<T>() * b.capacity()).sum()
     }
 }
 

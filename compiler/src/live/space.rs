@@ -143,10 +143,23 @@ pub(super) struct Space<T> {
     retired_in_era: usize,
     /// The last era whose readers have gone.
     safe: Arc<AtomicU64>,
+    /// Bytes given out since the beginning.
+    taken: u64,
+    /// The most that the change of one box has taken; what is long ago counts less.
+    most: usize,
+    /// Changes may use what is kept free for them: a transaction is undone.
+    is_lent: bool,
+    /// Nothing is given out any more once so much was: for tests of what happens then.
+    taken_max: u64,
 }
 
 /// Bytes that one change finds free, at least.
 const RESERVE_MIN: usize = 64 << 10;
+
+/// Bytes of a limit that are kept free for a change.
+pub(super) fn reserve(limit: usize) -> usize {
+    RESERVE_MIN.max(limit / 32)
+}
 
 /// Bytes that may wait for readers, besides an eighth of the limit.
 const WAITING_MIN: usize = 1 << 20;
@@ -165,6 +178,10 @@ impl<T> Space<T> {
             era: 1,
             retired_in_era: 0,
             safe: Arc::new(AtomicU64::new(0)),
+            taken: 0,
+            most: 0,
+            is_lent: false,
+            taken_max: u64::MAX,
         }
     }
 
@@ -188,16 +205,51 @@ impl<T> Space<T> {
         self.waiting_bytes > WAITING_MIN + self.limit / 8
     }
 
-    /// There is room for any one change: asked before each, so that none is left half done.
-    pub(super) fn check(&self) -> Result<(), Full> {
-        let reserve = RESERVE_MIN.max(self.limit / 32);
+    /// There is room for a change of so many boxes, and for undoing it: asked before each, so that
+    /// none is left half done.
+    pub(super) fn check(&self, boxes: usize) -> Result<(), Full> {
+        let reserve = reserve(self.limit).max(2 * self.most * boxes);
         let needed = self.used() + reserve;
-        if needed > self.limit { Err(Full { needed }) } else { Ok(()) }
+        if needed > self.limit && !self.is_lent { Err(Full { needed }) } else { Ok(()) }
+    }
+
+    /// Lets changes use what is kept free for them, or not any more.
+    pub(super) fn lend_reserve(&mut self, is_lent: bool) {
+        self.is_lent = is_lent;
+    }
+
+    /// Gives nothing out any more after so many bytes: for tests.
+    pub(super) fn run_out_after(&mut self, bytes: u64) {
+        self.taken_max = self.taken.saturating_add(bytes);
+    }
+
+    /// The limit that holds now.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes given out since the beginning.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Puts down what a change of some boxes took, which began at [`Space::taken`].
+    pub(super) fn note_change(&mut self, before: u64, boxes: usize) {
+        let took = (self.taken - before) as usize / boxes.max(1);
+        self.most = (self.most - self.most / 256).max(took);
     }
 
     /// Takes a block of at least `bytes`.
     pub(super) fn take(&mut self, bytes: usize, align: Align) -> Result<Block, Full> {
-        let units = rounded(bytes, align);
+        if self.taken >= self.taken_max {
+            return Err(Full { needed: self.limit + 1 });
+        }
+        let block = self.find(rounded(bytes, align), align)?;
+        self.taken += block.bytes() as u64;
+        Ok(block)
+    }
+
+    fn find(&mut self, units: usize, align: Align) -> Result<Block, Full> {
         let lists = if align == Align::Line { &mut self.free_lines } else { &mut self.free };
         if let Some(at) = lists.pop(units) {
             self.free_bytes -= units * UNIT;
@@ -266,13 +318,18 @@ impl<T> Space<T> {
     /// Ends an era: what was retired in it is safe when the readers of now are gone. Not in the middle
     /// of a transaction: readers who come before it is published still need what it gives up.
     pub(super) fn end_era(&mut self, guard: &Guard) {
-        let (era, safe) = (self.era, Arc::clone(&self.safe));
         // Small, and so cheap for whichever thread comes to run it: readers do now and then.
-        guard.defer(move || {
-            safe.fetch_max(era, Ordering::Release);
-        });
+        guard.defer(self.era_over());
+    }
+
+    /// Begins another era. What is given back is to be called when the readers of now are gone.
+    pub(super) fn era_over(&mut self) -> impl FnOnce() + Send + 'static {
+        let (era, safe) = (self.era, Arc::clone(&self.safe));
         self.era += 1;
         self.retired_in_era = 0;
+        move || {
+            safe.fetch_max(era, Ordering::Release);
+        }
     }
 
     /// Bytes retired since the last era ended.

@@ -4,14 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hipac_classifier::EntryId;
+use hipac_classifier::forest::{LINE, Ref, UNIT};
 use hipac_classifier::live::{Counted, Generation, Live, Reader, RuleId, WriterHandle};
 use hipac_rules::edit::{Applied, Edit, EditError, parse_edits};
+use hipac_rules::ipset::Sets;
 use hipac_rules::{Fault, Name, ParseOptions, Rule, Ruleset, Table, TableKind};
 
 use super::compact::{self, Logged};
 use super::ground::Later;
 use super::labels::Trend;
 use super::model::{ChainId, Counts, Model};
+use super::sets::{names_empty, without_empty};
+use super::space::reserve;
 use super::writer::{ChainSource, Freed, Refusal, Source, Writer};
 use crate::compile::CompileError;
 use crate::forest::Shape;
@@ -21,30 +25,44 @@ use crate::options::Counting;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveOptions {
     /// Bytes that the structure may take at any moment: forests, tables, programs, what waits for
-    /// readers, and a generation that is built beside the one in use.
+    /// readers, and a generation that is built beside the one in use. [`LiveTable::BYTES_MAX`] at
+    /// most.
     pub memory_bytes_max: usize,
     /// Which rules are flat rules, and so can be counted.
     pub counting: Counting,
     /// Build a table that has drifted anew, on a thread of its own, and exchange it: lookups are then
     /// as fast as on a table that was never changed. Takes the room of a second one for a while.
     pub background: bool,
+    /// Boxes put in or taken out before that is done, in percent of those that the table had when it
+    /// was built.
+    pub drift_percent: u32,
+    /// And so many at least.
+    pub drift_min: usize,
+    /// Time between two such builds, at least; twice as much after one that could not keep up with the
+    /// writer, and so on up to 32 times.
+    pub pause: Duration,
 }
 
 impl Default for LiveOptions {
-    /// 64 MiB, every rule that matches, building anew in the background.
+    /// 64 MiB, every rule that matches, building anew in the background when as many boxes have
+    /// changed as there were, and 256, every 2 seconds at most.
     fn default() -> LiveOptions {
-        LiveOptions { memory_bytes_max: 64 << 20, counting: Counting::Exact, background: true }
+        LiveOptions {
+            memory_bytes_max: 64 << 20,
+            counting: Counting::Exact,
+            background: true,
+            drift_percent: 100,
+            drift_min: 256,
+            pause: Duration::from_secs(2),
+        }
     }
 }
 
-/// Changes that a table takes before it is built anew in the background, at least.
-const DRIFT_MIN: usize = 256;
+/// The pause between two builds in the background is doubled so often, at most.
+const PAUSES_MAX: u32 = 5;
 
 /// Switches, blocks and labels of one transaction and those before it that may wait until the next.
 const PENDING_MANY: usize = 2048;
-
-/// Time between two such builds, at least.
-const COMPACT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a live table cannot be opened or changed. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +133,15 @@ pub(super) struct Side {
     pub(super) trends: Vec<Trend>,
     /// The generation cannot take what the model has: a new one is to be made.
     pub(super) must_replan: bool,
+    /// Neither can it go back to what readers see, see [`Refusal::Torn`].
+    pub(super) is_torn: bool,
     /// Rules whose label was changed to make room.
     pub(super) relabelled: u64,
 }
 
 impl Side {
     pub(super) fn new(model: Model, writer: Writer) -> Side {
-        Side { model, writer, trends: Vec::new(), must_replan: false, relabelled: 0 }
+        Side { model, writer, trends: Vec::new(), must_replan: false, is_torn: false, relabelled: 0 }
     }
 }
 
@@ -139,9 +159,11 @@ pub(super) struct Inner {
     pub(super) reserved: usize,
     /// When the last one was begun.
     compacted: Instant,
+    /// How many have been given up since one was not.
+    pub(super) given_up: u32,
     freed: Vec<Freed>,
     /// The generation before, while readers may be on it.
-    old: Option<Arc<Generation>>,
+    pub(super) old: Option<Arc<Generation>>,
     old_bytes: usize,
 }
 
@@ -172,6 +194,10 @@ impl Counts for Zero {
 }
 
 impl LiveTable {
+    /// The most that [`LiveOptions::memory_bytes_max`] can be, 4 GiB less a cache line: references
+    /// have 28 bits, for 16 bytes each.
+    pub const BYTES_MAX: usize = Ref::UNITS_MAX * UNIT / LINE * LINE;
+
     /// A live table of a ruleset.
     ///
     /// # Cost
@@ -180,7 +206,25 @@ impl LiveTable {
     /// # Errors
     /// The rules cannot be compiled, or do not fit.
     pub fn open(ruleset: &Ruleset, options: &LiveOptions) -> Result<LiveTable, LiveError> {
-        let model = Model::new(ruleset, &Zero);
+        LiveTable::open_model(Model::new(ruleset, &Zero), options)
+    }
+
+    /// The same with IP sets, which the rules and those that come later mean.
+    ///
+    /// # Errors
+    /// As [`LiveTable::open`].
+    pub fn open_with_sets(
+        ruleset: &Ruleset,
+        sets: &Sets,
+        options: &LiveOptions,
+    ) -> Result<LiveTable, LiveError> {
+        LiveTable::open_model(Model::with_sets(ruleset, sets.clone(), &Zero), options)
+    }
+
+    fn open_model(model: Model, options: &LiveOptions) -> Result<LiveTable, LiveError> {
+        let mut options = *options;
+        options.memory_bytes_max = options.memory_bytes_max.min(LiveTable::BYTES_MAX);
+        let options = &options;
         let mut writer = build(&model, 0, options.memory_bytes_max, options)?;
         let live = Live::new(Arc::clone(&writer.ground.generation));
         writer.ground.open();
@@ -192,6 +236,7 @@ impl LiveTable {
             log: None,
             reserved: 0,
             compacted: Instant::now(),
+            given_up: 0,
             stats: Stats { generations: 1, ..Stats::default() },
             freed: Vec::new(),
             old: None,
@@ -209,15 +254,19 @@ impl LiveTable {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a generation in the background when the table has drifted: as many rules have been put in or
-    /// taken out since it was built as it had, or they are twice as many.
+    /// Begins a generation in the background when the table has drifted from what it was when it was
+    /// built.
     fn compact_if_drifted(&self, inner: &mut Inner) {
-        if !inner.options.background || inner.log.is_some() {
+        // A third generation would have no room.
+        if !inner.options.background || inner.log.is_some() || inner.reserved > 0 || inner.old.is_some() {
             return;
         }
         let (drift, built, now) = inner.side.writer.drift();
-        let has_drifted = drift > built.max(DRIFT_MIN) || now > 2 * built.max(DRIFT_MIN);
-        if has_drifted && inner.compacted.elapsed() > COMPACT_PAUSE {
+        let LiveOptions { drift_percent, drift_min, .. } = inner.options;
+        let drift_max = (built * drift_percent as usize / 100).max(drift_min);
+        let has_drifted = drift > drift_max || now > built + drift_max;
+        let pause = inner.options.pause * (1 << inner.given_up.min(PAUSES_MAX));
+        if has_drifted && inner.compacted.elapsed() >= pause {
             inner.compacted = Instant::now();
             compact::begin(inner, Arc::downgrade(&self.inner));
         }
@@ -237,10 +286,67 @@ impl LiveTable {
     /// # Errors
     /// See [`LiveError`].
     pub fn apply(&self, edits: &[Edit]) -> Result<Applied, LiveError> {
+        self.transaction(edits, None)
+    }
+
+    /// The same, and IP sets hold this from the same instant on. Rules that name sets mean those of the
+    /// table: the rules that there are, and those that come. (Those that the table was opened with mean
+    /// what they were bound to, until the first call.)
+    ///
+    /// # Cost
+    /// Linear in the entries of the sets that rules name, some tens of nanoseconds each, whichever of
+    /// them have changed; and a new generation when a set that rules name has come or gone, or is of another
+    /// type.
+    ///
+    /// # Errors
+    /// See [`LiveError`].
+    pub fn apply_with_sets(&self, edits: &[Edit], sets: &Sets) -> Result<Applied, LiveError> {
+        self.transaction(edits, Some(sets))
+    }
+
+    /// Changes IP sets by commands, as `ipset restore` takes them, in one transaction: what the text
+    /// says happens to the sets of the table, or nothing does.
+    ///
+    /// ```
+    /// use hipac_compiler::{LiveOptions, LiveTable};
+    /// use hipac_rules::{ParseOptions, ipset::Sets, parse};
+    ///
+    /// let rules = parse(
+    ///     "*filter\n:FORWARD ACCEPT\n-A FORWARD -m set --match-set bad src -j DROP\nCOMMIT\n",
+    ///     &ParseOptions::default(),
+    /// );
+    /// let (sets, _) = Sets::read("create bad hash:ip\n");
+    /// let table = LiveTable::open_with_sets(&rules.ruleset, &sets, &LiveOptions::default())?;
+    /// table.change_sets("add bad 192.0.2.7\nadd bad 192.0.2.9\n")?;
+    /// table.change_sets("del bad 192.0.2.7\n")?;
+    /// assert_eq!(table.sets().get("bad").unwrap().len(), 1);
+    /// # Ok::<(), hipac_compiler::LiveError>(())
+    /// ```
+    ///
+    /// # Cost
+    /// As [`LiveTable::apply_with_sets`].
+    ///
+    /// # Errors
+    /// The text has faults; see [`LiveError`].
+    pub fn change_sets(&self, text: &str) -> Result<(), LiveError> {
         let mut inner = self.lock();
-        let applied = inner.transaction(edits)?;
+        let (sets, faults) = inner.side.model.sets.changed(text);
+        if !faults.is_empty() {
+            return Err(LiveError::Text(faults));
+        }
+        inner.transaction(&[], Some(&sets)).map(drop)
+    }
+
+    fn transaction(&self, edits: &[Edit], sets: Option<&Sets>) -> Result<Applied, LiveError> {
+        let mut inner = self.lock();
+        let applied = inner.transaction(edits, sets)?;
         self.compact_if_drifted(&mut inner);
         Ok(applied)
+    }
+
+    /// The IP sets that rules mean.
+    pub fn sets(&self) -> Sets {
+        self.lock().side.model.sets.clone()
     }
 
     /// The same for edits in a text: what `iptables-restore --noflush` takes.
@@ -261,7 +367,8 @@ impl LiveTable {
     /// The new rules cannot be compiled, or do not fit beside the old ones.
     pub fn restore(&self, ruleset: &Ruleset) -> Result<(), LiveError> {
         let mut inner = self.lock();
-        let model = Model::new(ruleset, &ReaderCounts(&inner.live));
+        let sets = inner.side.model.sets.clone();
+        let model = Model::with_sets(ruleset, sets, &ReaderCounts(&inner.live));
         inner.exchange(model)
     }
 
@@ -333,16 +440,37 @@ impl LiveTable {
     pub fn freeze(&self) -> Result<Vec<u8>, LiveError> {
         let inner = self.lock();
         let tables = inner.side.model.tables().to_vec();
-        if let Some(image) = super::freeze::freeze(&inner.side.model, &inner.side.writer, &tables)? {
+        // An image knows no empty sets: rules that ask for one match nothing there.
+        let has_empty = inner.side.model.set_rules().iter().any(|id| names_empty(inner.side.model.rule(*id)));
+        if !inner.side.is_torn
+            && !has_empty
+            && let Some(image) = super::freeze::freeze(&inner.side.model, &inner.side.writer, &tables)?
+        {
             return Ok(image);
         }
         // Chains that lead in a circle behind a rule that lets nobody pass: only the compiler knows.
-        let ruleset = inner.side.model.ruleset(&ReaderCounts(&inner.live));
+        let mut ruleset = inner.side.model.ruleset(&ReaderCounts(&inner.live));
+        let chains = ruleset.tables.iter_mut().flat_map(|t| &mut t.chains);
+        chains.flat_map(|c| &mut c.rules).for_each(without_empty);
         let options = crate::Options {
             memory_bytes_max: inner.options.memory_bytes_max,
             counting: inner.options.counting,
         };
         Ok(crate::compile(&ruleset, &options)?.image)
+    }
+
+    /// For tests: the memory in use gives nothing out any more after so many bytes, whatever the
+    /// budget; `u64::MAX` ends that.
+    #[doc(hidden)]
+    pub fn run_out_after(&self, bytes: u64) {
+        self.lock().side.writer.ground.space.run_out_after(bytes);
+    }
+
+    /// For tests: bytes that the generation in use may take now. All of the budget, when no other one is
+    /// built or left.
+    #[doc(hidden)]
+    pub fn limit_now(&self) -> usize {
+        self.lock().side.writer.ground.space.limit()
     }
 
     /// The numbers of a chain's rules, in their order: what readers and counters know them by.
@@ -377,19 +505,36 @@ pub(super) fn build(
         target: &target,
     };
     let memory = options.memory_bytes_max;
-    // The fastest form that fits; smaller ones have fewer copies and smaller tables.
+    // The fastest form that fits and leaves room for changes; smaller ones have fewer copies and
+    // smaller tables. The smallest may take all.
     let mut needed = 0;
-    for (shape, cells_per_box) in [(0, 4.0), (1, 0.5), (1, 0.1), (2, 0.0)] {
-        match Writer::build(&source, number, memory, limit, &Shape::LADDER[shape], cells_per_box) {
-            Ok(writer) => return Ok(writer),
+    let free = limit.saturating_sub(reserve(limit));
+    for (shape, cells_per_box, limit_now) in
+        [(0, 4.0, free), (1, 0.5, free), (1, 0.1, free), (2, 0.0, free), (2, 0.0, limit)]
+    {
+        match Writer::build(&source, number, memory, limit_now, &Shape::LADDER[shape], cells_per_box) {
+            Ok(mut writer) => {
+                writer.ground.space.set_limit(limit);
+                return Ok(writer);
+            }
             Err(Refusal::Compile(error)) => return Err(error.into()),
-            Err(Refusal::Replan) => needed = limit + 1,
+            Err(Refusal::Replan | Refusal::Torn) => needed = limit + 1,
             Err(Refusal::Full(full)) => needed = full.needed,
         }
     }
-    // How much would do: built without a limit.
-    let smallest = Writer::build(&source, number, 1 << 31, 1 << 31, &Shape::LADDER[2], 0.0);
-    let needed = smallest.map_or(needed, |w| w.structure_bytes() + w.structure_bytes() / 16 + (1 << 17));
+    // How much would do: built with more, and more.
+    let mut most = needed.max(limit);
+    while most < LiveTable::BYTES_MAX {
+        most = most.saturating_mul(2).min(LiveTable::BYTES_MAX);
+        match Writer::build(&source, number, most, most, &Shape::LADDER[2], 0.0) {
+            Ok(w) => {
+                let needed = w.structure_bytes() + w.structure_bytes() / 16 + (1 << 17);
+                return Err(LiveError::Memory { line: 0, needed: needed.max(limit + 1), limit });
+            }
+            Err(Refusal::Full(full)) => needed = full.needed,
+            Err(_) => break,
+        }
+    }
     Err(LiveError::Memory { line: 0, needed, limit })
 }
 
@@ -434,15 +579,15 @@ impl Inner {
         }
     }
 
-    ///
-    /// What was in use is given back, to be dropped where nobody waits for it.
+    /// Lets readers see another generation of the model as it is. What was in use is given back, to be
+    /// dropped where nobody waits for it.
     pub(super) fn replace(&mut self, mut writer: Writer) -> Writer {
         // What was begun in the background is of another generation.
         self.log = None;
         writer.ground.open();
         let live = &self.live;
         let generation = Arc::clone(&writer.ground.generation);
-        self.handle.with(|guard| live.replace(generation, guard));
+        live.replace(generation, &mut self.handle);
         let mut old = std::mem::replace(&mut self.side.writer, writer);
         // Numbers of rules and chains are the table's, whatever generation gave them up last.
         for what in old.ground.space.take_others() {
@@ -453,8 +598,17 @@ impl Inner {
         self.old = Some(Arc::clone(&old.ground.generation));
         self.old_bytes = old.structure_bytes();
         self.stats.generations += 1;
-        self.side.must_replan = false;
+        (self.side.must_replan, self.side.is_torn) = (false, false);
         old
+    }
+
+    /// What was built in the background has been exchanged, or given up: its part of the memory is the
+    /// table's again, as soon as no reader is on the generation before.
+    pub(super) fn end_compaction(&mut self) {
+        self.reserved = 0;
+        if self.old.is_none() {
+            self.side.writer.ground.space.set_limit(self.options.memory_bytes_max);
+        }
     }
 
     /// The generation before is gone when its readers are: its memory is this one's then.
@@ -469,6 +623,7 @@ impl Inner {
 
     /// Publishes what the writer has changed.
     pub(super) fn commit(&mut self) {
+        debug_assert!(!self.side.is_torn, "what is torn is never published");
         while self.side.writer.must_wait_for_policies() {
             self.wait();
         }
@@ -503,7 +658,7 @@ impl Inner {
     pub(super) fn wait_for_room(&mut self) {
         for _ in 0..1 << 14 {
             let is_quiet = self.old.is_none() && self.side.writer.ground.space.is_quiet();
-            if is_quiet || self.side.writer.headroom().is_ok() {
+            if is_quiet || self.side.writer.headroom(1).is_ok() {
                 return;
             }
             let space = &mut self.side.writer.ground.space;

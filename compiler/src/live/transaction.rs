@@ -10,6 +10,7 @@ use hipac_classifier::live::RuleId;
 use hipac_rules::edit::{
     Applied, At, Change, Edit, EditError, ErrorKind, check_length, check_loops, check_name,
 };
+use hipac_rules::ipset::Sets;
 use hipac_rules::registry::{self, Kind};
 use hipac_rules::{Counters, Name, Policy, Rule, TableKind, Target};
 
@@ -17,13 +18,14 @@ use super::compact::Logged;
 use super::ground::Later;
 use super::labels::{END, FIRST, MOVED_NEAR, Trend, make_room};
 use super::model::{ChainId, LiveChain};
+use super::sets::Before;
 use super::store::RULES_MAX;
 use super::table::{Inner, LiveError, Side};
-use super::writer::Refusal;
+use super::writer::{EntryKind, Refusal};
 use crate::compile::CompileError;
 
 /// A step that was made, as far as undoing it needs to know.
-enum Step {
+pub(super) enum Step {
     /// `is_placed`: in the writer too, not only in the model.
     Put {
         chain: ChainId,
@@ -38,11 +40,11 @@ enum Step {
         is_placed: bool,
     },
     ChainAdded(ChainId),
-    ChainRemoved(ChainId, Box<LiveChain>),
+    /// With the kind of its entry, when the writer took it out as well.
+    ChainRemoved(ChainId, Box<LiveChain>, Option<EntryKind>),
     Renamed {
         chain: ChainId,
         from: Name,
-        to: Name,
     },
     PolicySet {
         chain: ChainId,
@@ -58,19 +60,33 @@ enum Step {
         from: Counters,
     },
     TableAdded(TableKind),
+    SetsChanged(Box<Before>),
 }
 
 /// The transaction at hand.
 #[derive(Default)]
-struct Transaction {
-    steps: Vec<Step>,
+pub(super) struct Transaction {
+    pub(super) steps: Vec<Step>,
     done: Applied,
 }
 
 impl Side {
+    /// Has the writer follow a change of the model, as long as it can.
+    pub(super) fn follow<T: Default>(
+        &mut self,
+        change: impl FnOnce(&mut Side) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        if self.must_replan {
+            return Ok(T::default());
+        }
+        let outcome = change(self);
+        self.is_torn |= matches!(outcome, Err(Refusal::Torn));
+        outcome
+    }
+
     /// Puts a rule into a chain, in the model and in the writer.
     pub(super) fn put(&mut self, chain: ChainId, at: usize, id: RuleId) -> Result<(), Refusal> {
-        let outcome = if self.must_replan { Ok(()) } else { self.put_into_writer(chain, at, id) };
+        let outcome = self.follow(|side| side.put_into_writer(chain, at, id));
         self.model.put(chain, at, id);
         outcome
     }
@@ -86,7 +102,7 @@ impl Side {
     /// Takes a rule out of a chain, in the model and in the writer.
     pub(super) fn take(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
         let Some(id) = self.model.take(chain, at) else { return Ok(()) };
-        if self.must_replan { Ok(()) } else { self.writer.remove(id, chain) }
+        self.follow(|side| side.writer.remove(id, chain))
     }
 
     /// A label for a rule at a position, with so many more free just before it: between its neighbours,
@@ -143,26 +159,44 @@ impl Side {
 }
 
 impl Inner {
-    /// Makes edits, or none of them.
-    pub(super) fn transaction(&mut self, edits: &[Edit]) -> Result<Applied, LiveError> {
-        self.wait_for_room();
+    /// Makes edits, or none of them; IP sets hold something else before, if they are given.
+    pub(super) fn transaction(&mut self, edits: &[Edit], sets: Option<&Sets>) -> Result<Applied, LiveError> {
+        let was_torn = self.side.is_torn;
+        if was_torn {
+            // Whatever the edits are, a generation has to be made that has them.
+            self.side.must_replan = true;
+        } else {
+            self.wait_for_room();
+        }
         let mut t = Transaction::default();
-        let made = edits.iter().try_for_each(|edit| self.edit(edit, &mut t));
         let line = edits.last().map_or(0, |e| e.place.line);
+        let made = sets.map_or(Ok(()), |sets| self.change_sets(sets, 0, &mut t));
+        let changed = self.side.model.changed_sets();
+        let made = made.and_then(|()| edits.iter().try_for_each(|edit| self.edit(edit, &mut t)));
+        let made = made.and_then(|()| {
+            if self.side.model.changed_sets() == changed {
+                return Ok(());
+            }
+            // Rules change other sets now: what these hold is not known any more, or is again.
+            let sets = self.side.model.sets.clone();
+            self.change_sets(&sets, line, &mut t)
+        });
         let made = made.and_then(|()| self.check_loops(edits));
         let made = made.and_then(|()| if self.side.must_replan { self.rebuild(line) } else { Ok(()) });
         if let Err(mut error) = made {
             if let LiveError::Memory { needed, .. } = &mut error {
                 *needed = self.size_that_does(edits).max(*needed);
             }
-            self.undo(t);
+            self.undo(t, was_torn);
             return Err(error);
         }
         self.log(&t.steps);
         for step in t.steps {
             match step {
                 Step::Taken { rule, .. } => self.side.writer.ground.space.retire_other(Later::FreeRule(rule)),
-                Step::ChainRemoved(id, _) => self.side.writer.ground.space.retire_other(Later::FreeEntry(id)),
+                Step::ChainRemoved(id, ..) => {
+                    self.side.writer.ground.space.retire_other(Later::FreeEntry(id))
+                }
                 _ => {}
             }
         }
@@ -186,6 +220,11 @@ impl Inner {
     /// Writes steps down for whoever builds a generation of the rules before them.
     fn log(&mut self, steps: &[Step]) {
         let Some(log) = &mut self.log else { return };
+        if steps.iter().any(|step| matches!(step, Step::Renamed { .. } | Step::SetsChanged(_))) {
+            // Rules have the new name by now, also those that were put in before the chain had it; and what
+            // sets hold is known to the model alone.
+            return log.push(Logged::Lost);
+        }
         let model = &self.side.model;
         for step in steps {
             log.push(match *step {
@@ -198,10 +237,9 @@ impl Inner {
                     // It came and went in one transaction.
                     None => Logged::Lost,
                 },
-                Step::ChainRemoved(chain, _) => Logged::RemoveChain { chain },
-                Step::Renamed { chain, ref to, .. } => Logged::Rename { chain, to: to.clone() },
+                Step::ChainRemoved(chain, ..) => Logged::RemoveChain { chain },
                 Step::PolicySet { chain, to, .. } => Logged::Policy { chain, policy: to },
-                Step::TableAdded(_) => Logged::Lost,
+                Step::TableAdded(_) | Step::Renamed { .. } | Step::SetsChanged(_) => Logged::Lost,
                 Step::RuleCounters { .. } | Step::PolicyCounters { .. } => continue,
             });
         }
@@ -211,7 +249,8 @@ impl Inner {
         let edits: Vec<&Edit> = edits.iter().collect();
         // Rare: circles that no packet can get into are allowed, and only the slow twin knows. Any
         // change of the table may open the way.
-        for &kind in self.side.model.tables_with_circles() {
+        let model = &self.side.model;
+        for &kind in model.tables().iter().filter(|kind| model.has_circles(**kind)) {
             if edits.iter().any(|edit| edit.table == kind) {
                 check_loops(&self.plain_table(kind), &edits, None)?;
             }
@@ -219,37 +258,38 @@ impl Inner {
         Ok(())
     }
 
-    /// Undoes all steps, the last one first. Each gives back what it took, so none can fail for want
-    /// of memory that was there before.
-    fn undo(&mut self, t: Transaction) {
+    /// Undoes all steps, the last one first: what was kept free is there for it. When that is not
+    /// enough the model alone goes back, and readers keep what they have: nothing of this generation
+    /// is published, settled or given back any more. Another one, beside it or with the next
+    /// transaction that has the room, has the rules of the model.
+    fn undo(&mut self, t: Transaction, was_torn: bool) {
         // A generation that was to be made is not, and the one that is there knows what comes back.
-        self.side.must_replan = false;
-        let mut is_lost = false;
+        self.side.must_replan = self.side.is_torn;
+        self.side.writer.ground.space.lend_reserve(true);
         for step in t.steps.into_iter().rev() {
-            is_lost |= self.undo_step(step).is_err();
+            if self.undo_step(step).is_err() {
+                (self.side.is_torn, self.side.must_replan) = (true, true);
+            }
         }
+        self.side.writer.ground.space.lend_reserve(false);
         self.side.writer.forget_defaults();
-        is_lost |= self.side.must_replan;
-        self.side.must_replan = false;
-        if is_lost && self.rebuild(0).is_err() {
-            // Readers keep what they have: the next transaction, or the one after it, finds room for a
-            // generation of its own.
-            self.side.must_replan = true;
-            self.log = None;
-            return;
+        if !self.side.is_torn {
+            return self.commit();
         }
-        self.commit();
+        if !was_torn && self.rebuild(0).is_ok() {
+            self.after_commit();
+        }
     }
 
     fn undo_step(&mut self, step: Step) -> Result<(), Refusal> {
         match step {
             Step::Put { chain, at, is_placed, .. } => {
                 let id = self.side.model.chain(chain).rules.get(at);
-                // What was refused half way is there in part.
-                let outcome = if is_placed || id.is_some_and(|id| self.side.writer.has(id)) {
+                let outcome = if is_placed {
                     self.side.take(chain, at)
                 } else {
-                    self.take_plain(chain, at)
+                    self.side.model.take(chain, at);
+                    Ok(())
                 };
                 if let Some(id) = id {
                     self.side.writer.ground.space.retire_other(Later::FreeRule(id));
@@ -265,16 +305,17 @@ impl Inner {
                 self.side.put(chain, at, rule)
             }
             Step::ChainAdded(id) => {
-                let outcome = self.side.writer.remove_entry(id);
+                let outcome = self.side.follow(|side| side.writer.remove_entry(id)).map(drop);
                 self.side.model.remove_chain(id);
                 self.side.writer.ground.space.retire_other(Later::FreeEntry(id));
                 outcome
             }
-            Step::ChainRemoved(id, chain) => {
+            Step::ChainRemoved(id, chain, kind) => {
                 self.side.model.restore_chain(id, *chain);
-                if self.side.writer.has_entry(id) { Ok(()) } else { self.side.writer.add_entry(id) }
+                let Some(kind) = kind else { return Ok(()) };
+                self.side.follow(|side| side.writer.add_entry(id, kind))
             }
-            Step::Renamed { chain, from, .. } => {
+            Step::Renamed { chain, from } => {
                 self.side.model.rename(chain, &from);
                 Ok(())
             }
@@ -294,6 +335,7 @@ impl Inner {
                 self.side.model.remove_table(kind);
                 Ok(())
             }
+            Step::SetsChanged(before) => self.undo_sets(*before),
         }
     }
 
@@ -399,15 +441,19 @@ impl Inner {
 
     /// What the writer refuses becomes a new generation, or an error.
     fn allow(&mut self, edit: &Edit, outcome: Result<(), Refusal>) -> Result<(), LiveError> {
+        self.allow_at(edit.place.line, outcome)
+    }
+
+    pub(super) fn allow_at(&mut self, line: u32, outcome: Result<(), Refusal>) -> Result<(), LiveError> {
         match outcome {
             Ok(()) => Ok(()),
-            Err(Refusal::Replan) => {
+            Err(Refusal::Replan | Refusal::Torn) => {
                 self.side.must_replan = true;
                 Ok(())
             }
             Err(Refusal::Compile(error)) => Err(error.into()),
             Err(Refusal::Full(full)) => {
-                let (line, limit) = (edit.place.line, self.options.memory_bytes_max);
+                let limit = self.options.memory_bytes_max;
                 // What is refused before it begins keeps a part of the limit free.
                 let needed = (full.needed + full.needed / 31).max(limit + 1);
                 Err(LiveError::Memory { line, needed, limit })
@@ -427,7 +473,9 @@ impl Inner {
             let (count, limit) = (RULES_MAX as usize + 1, RULES_MAX as usize);
             return Err(CompileError::TooLarge { what: "rules", count, limit }.into());
         }
-        let rule = Arc::new(rule.clone());
+        let mut rule = rule.clone();
+        self.side.model.bind(&mut rule);
+        let rule = Arc::new(rule);
         let target = self.side.model.target(edit.table, &rule);
         if let Some(target) = target
             && self.side.model.leads_to(target, chain)
@@ -450,18 +498,13 @@ impl Inner {
         t: &mut Transaction,
     ) -> Result<(), LiveError> {
         let Some(rule) = self.side.model.chain(chain).rules.get(at) else { return Ok(()) };
-        // Never half a removal: without room for all of it, a generation of what is left may have it.
-        self.side.must_replan |= self.side.writer.headroom().is_err();
+        // Without room for it, a generation of what is left may have it.
+        self.side.must_replan |= !self.side.writer.can_remove(rule);
         let is_followed = !self.side.must_replan;
         let outcome = self.side.take(chain, at);
         t.steps.push(Step::Taken { chain, at, rule, is_placed: is_followed && outcome.is_ok() });
         t.done.rules_removed += 1;
         self.allow(edit, outcome)
-    }
-
-    fn take_plain(&mut self, chain: ChainId, at: usize) -> Result<(), Refusal> {
-        self.side.model.take(chain, at);
-        Ok(())
     }
 
     fn flush(&mut self, edit: &Edit, chain: ChainId, t: &mut Transaction) -> Result<(), LiveError> {
@@ -477,7 +520,7 @@ impl Inner {
         t.steps.push(Step::ChainAdded(id));
         t.done.chains_added += 1;
         self.with_counts(|model, counts| model.set_policy_counters(id, Counters::default(), counts));
-        let outcome = if self.side.must_replan { Ok(()) } else { self.side.writer.add_entry(id) };
+        let outcome = self.side.follow(|side| side.writer.add_entry(id, EntryKind::NEW));
         self.allow(edit, outcome)?;
         Ok(id)
     }
@@ -527,7 +570,7 @@ impl Inner {
             old
         });
         t.steps.push(Step::PolicyCounters { chain: id, from: old });
-        let outcome = if self.side.must_replan { Ok(()) } else { self.side.writer.set_policy(id, policy) };
+        let outcome = self.side.follow(|side| side.writer.set_policy(id, policy));
         self.allow(edit, outcome)
     }
 
@@ -596,9 +639,13 @@ impl Inner {
         }
         for id in doomed {
             if let Some(chain) = self.side.model.remove_chain(id) {
-                t.steps.push(Step::ChainRemoved(id, Box::new(chain)));
+                let outcome = self.side.follow(|side| side.writer.remove_entry(id));
+                let (kind, outcome) = match outcome {
+                    Ok(kind) => (kind, Ok(())),
+                    Err(refusal) => (None, Err(refusal)),
+                };
+                t.steps.push(Step::ChainRemoved(id, Box::new(chain), kind));
                 t.done.chains_removed += 1;
-                let outcome = if self.side.must_replan { Ok(()) } else { self.side.writer.remove_entry(id) };
                 self.allow(edit, outcome)?;
             }
         }
@@ -616,7 +663,7 @@ impl Inner {
         }
         check_name(new, self.side.model.family).map_err(|(kind, _)| edit.error(kind, At::Argument))?;
         self.side.model.rename(id, new);
-        t.steps.push(Step::Renamed { chain: id, from: old.clone(), to: new.clone() });
+        t.steps.push(Step::Renamed { chain: id, from: old.clone() });
         Ok(())
     }
 

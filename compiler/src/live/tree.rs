@@ -181,8 +181,8 @@ impl Hand<'_> {
     /// Does something with a box in a whole subtree of a slot. `region` is what comes to the slot.
     /// Says where the subtree begins now; `None` when nothing is to be changed in memory.
     ///
-    /// When memory does not suffice the mirror may hold the change and memory not: the caller undoes
-    /// it by the opposite deed.
+    /// When memory does not suffice, mirror and memory are not the same thing any more: neither is to
+    /// be used again.
     pub(super) fn change(
         &mut self,
         sub: &mut Sub,
@@ -288,8 +288,10 @@ impl Hand<'_> {
         let found = list.iter().position(|&i| i == item.id);
         match item.deed {
             Deed::Insert => {
+                // Counted, not searched: no box waits for another one to come from memory.
                 let key = |i: BoxId| (self.store.label(i), i);
-                let before = list.partition_point(|&i| key(i) < key(item.id));
+                let own = key(item.id);
+                let before = list.iter().filter(|&&i| key(i) < own).count();
                 list.insert(before, item.id);
             }
             Deed::Remove => match found {
@@ -480,25 +482,20 @@ impl Hand<'_> {
             let below = Place { depth: place.depth + 1, pending: place.pending, leaves: place.leaves };
             let mut child = node.deferred.take().unwrap_or_default();
             let (count, at) = (child.sub.entries(), child.at.0);
-            let descended = self.descend(&mut child.sub, at, item, region, below);
+            let (head, _) = self.descend(&mut child.sub, at, item, region, below)?;
             node.entries = before - count + child.sub.entries();
             let label = self.store.label(item.id);
             if item.deed != Deed::Remove {
                 node.smallest = node.smallest.min(label);
             }
-            let outcome = match descended {
-                Ok((head, found)) => self.put_alone(head, at).map(|new| (new, found)),
-                Err(full) => Err(full),
-            };
-            if let Ok((Some(new), _)) = outcome {
+            if let Some(new) = self.put_alone(head, at)? {
                 child.at = At(new);
             }
-            if child.sub.entries() > 0 || outcome.is_err() {
+            if child.sub.entries() > 0 {
                 node.deferred = Some(child);
             } else {
                 node.smallest = u32::MAX;
             }
-            outcome?;
             let heads = node.children.iter().map(|_| Head::Same).collect();
             return Ok((self.lay_out(node, heads)?, true));
         }
@@ -510,40 +507,19 @@ impl Hand<'_> {
         };
         let mut heads: Vec<Head> = node.children.iter().map(|_| Head::Same).collect();
         let (mut changed, mut found) = (false, false);
-        let mut failed = None;
         for (slot, head_of_child) in heads.iter_mut().enumerate().take(last + 1).skip(first) {
             let child = &mut node.children[slot];
             region[axis] = interval_of(&node.cuts, slot, node.window, whole);
             let count = child.sub.entries();
-            let done = self.descend(&mut child.sub, child.at.0, item, region, below);
+            let (head, here) = self.descend(&mut child.sub, child.at.0, item, region, below)?;
             region[axis] = whole;
-            let now = child.sub.entries();
-            node.entries = node.entries - count + now;
-            match done {
-                Ok((head, here)) => {
-                    changed |= !matches!(head, Head::Same);
-                    found |= here;
-                    *head_of_child = head;
-                }
-                Err(full) => {
-                    failed = Some(full);
-                    break;
-                }
-            }
+            node.entries = node.entries - count + child.sub.entries();
+            changed |= !matches!(head, Head::Same);
+            found |= here;
+            *head_of_child = head;
         }
-        if changed {
-            // What has been done is laid out even when something else failed: memory and mirror stay
-            // the same thing.
-            let head = self.lay_out(node, heads)?;
-            return match failed {
-                Some(full) => Err(full),
-                None => Ok((head, found)),
-            };
-        }
-        match failed {
-            Some(full) => Err(full),
-            None => Ok((Head::Same, found)),
-        }
+        let head = if changed { self.lay_out(node, heads)? } else { Head::Same };
+        Ok((head, found))
     }
 
     /// A first deferred part keeps what waits on the ways through a node within its limit.
@@ -600,13 +576,6 @@ impl Hand<'_> {
                 Head::Node(bytes) => Piece::New(Kind::Node, bytes.to_vec()),
             });
         }
-        // Stubs of leaves that are replaced lead to blocks of their own.
-        for (child, piece) in node.children.iter().zip(&pieces) {
-            let is_replaced = !matches!(piece, Piece::Kept(..)) && !child.at.0.is_empty();
-            if is_replaced && child.at.0.kind() == Kind::Fat {
-                self.drop_stub(child.at.0);
-            }
-        }
         let has_nodes = pieces.iter().any(|p| p.kind() == Some(Kind::Node));
         let before = match (&node.deferred, has_nodes) {
             (None, _) => 0,
@@ -643,6 +612,13 @@ impl Hand<'_> {
         }
         let align = if has_nodes { Align::Line } else { Align::Unit };
         let block = if bytes.is_empty() { Block::NONE } else { self.ground.write(&bytes, align)? };
+        // Stubs of leaves that are replaced lead to blocks of their own.
+        for (child, piece) in node.children.iter().zip(&pieces) {
+            let is_replaced = !matches!(piece, Piece::Kept(..)) && !child.at.0.is_empty();
+            if is_replaced && child.at.0.kind() == Kind::Fat {
+                self.drop_stub(child.at.0);
+            }
+        }
         let start = block.offset();
         let mut children = Vec::with_capacity(pieces.len());
         for ((child, piece), place) in node.children.iter_mut().zip(&pieces).zip(&places) {

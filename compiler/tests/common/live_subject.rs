@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hipac_classifier::evaluate::EvaluateError;
+use hipac_classifier::live::{CountWhat, Reader};
 use hipac_classifier::program::ResidualKind;
 use hipac_classifier::{Answer, Decision, Host, OriginId, Packet};
 use hipac_compiler::LiveTable;
@@ -58,21 +59,25 @@ impl Host for Recorder<'_> {
     }
 }
 
-impl Subject for LiveSubject<'_> {
-    fn evaluate(
+impl LiveSubject<'_> {
+    /// A packet as one reader evaluates it.
+    pub(crate) fn evaluate_by(
         &self,
-        table: TableKind,
-        hook: Hook,
+        reader: &mut Reader,
+        (table, hook): (TableKind, Hook),
         packet: &Packet,
         outcomes: &mut dyn Outcomes,
+        what: CountWhat,
     ) -> Evaluation {
-        let mut reader = self.table.reader();
         let pinned = reader.pin();
         let Some(entry) = pinned.find_entry(&format!("{}/{}", table.name(), hook.name())) else {
             return Evaluation { events: vec![], verdict: Verdict::policy("ACCEPT") };
         };
         let mut host = Recorder { rules: &self.rules, outcomes, events: Vec::new() };
-        let decision = pinned.evaluate(entry, &mut packet.clone(), &mut host);
+        let decision = match what {
+            CountWhat::Nothing => pinned.evaluate(entry, &mut packet.clone(), &mut host),
+            _ => pinned.evaluate_counting(entry, &mut packet.clone(), &mut host, what),
+        };
         let name = |verdict| pinned.verdict_name(verdict).to_owned();
         let verdict = match decision {
             Ok(Decision::Rule { verdict, rule }) => Verdict::rule(name(verdict), self.rules[&rule.0]),
@@ -82,5 +87,18 @@ impl Subject for LiveSubject<'_> {
             Err(EvaluateError::Damaged { position }) => panic!("no flat rule has label {position}"),
         };
         Evaluation { events: host.events, verdict }
+    }
+}
+
+impl Subject for LiveSubject<'_> {
+    fn evaluate(
+        &self,
+        table: TableKind,
+        hook: Hook,
+        packet: &Packet,
+        outcomes: &mut dyn Outcomes,
+    ) -> Evaluation {
+        let mut reader = self.table.reader();
+        self.evaluate_by(&mut reader, (table, hook), packet, outcomes, CountWhat::Nothing)
     }
 }

@@ -4,6 +4,7 @@ use super::exam::Exam;
 use super::live_subject::LiveSubject;
 use hipac_classifier::Image;
 use hipac_compiler::{Counting, LiveError, LiveOptions, LiveTable};
+use hipac_rules::ipset::Sets;
 use hipac_rules::{Edit, PrintOptions, Ruleset, print};
 use hipac_verifier::{Oracle, proof};
 
@@ -11,6 +12,8 @@ use hipac_verifier::{Oracle, proof};
 pub(crate) struct Twins {
     pub(crate) live: LiveTable,
     pub(crate) plain: Ruleset,
+    /// What the sets hold that rules name.
+    pub(crate) sets: Sets,
     /// The last changes, for whoever has to find out.
     log: Vec<String>,
 }
@@ -23,7 +26,41 @@ pub(crate) fn counted(ruleset: &Ruleset) -> String {
 impl Twins {
     pub(crate) fn new(ruleset: &Ruleset, options: &LiveOptions) -> Twins {
         let live = LiveTable::open(ruleset, options).expect("it fits");
-        Twins { live, plain: ruleset.clone(), log: vec![] }
+        Twins { live, plain: ruleset.clone(), sets: Sets::default(), log: vec![] }
+    }
+
+    /// The same of rules that name IP sets.
+    pub(crate) fn with_sets(ruleset: &Ruleset, sets: &Sets, options: &LiveOptions) -> Twins {
+        let live = LiveTable::open_with_sets(ruleset, sets, options).expect("it fits");
+        Twins { live, plain: ruleset.clone(), sets: sets.clone(), log: vec![] }
+    }
+
+    /// The plain rules, with the sets that they name.
+    fn meant(&self) -> Ruleset {
+        let mut meant = self.plain.clone();
+        self.sets.bind(&mut meant);
+        meant
+    }
+
+    /// One transaction of both, in which sets come to hold something else.
+    #[track_caller]
+    pub(crate) fn apply_with_sets(&mut self, edits: &[Edit], sets: &Sets) -> bool {
+        let before = self.plain.clone();
+        match (self.live.apply_with_sets(edits, sets), self.plain_after(edits)) {
+            (Ok(_), Ok(())) => {
+                self.sets = sets.clone();
+                true
+            }
+            (Err(LiveError::Memory { .. }), _) => {
+                self.plain = before;
+                false
+            }
+            (Err(live), Err(plain)) => {
+                assert_eq!(live.to_string(), plain);
+                false
+            }
+            (live, plain) => panic!("live {live:?}, plain {plain:?}"),
+        }
     }
 
     /// One transaction of both; whether it was made. The twin has no budget: what goes over it is the
@@ -53,7 +90,7 @@ impl Twins {
 
     /// The twin's part. A few edits of many rules are made in place: none of them is to fail then.
     fn plain_after(&mut self, edits: &[Edit]) -> Result<(), String> {
-        if self.plain.rule_count() > 5000 {
+        if self.plain.rule_count() > 10_000 {
             let made = edits.iter().try_for_each(|e| hipac_rules::apply(&mut self.plain, e).map(drop));
             return made.map_err(|e| e.to_string());
         }
@@ -80,15 +117,17 @@ impl Twins {
     pub(crate) fn prove(&self) {
         let image = Image::open(self.live.freeze().expect("it freezes")).expect("it opens");
         image.audit().unwrap_or_else(|e| panic!("{e}\n{}", self.shown()));
-        if let Err(refutation) = proof::prove(&self.plain, &image, &proof::Options::default()) {
-            panic!("{}\n{}", refutation.show(&self.plain), self.shown());
+        let meant = self.meant();
+        if let Err(refutation) = proof::prove(&meant, &image, &proof::Options::default()) {
+            panic!("{}\n{}", refutation.show(&meant), self.shown());
         }
     }
 
     /// Readers see what the oracle says, on packets drawn from the bounds of the rules.
     #[track_caller]
     pub(crate) fn agree_on(&self, packets: u64) {
-        let oracle = Oracle::new(&self.plain).expect("rules that were taken have an oracle");
+        let meant = self.meant();
+        let oracle = Oracle::new(&meant).expect("rules that were taken have an oracle");
         let subject = LiveSubject::new(&self.live, &self.plain);
         if let Some(d) = Exam::drawn(&oracle, packets).first_difference(&subject, Counting::Exact) {
             let (expected, found) = (d.expected, &d.found);

@@ -109,8 +109,16 @@ impl<'o> Transaction<'o> {
         self.check_loops(edits, commit)
     }
 
-    fn check_loops(&self, edits: &[&Edit], commit: Option<(TableKind, &Place)>) -> Result<(), EditError> {
-        self.ruleset.tables.iter().try_for_each(|table| check_loops(table, edits, commit))
+    fn check_loops(&mut self, edits: &[&Edit], commit: Option<(TableKind, &Place)>) -> Result<(), EditError> {
+        for table in &self.ruleset.tables {
+            // A group of edits costs a walk over its table, however short it is.
+            if let Some(edit) = edits.iter().rfind(|edit| edit.table == table.kind) {
+                let rules: usize = table.chains.iter().map(|chain| 1 + chain.rules.len()).sum();
+                self.work.spend(rules / 16).map_err(|(kind, at)| error(edit, kind, at))?;
+            }
+            check_loops(table, edits, commit)?;
+        }
+        Ok(())
     }
 }
 
@@ -287,8 +295,13 @@ fn make(table: &mut Table, family: Family, edit: &Edit, work: &mut Work) -> Resu
                 done.rules_removed += std::mem::take(&mut table.chains[index].rules).len();
             }
         }
-        Change::Zero { chain, at } => zero(table, chain.as_ref(), *at)?,
+        Change::Zero { chain, at } => {
+            let all: usize = table.chains.iter().map(|chain| 1 + chain.rules.len()).sum();
+            work.spend(if at.is_some() { 1 } else { all / 16 })?;
+            zero(table, chain.as_ref(), *at)?;
+        }
         Change::Declare { chain, policy, counters } => {
+            work.spend(table.chains.len() / 16)?;
             done = declare(table, chain, *policy, *counters, edit.place.line)?;
         }
         Change::NewChain { chain } => {
@@ -296,6 +309,7 @@ fn make(table: &mut Table, family: Family, edit: &Edit, work: &mut Work) -> Resu
             if table.chain_index(chain).is_some() {
                 return Err((ErrorKind::ChainExists { chain: chain.clone() }, At::Chain));
             }
+            work.spend(table.chains.len() / 16)?;
             put_chain(table, user_chain(chain.clone(), edit.place.line));
             done.chains_added = 1;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Column, ColumnKind, IpSet, MatchSet, Membership, Sets};
 use crate::fault::{Fault, Severity};
 use crate::meaning::Field;
-use crate::model::{ExtensionRef, Family, Name, Ruleset, Target};
+use crate::model::{ExtensionRef, Family, Name, Rule, Ruleset, Target};
 use crate::value::Value;
 
 /// What [`Sets::bind`] did.
@@ -32,23 +32,35 @@ pub struct Unbound {
 }
 
 impl Unbound {
-    /// What there is to say about it, at its first line in the text that it was read from.
-    pub fn warning(&self, text: &[u8]) -> Fault {
-        let lines = text.split(|&b| b == b'\n');
-        let mut at = 0;
-        let mut found = (0..0, 1, 1);
-        for (number, line) in (1..).zip(lines) {
-            if number == self.line {
-                let shown = String::from_utf8_lossy(line);
-                let place =
-                    shown.find(&*self.name).filter(|_| matches!(shown, std::borrow::Cow::Borrowed(_)));
-                let place = place.unwrap_or(0);
-                let column = shown.get(..place).map_or(1, |s| s.chars().count() + 1);
-                found = (at + place..at + place + self.name.len(), column, self.name.chars().count().max(1));
-                break;
+    /// What there is to say about sets, each at its first line in the text that they were read from.
+    ///
+    /// # Cost
+    /// One pass over the text, however many there are.
+    pub fn warnings(all: &[Unbound], text: &[u8]) -> Vec<Fault> {
+        let mut by_line: Vec<&Unbound> = all.iter().collect();
+        by_line.sort_by_key(|unbound| unbound.line);
+        let (mut lines, mut number, mut at, mut line): (_, u32, usize, &[u8]) =
+            (text.split(|&b| b == b'\n'), 0, 0, &[]);
+        let mut faults = Vec::with_capacity(all.len());
+        for unbound in by_line {
+            while number < unbound.line {
+                let Some(next) = lines.next() else { break };
+                at += if number == 0 { 0 } else { line.len() + 1 };
+                (line, number) = (next, number + 1);
             }
-            at += line.len() + 1;
+            faults.push(unbound.warning(if number == unbound.line { line } else { &[] }, at));
         }
+        faults
+    }
+
+    /// Where its first line is this one, which begins at `at`.
+    fn warning(&self, line: &[u8], at: usize) -> Fault {
+        let shown = String::from_utf8_lossy(line);
+        let place = shown.find(&*self.name).filter(|_| matches!(shown, std::borrow::Cow::Borrowed(_)));
+        let place = place.unwrap_or(0);
+        let column = shown.get(..place).map_or(1, |s| s.chars().count() + 1);
+        let end = (at + place + self.name.len()).min(at + line.len().max(place));
+        let found = (at + place..end, column, self.name.chars().count().max(1));
         let others = match self.matches {
             1 => String::new(),
             n => format!(", of {n} matches in all,"),
@@ -79,63 +91,55 @@ impl Sets {
     /// # Cost
     /// Linear in the rules. Rules share the sets.
     pub fn bind(&self, ruleset: &mut Ruleset) -> Bound {
-        let changed = changed_sets(ruleset);
-        let mut binder = Binder {
-            sets: self,
-            family: ruleset.family,
-            changed,
-            memberships: HashMap::new(),
-            unbound: BTreeMap::new(),
-            matches: 0,
-        };
+        let rules = ruleset.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules);
+        let changed = rules.flat_map(changed_by).collect();
+        let mut binder = self.binder(ruleset.family, changed);
         let chains = ruleset.tables.iter_mut().flat_map(|t| &mut t.chains);
         for rule in chains.flat_map(|c| &mut c.rules) {
-            for extension in &mut rule.matches {
-                let ExtensionRef::Known(spec) = extension.spec else { continue };
-                if spec.name != "set" {
-                    continue;
-                }
-                let has = |name: &str| extension.settings.iter().any(|s| s.option.name == name);
-                let wants_nomatch = has("return-nomatch");
-                let counts = extension
-                    .settings
-                    .iter()
-                    .any(|s| s.option.name.starts_with("packets-") || s.option.name.starts_with("bytes-"));
-                for setting in &mut extension.settings {
-                    if let Value::Pair(words) = &setting.value
-                        && setting.option.name == "match-set"
-                        && let Some(bound) = binder.bind(words, wants_nomatch, counts, rule.line)
-                    {
-                        setting.value = Value::MatchSet(bound);
-                    }
-                }
-            }
+            binder.bind_rule(rule);
         }
         Bound { matches: binder.matches, unbound: binder.unbound.into_values().collect() }
     }
-}
 
-/// The sets that targets of the ruleset add to or take from.
-fn changed_sets(ruleset: &Ruleset) -> BTreeSet<Name> {
-    let mut out = BTreeSet::new();
-    for rule in ruleset.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules) {
-        let Target::Extension(target) = &rule.target else { continue };
-        if target.name() != "SET" {
-            continue;
-        }
-        for setting in target.settings.iter().filter(|s| matches!(s.option.name, "add-set" | "del-set")) {
-            if let Value::Pair(words) = &setting.value {
-                out.insert((*words.0).into());
-            }
+    /// Binds rule by rule, where targets of some rules change the sets of these names.
+    pub fn binder(&self, family: Family, changed: BTreeSet<Name>) -> Binder<'_> {
+        Binder {
+            sets: self,
+            family,
+            changed,
+            keeps_empty: false,
+            memberships: HashMap::new(),
+            unbound: BTreeMap::new(),
+            matches: 0,
         }
     }
-    out
 }
 
-struct Binder<'a> {
+/// The sets that a rule's target adds to or takes from.
+pub fn changed_by(rule: &Rule) -> impl Iterator<Item = Name> {
+    let target = match &rule.target {
+        Target::Extension(target) if target.name() == "SET" => Some(target),
+        _ => None,
+    };
+    let settings = target.into_iter().flat_map(|target| &target.settings);
+    settings.filter(|s| matches!(s.option.name, "add-set" | "del-set")).filter_map(|setting| {
+        if let Value::Pair(words) = &setting.value { Some((*words.0).into()) } else { None }
+    })
+}
+
+/// A rule names a set that a packet may be in.
+pub fn names_set(rule: &Rule) -> bool {
+    rule.matches.iter().any(|e| matches!(e.spec, ExtensionRef::Known(spec) if spec.name == "set"))
+}
+
+/// Puts sets into rules, one after the other: [`Sets::binder`].
+#[derive(Debug)]
+pub struct Binder<'a> {
     sets: &'a Sets,
     family: Family,
     changed: BTreeSet<Name>,
+    /// An empty set is kept: it may get entries.
+    keeps_empty: bool,
     /// What was bound before: rules that say the same share it.
     memberships: HashMap<(Name, Vec<bool>, bool), Arc<MatchSet>>,
     unbound: BTreeMap<Name, Unbound>,
@@ -143,6 +147,56 @@ struct Binder<'a> {
 }
 
 impl Binder<'_> {
+    /// Keeps empty sets in the matches that name them, for who exchanges what sets hold afterwards.
+    #[must_use]
+    pub fn keeping_empty(mut self) -> Self {
+        self.keeps_empty = true;
+        self
+    }
+
+    /// Lets each `-m set` of a rule mean the set that it names, if it does not mean one already.
+    pub fn bind_rule(&mut self, rule: &mut Rule) {
+        self.each_match(rule, false);
+    }
+
+    /// The same whatever the matches meant before; those whose set is not there mean none any more. (Where
+    /// no sets are given at all only those that rules change lose theirs.)
+    pub fn bind_rule_again(&mut self, rule: &mut Rule) {
+        self.each_match(rule, true);
+    }
+
+    fn each_match(&mut self, rule: &mut Rule, again: bool) {
+        for extension in &mut rule.matches {
+            let ExtensionRef::Known(spec) = extension.spec else { continue };
+            if spec.name != "set" {
+                continue;
+            }
+            let has = |name: &str| extension.settings.iter().any(|s| s.option.name == name);
+            let wants_nomatch = has("return-nomatch");
+            let counts = extension
+                .settings
+                .iter()
+                .any(|s| s.option.name.starts_with("packets-") || s.option.name.starts_with("bytes-"));
+            for setting in extension.settings.iter_mut().filter(|s| s.option.name == "match-set") {
+                let words = match &setting.value {
+                    Value::Pair(words) => (**words).clone(),
+                    Value::MatchSet(bound) if again => {
+                        let is_changed = |m: &Arc<Membership>| self.changed.contains(&m.set.name);
+                        if self.sets.by_name.is_empty() && !bound.any_of.iter().any(is_changed) {
+                            continue;
+                        }
+                        bound.words.clone()
+                    }
+                    _ => continue,
+                };
+                setting.value = match self.bind(&words, wants_nomatch, counts, rule.line) {
+                    Some(bound) => Value::MatchSet(bound),
+                    None => Value::Pair(Box::new(words)),
+                };
+            }
+        }
+    }
+
     fn bind(
         &mut self,
         words: &(Box<str>, Box<str>),
@@ -206,7 +260,10 @@ impl Binder<'_> {
             return Err(OPAQUE);
         }
         let is_other_family = set.family.is_some_and(|family| family != self.family);
-        if is_other_family || directions.len() < set.kind.columns.len() || set.is_empty() {
+        if is_other_family || directions.len() < set.kind.columns.len() {
+            return Ok(None);
+        }
+        if set.is_empty() && !self.keeps_empty {
             return Ok(None);
         }
         // Only sets with networks know `nomatch`.

@@ -3,7 +3,7 @@
 //! What stands for many (a range of addresses in a set of networks, a range of ports) becomes as many
 //! entries, as the kernel's tool does it, within a limit; a range in a set of one column stays one.
 
-use super::{ColumnKind, IpSet, Part};
+use super::{ColumnKind, IpSet, Part, SetType};
 use crate::model::Family;
 use crate::names::{ICMP_TYPES, ICMPV6_TYPES, protocol_number};
 use crate::registry::{ValueKind, parse_address, parse_network, parse_number, parse_port, prefix_mask};
@@ -21,8 +21,18 @@ pub(super) struct Options {
 }
 
 /// Reads an option of `create` that says something of values.
-pub(super) fn option(out: &mut Options, name: &str, text: &str, family: Family) -> Result<(), String> {
+pub(super) fn option(
+    out: &mut Options,
+    name: &str,
+    text: &str,
+    kind: &SetType,
+    family: Family,
+) -> Result<(), String> {
     match name {
+        "range" if kind.columns == [ColumnKind::BarePort] => {
+            let (lo, hi) = port_range(text)?;
+            out.range = Some((lo.into(), hi.into()));
+        }
         "range" => out.range = Some(range_of(text, family)?),
         "netmask" => {
             let length = parse_number(text).and_then(|n| u32::try_from(n).ok());
@@ -39,21 +49,23 @@ pub(super) fn option(out: &mut Options, name: &str, text: &str, family: Family) 
     Ok(())
 }
 
-/// `first-last` or a network, of addresses or of ports.
+/// `first-last`, in either order as the tool has it, or a network.
 fn range_of(text: &str, family: Family) -> Result<(u128, u128), String> {
     if let Some((lo, hi)) = text.split_once('-') {
-        if let (Some(lo), Some(hi)) = (parse_number(lo), parse_number(hi)) {
-            return Ok((lo.into(), hi.into()));
-        }
-        let (lo, hi) = (address(lo, family)?, address(hi, family)?);
-        return if lo <= hi { Ok((lo, hi)) } else { Err(format!("the range {text} runs backwards")) };
+        let (a, b) = (address(lo, family)?, address(hi, family)?);
+        return Ok((a.min(b), a.max(b)));
     }
     let (value, mask) = parse_network(text, family).map_err(|f| f.message)?;
     Ok((value, value | (!mask & family.full_mask())))
 }
 
+/// An address; of IPv4 also as the number that it is, `1` for 0.0.0.1.
 fn address(text: &str, family: Family) -> Result<u128, String> {
-    parse_address(text, family).map_err(|f| f.message)
+    let number = parse_number(text).filter(|_| family == Family::V4).and_then(|n| u32::try_from(n).ok());
+    match number {
+        Some(number) => Ok(number.into()),
+        None => parse_address(text, family).map_err(|f| f.message),
+    }
 }
 
 /// Adds what an element says to a set: at most `room` entries. Gives how many.
@@ -79,10 +91,12 @@ pub(super) fn add(
             choices.push(vec![Part::Mac(None)]);
             continue;
         };
+        // So many more for each entry that there is so far.
+        let room = room / count.max(1);
         let parts = match column {
             ColumnKind::Ip | ColumnKind::Net => addresses(set, column, options, text, family, room)?,
             ColumnKind::BarePort => bare_ports(options, text)?,
-            ColumnKind::Port => ports(text)?,
+            ColumnKind::Port => ports(text, room)?,
             ColumnKind::Mac => vec![Part::Mac(Some(mac(text)?))],
             ColumnKind::Mark => {
                 let number = parse_number(text).and_then(|n| u32::try_from(n).ok());
@@ -105,7 +119,7 @@ pub(super) fn add(
         choices.push(parts);
     }
     if count > room {
-        return Err(format!("`{text}` becomes {count} entries: more than all sets together may have"));
+        return Err(too_many(text));
     }
     for mut number in 0..count {
         let entry = set.parts.len();
@@ -117,6 +131,10 @@ pub(super) fn add(
         set.is_nomatch.push(is_nomatch);
     }
     Ok(count)
+}
+
+fn too_many(text: &str) -> String {
+    format!("`{text}` becomes more entries than all sets together may have")
 }
 
 /// What an address, a network or a range means in a column.
@@ -131,6 +149,9 @@ fn addresses(
     let full = family.full_mask();
     let is_alone = set.kind.columns.len() == 1;
     let (lo, hi, length) = match text.split_once('-') {
+        Some(_) if family == Family::V6 => {
+            return Err(format!("`{text}` is a range: IPv6 sets take addresses and networks"));
+        }
         Some(_) => {
             let (lo, hi) = range_of(text, family)?;
             (lo, hi, None)
@@ -150,10 +171,8 @@ fn addresses(
             let mask = mask & options.mask.unwrap_or(full);
             return Ok(vec![Part::Masked { value: lo & mask, mask }]);
         }
-        return prefixes(lo, hi, family)
-            .map(|(value, mask)| Ok(Part::Masked { value, mask }))
-            .take(room.saturating_add(1))
-            .collect();
+        let networks = prefixes(lo, hi, family).map(|(value, mask)| Part::Masked { value, mask });
+        return Ok(networks.take(room.saturating_add(1)).collect());
     }
     // Single addresses: a range of them where that is possible.
     let mask = options.mask.unwrap_or(full);
@@ -215,12 +234,13 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
         return Ok((port, port));
     }
     let (lo, hi) = text.split_once('-').map_or((text, text), |range| range);
-    let (lo, hi) = (one(lo)?, one(hi)?);
-    if lo <= hi { Ok((lo, hi)) } else { Err(format!("the range of ports {text} runs backwards")) }
+    // In either order, as the tool has it.
+    let (a, b) = (one(lo)?, one(hi)?);
+    Ok((a.min(b), a.max(b)))
 }
 
 /// `80`, `udp:53-60`, `icmp:8/0`, `icmp:echo-request`, `47:0`.
-fn ports(text: &str) -> Result<Vec<Part>, String> {
+fn ports(text: &str, room: usize) -> Result<Vec<Part>, String> {
     let (protocol, rest) = match text.split_once(':') {
         Some((name, rest)) => {
             (protocol_number(name).ok_or_else(|| format!("`{name}` is no protocol"))?, rest)
@@ -237,6 +257,9 @@ fn ports(text: &str) -> Result<Vec<Part>, String> {
         let has_ports = matches!(protocol, 6 | 17 | 132 | 136);
         if !has_ports && (lo, hi) != (0, 0) {
             return Err(format!("protocol {protocol} has no ports: write {protocol}:0"));
+        }
+        if usize::from(hi - lo) >= room {
+            return Err(too_many(text));
         }
         return Ok((lo..=hi).map(|port| Part::Port { protocol, port }).collect());
     };
@@ -267,6 +290,37 @@ fn mac(text: &str) -> Result<[u8; 6], String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What ipset 7.17 makes of ranges and numbers: how many entries, and which is the first.
+    #[test]
+    fn ranges_run_either_way_and_numbers_are_addresses() {
+        use super::super::Sets;
+        for (text, first) in [
+            ("create s bitmap:port range 100-50\nadd s 60\n", Some(Part::Range(60, 60))),
+            ("create s bitmap:port range 100-50\nadd s 40\n", None),
+            ("create s bitmap:port range 0-70000\nadd s 40\n", None),
+            ("create s bitmap:port range 0-65535\nadd s 90-80\n", Some(Part::Range(80, 90))),
+            (
+                "create s bitmap:ip range 10.0.0.9-10.0.0.1\nadd s 10.0.0.5\n",
+                Some(Part::Range(0x0a00_0005, 0x0a00_0005)),
+            ),
+            ("create s bitmap:ip range 1-5\nadd s 0.0.0.9\n", None),
+            ("create s hash:ip\nadd s 5-1\n", Some(Part::Range(1, 5))),
+            ("create s hash:ip\nadd s 1-4294967296\n", None),
+            (
+                "create s hash:net\nadd s 0.0.0.7-0.0.0.6\n",
+                Some(Part::Masked { value: 6, mask: 0xffff_fffe }),
+            ),
+            ("create s hash:ip family inet6\nadd s 1-5\n", None),
+            ("create s hash:ip family inet6\nadd s ::1-::5\n", None),
+            ("create s hash:ip,port\nadd s 0.0.0.0/2,0-65535\n", None),
+        ] {
+            let (sets, faults) = Sets::read(text);
+            let found = sets.get("s").and_then(|set| set.parts.first().cloned());
+            assert_eq!(found, first, "{text}{faults:?}");
+            assert_eq!(faults.is_empty(), first.is_some(), "{text}{faults:?}");
+        }
+    }
 
     #[test]
     fn ranges_are_made_of_the_largest_networks() {

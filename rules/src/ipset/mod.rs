@@ -23,6 +23,7 @@
 //! Memory is linear in the entries: 48 bytes a part. Rules that name a set share it.
 
 mod bind;
+mod change;
 mod entry;
 mod read;
 
@@ -30,7 +31,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-pub use bind::{Bound, Unbound};
+pub use bind::{Binder, Bound, Unbound, changed_by, names_set};
 pub use read::{ENTRIES_MAX, Sets};
 
 use crate::meaning::Field;
@@ -129,7 +130,7 @@ impl SetType {
 }
 
 /// One part of an entry: the values of a column for which it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Addresses, or bare ports, from the first to the last: in sets of one column only.
     Range(u128, u128),

@@ -1,9 +1,10 @@
-//! Reading `ipset save`: lines of `create` and `add`, and the words that mean nothing to a packet
-//! passed over.
+//! Reading `ipset save`, and any commands that `ipset restore` takes; the words that mean nothing to a
+//! packet are passed over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::change::Doomed;
 use super::entry::{self, Options};
 use super::{IpSet, SetType};
 use crate::fault::{Fault, Severity};
@@ -22,6 +23,8 @@ const NAME_MAX: usize = 31;
 #[derive(Debug, Clone, Default)]
 pub struct Sets {
     pub(super) by_name: BTreeMap<Name, Arc<IpSet>>,
+    /// What `create` said of the values of each.
+    pub(super) options: BTreeMap<Name, Options>,
 }
 
 impl Sets {
@@ -38,7 +41,31 @@ impl Sets {
     /// # Cost
     /// Linear in the text and in what its ranges become, of which there is a limit: [`ENTRIES_MAX`].
     pub fn read(text: impl AsRef<[u8]>) -> (Sets, Vec<Fault>) {
-        let mut reader = Reader::default();
+        Sets::default().changed(text)
+    }
+
+    /// What these sets are after the commands of a text, as `ipset restore` makes them: `create`,
+    /// `add`, `del`, `flush`, `swap`, `rename`, `destroy`. Faulty lines are left out; whoever wants all or
+    /// nothing throws the result away when there are faults.
+    ///
+    /// ```
+    /// use hipac_rules::ipset::Sets;
+    ///
+    /// let (before, _) = Sets::read("create bad hash:ip\nadd bad 192.0.2.0/30\n");
+    /// let (sets, faults) = before.changed("del bad 192.0.2.1\nadd bad 192.0.2.9\ndel bad 192.0.2.77\n");
+    /// assert_eq!(faults[0].to_string(), "3:9: error: `192.0.2.77` is not in set `bad`");
+    /// assert_ne!(sets.get("bad"), before.get("bad"));
+    /// ```
+    ///
+    /// # Cost
+    /// Linear in the text and in the entries of the sets that it changes; others are shared.
+    pub fn changed(&self, text: impl AsRef<[u8]>) -> (Sets, Vec<Fault>) {
+        let mut reader =
+            Reader { entries: self.by_name.values().map(|set| set.len()).sum(), ..Reader::default() };
+        for (name, set) in &self.by_name {
+            let options = self.options.get(name).cloned().unwrap_or_default();
+            reader.sets.insert(Arc::clone(name), (Arc::clone(set), options));
+        }
         for (number, line) in (1..).zip(text.as_ref().split(|&b| b == b'\n')) {
             reader.line(number, line);
             reader.line_at += line.len() + 1;
@@ -61,6 +88,7 @@ impl Sets {
     /// # Errors
     /// The name.
     pub fn merge(&mut self, other: Sets) -> Result<(), Name> {
+        self.options.extend(other.options);
         for (name, set) in other.by_name {
             if self.by_name.insert(Arc::clone(&name), set).is_some() {
                 return Err(name);
@@ -71,24 +99,27 @@ impl Sets {
 }
 
 #[derive(Default)]
-struct Reader {
-    sets: BTreeMap<Name, (IpSet, Options)>,
-    entries: usize,
+pub(super) struct Reader {
+    pub(super) sets: BTreeMap<Name, (Arc<IpSet>, Options)>,
+    pub(super) entries: usize,
+    /// Entries that are to go, from the set that the last lines were about: all at once, before anything else
+    /// happens.
+    pub(super) doomed: Option<Doomed>,
     faults: Vec<Fault>,
     fault_count: usize,
     /// Where the line that is read begins.
-    line_at: usize,
+    pub(super) line_at: usize,
 }
 
 /// A word of a line, with its place.
 #[derive(Debug, Clone, Copy)]
-struct Word<'a> {
-    text: &'a str,
-    at: usize,
+pub(super) struct Word<'a> {
+    pub(super) text: &'a str,
+    pub(super) at: usize,
 }
 
 impl Reader {
-    fn fault(&mut self, line: u32, word: Word<'_>, message: String) {
+    pub(super) fn fault(&mut self, line: u32, word: Word<'_>, message: String) {
         self.fault_count += 1;
         if self.faults.len() < FAULTS_MAX {
             let span = self.line_at + word.at..self.line_at + word.at + word.text.len();
@@ -115,18 +146,16 @@ impl Reader {
         let done = match first.text {
             "create" | "-N" | "--create" | "n" => self.create(name, more, end),
             "add" | "-A" | "--add" => self.add(name, more, end),
-            "flush" | "-F" | "--flush" => {
-                for (set, _) in
-                    self.sets.values_mut().filter(|(s, _)| name.text.is_empty() || &*s.name == name.text)
-                {
-                    set.parts.clear();
-                    set.is_nomatch.clear();
-                    set.members.clear();
-                }
-                Ok(())
-            }
+            "del" | "-D" | "--del" => self.del(number, name, more, end),
+            "flush" | "-F" | "--flush" => self.flush(name),
+            "destroy" | "-X" | "--destroy" => self.destroy(name),
+            "swap" | "-W" | "--swap" => self.swap(name, *more.first().unwrap_or(&end)),
+            "rename" | "-E" | "--rename" => self.rename(name, *more.first().unwrap_or(&end)),
             "COMMIT" | "-exist" | "-!" => Ok(()),
-            other => Err((*first, format!("`{other}` is no command that a saved set has: create, add"))),
+            other => {
+                let known = "create, add, del, flush, swap, rename, destroy";
+                Err((*first, format!("`{other}` is no command that sets are restored by: {known}")))
+            }
         };
         if let Err((word, message)) = done {
             self.fault(number, word, message);
@@ -163,7 +192,8 @@ impl Reader {
                 "range" | "netmask" | "bitmask" | "markmask" => {
                     let value = words.next().unwrap_or(end);
                     let value_text = value.text;
-                    entry::option(&mut options, word.text, value_text, family).map_err(|m| (value, m))?;
+                    entry::option(&mut options, word.text, value_text, kind, family)
+                        .map_err(|m| (value, m))?;
                 }
                 "--from" | "--to" | "hashsize" | "maxelem" | "bucketsize" | "initval" | "timeout"
                 | "size" | "probes" | "resize" => {
@@ -186,10 +216,17 @@ impl Reader {
             members: Vec::new(),
             is_opaque: false,
         };
-        match self.sets.insert(name.text.into(), (set, options)) {
-            Some(_) => Err((name, format!("set `{}` is created twice", name.text))),
-            None => Ok(()),
+        if let Some((old, _)) = self.sets.get(name.text) {
+            // `-exist`: one of the same type may be there.
+            let is_same = std::ptr::eq(old.kind, set.kind) && old.family == set.family;
+            return if is_same && more.iter().any(|w| is_exist(w.text)) {
+                Ok(())
+            } else {
+                Err((name, format!("set `{}` is created twice", name.text)))
+            };
         }
+        self.sets.insert(name.text.into(), (Arc::new(set), options));
+        Ok(())
     }
 
     fn add<'w>(
@@ -212,11 +249,13 @@ impl Reader {
                 _ => {}
             }
         }
+        self.drop_doomed();
         if !self.sets.contains_key(name.text) {
             return Err((name, format!("set `{}` was not created", name.text)));
         }
         let is_known = self.sets.contains_key(element.text);
         let Some((set, options)) = self.sets.get_mut(name.text) else { return Ok(()) };
+        let set = Arc::make_mut(set);
         if set.kind.is_list() {
             if !is_known || element.text == name.text {
                 return Err((element, format!("set `{}` was not created", element.text)));
@@ -235,17 +274,28 @@ impl Reader {
     }
 
     fn finish(mut self) -> (Sets, Vec<Fault>) {
+        self.drop_doomed();
         if self.fault_count > self.faults.len() {
             let more = self.fault_count - self.faults.len();
             let message = format!("{more} faults more");
             self.faults.extend(self.faults.last().cloned().map(|last| Fault { message, ..last }));
         }
-        let sets = self.sets.into_iter().map(|(name, (mut set, _))| {
-            set.parts.shrink_to_fit();
-            (name, Arc::new(set))
-        });
-        (Sets { by_name: sets.collect() }, self.faults)
+        let mut sets = Sets::default();
+        for (name, (mut set, options)) in self.sets {
+            if let Some(set) = Arc::get_mut(&mut set) {
+                set.parts.shrink_to_fit();
+            }
+            sets.options.insert(Arc::clone(&name), options);
+            sets.by_name.insert(name, set);
+        }
+        self.faults.sort_by_key(|fault| fault.line);
+        (sets, self.faults)
     }
+}
+
+/// The word by which a command may find things as it would make them.
+pub(super) fn is_exist(word: &str) -> bool {
+    matches!(word, "-exist" | "--exist" | "-!")
 }
 
 /// Words between blanks; what stands in quotes is one.

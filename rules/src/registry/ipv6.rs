@@ -128,7 +128,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
 
 /// What is said of type 0 needs type 0.
 fn rt_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<(), String> {
-    let is_zero = setting(settings, "rt-type").is_some_and(|s| s.value == Value::Number(0));
+    let is_zero = setting(settings, "rt-type").is_some_and(|s| s.value == Value::Number(0) && !s.negated);
     match settings.iter().find(|s| s.option.name.starts_with("rt-0-")) {
         Some(s) if !is_zero => Err(format!("--{} needs --rt-type 0", s.option.name)),
         _ => Ok(()),

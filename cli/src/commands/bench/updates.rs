@@ -65,7 +65,7 @@ pub(super) fn measure(
     let options = LiveOptions {
         memory_bytes_max: options.memory_bytes_max,
         counting: options.counting,
-        background: true,
+        ..LiveOptions::default()
     };
     let live = LiveTable::open(ruleset, &options).map_err(Failure::new)?;
     let other = LiveTable::open(ruleset, &options).map_err(Failure::new)?;

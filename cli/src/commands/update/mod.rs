@@ -239,6 +239,7 @@ impl Update<'_> {
             let report = Refusal {
                 schema: "hipac.update/1",
                 updated: false,
+                finished_interrupted: self.report.finished_interrupted && !self.of.dry_run,
                 faults: faults.iter().map(FaultLine::of).collect(),
                 iptables: error.and_then(|e| e.kind.iptables_message()),
                 iptables_exit: error.map_or(2, |e| e.kind.exit_class().code()),
@@ -247,7 +248,13 @@ impl Update<'_> {
             output::json_line(&mut out, &report)?;
             out.flush()?;
         }
-        diagnose(&format!("hipac: nothing is changed: {image} and {rules} are as they were\n"));
+        if self.report.finished_interrupted && !self.of.dry_run {
+            diagnose(&format!(
+                "hipac: the last update was interrupted: it is finished, {image} made of {rules}; these commands change nothing\n"
+            ));
+        } else {
+            diagnose(&format!("hipac: nothing is changed: {image} and {rules} are as they were\n"));
+        }
         Ok(Exit::Findings)
     }
 
@@ -325,6 +332,8 @@ struct Json<'a> {
 struct Refusal<'a> {
     schema: &'static str,
     updated: bool,
+    /// An update that was interrupted before was finished.
+    finished_interrupted: bool,
     faults: Vec<FaultLine<'a>>,
     /// What iptables says, where it has words for it.
     iptables: Option<&'static str>,

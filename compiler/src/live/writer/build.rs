@@ -10,7 +10,7 @@ use hipac_classifier::live::{Generation, Layout, Memory, RuleId};
 use hipac_rules::{Family, Policy, Rule, TableKind};
 
 use super::flats::new_table;
-use super::{Lists, Refusal, Writer, check_besides};
+use super::{EntryKind, Lists, Refusal, Writer, check_besides};
 use crate::compile::{BOXES_MAX, CompileError, ranks_of};
 use crate::condition::Space;
 use crate::expand::KeyPlan;
@@ -19,6 +19,7 @@ use crate::live::ground::{Ground, Slot};
 use crate::live::labels::spread;
 use crate::live::list::List;
 use crate::live::lower::{Lowering, changes_packet, needs_header};
+use crate::live::space::Block;
 use crate::live::store::{BoxId, Store};
 use crate::lower::{FlatList, FlatRule, Lowered};
 use crate::options::Counting;
@@ -101,7 +102,7 @@ impl Writer {
         let named = source.chains.iter().filter_map(|c| Some((c.name.clone()?, EntryId(c.entry)))).collect();
         let generation = Arc::new(Generation::new(
             number,
-            Layout::new(&slots, &recodes, &ranks, sets.encode(family, |_| 0)?),
+            Layout::new(&slots, &recodes, &ranks),
             Memory::new(memory),
             entry_count.next_power_of_two() + ENTRIES_SPARE,
             named,
@@ -120,6 +121,7 @@ impl Writer {
             plan,
             ranks,
             sets,
+            sets_block: Block::NONE,
             entries: Vec::new(),
             rules: Vec::new(),
             many: vec![],
@@ -129,6 +131,7 @@ impl Writer {
             program_uses: HashMap::default(),
             table,
             keys: 0,
+            reach: 0,
             boxes: Boxes::new(axes.clone()),
             single: Boxes::new(axes),
             words: vec![],
@@ -139,6 +142,7 @@ impl Writer {
             built: 0,
         };
         writer.entries.resize_with(writer.ground.generation.entries().len(), || None);
+        writer.write_sets()?;
         writer.rules.reserve_exact(rule_count);
         writer.store.reserve(rule_count);
         for chain in &source.chains {
@@ -150,8 +154,7 @@ impl Writer {
             let entry = chain.entry;
             let lists = Lists {
                 lists: [None, None],
-                has_broken: has_broken[entry as usize],
-                hides: !changes[entry as usize],
+                kind: EntryKind { has_broken: has_broken[entry as usize], hides: !changes[entry as usize] },
             };
             writer.entries[entry as usize] = Some(lists);
             let flats = std::mem::take(&mut lowered.lists[entry as usize].rules);

@@ -45,12 +45,14 @@ impl Writer {
     /// A flat rule under a key; the table grows when it is full.
     pub(super) fn put_key(&mut self, key: u64, does: Flat, id: RuleId) -> Result<(), Refusal> {
         let is_full = self.keys + 1 > self.table.places() / 8 * 7;
-        if is_full || !self.table.insert(self.ground.generation.memory(), key, does, id) {
+        let insert =
+            |table: FlatTable, ground: &Ground| table.insert(ground.generation.memory(), key, does, id);
+        let mut put = if is_full { None } else { insert(self.table, &self.ground) };
+        if put.is_none() {
             self.grow_table()?;
-            if !self.table.insert(self.ground.generation.memory(), key, does, id) {
-                return Err(Refusal::Replan);
-            }
+            put = insert(self.table, &self.ground);
         }
+        self.reach = self.reach.max(put.ok_or(Refusal::Replan)?);
         self.keys += 1;
         Ok(())
     }
@@ -61,9 +63,15 @@ impl Writer {
         loop {
             let table = new_table(&mut self.ground, keys)?;
             let memory = self.ground.generation.memory();
-            let fits = self.table.entries(memory).all(|(key, value)| table.insert_word(memory, key, value));
+            let mut reach = 0;
+            let fits = self.table.entries(memory).all(|(key, value)| {
+                let put = table.insert_word(memory, key, value);
+                reach = reach.max(put.unwrap_or(0));
+                put.is_some()
+            });
             let old = if fits { std::mem::replace(&mut self.table, table) } else { table };
             if fits {
+                self.reach = reach;
                 self.ground.generation.set_flats(self.table);
             }
             self.ground.drop_block(Block::of(old.at(), old.bytes(), Align::Line));
@@ -75,7 +83,8 @@ impl Writer {
     }
 
     pub(super) fn retire_key(&mut self, key: u64, with_program: bool) {
-        let found = self.table.get(self.ground.generation.memory(), key);
+        // A label that never got as far as the table may be another rule's by the time it is forgotten.
+        let Some((does, _)) = self.table.get(self.ground.generation.memory(), key) else { return };
         if self.ground.is_private() {
             if self.table.remove(self.ground.generation.memory(), key) {
                 self.keys -= 1;
@@ -83,12 +92,18 @@ impl Writer {
         } else {
             self.ground.space.retire_other(Later::Forget(key));
         }
-        if with_program && let Some((Flat::Program(at), _)) = found {
-            if self.ground.is_private() {
-                self.free_program(at);
-            } else {
-                self.ground.space.retire_other(Later::FreeProgram(at));
-            }
+        if with_program {
+            self.retire_program(does);
+        }
+    }
+
+    /// A flat rule that does this is gone.
+    pub(super) fn retire_program(&mut self, does: Flat) {
+        let Flat::Program(at) = does else { return };
+        if self.ground.is_private() {
+            self.free_program(at);
+        } else {
+            self.ground.space.retire_other(Later::FreeProgram(at));
         }
     }
 

@@ -1,5 +1,6 @@
 //! The writer's side of one generation: `build` makes it from rules, this file changes its rules,
-//! `flats` keeps what they do, `publish` shows the changes to readers.
+//! `flats` keeps what they do, `sets` the IP sets that they name, `publish` shows the changes to
+//! readers.
 
 use std::collections::HashMap;
 
@@ -27,6 +28,7 @@ use crate::sets::SetPlan;
 mod build;
 mod flats;
 mod publish;
+mod sets;
 
 pub(super) use build::{ChainSource, Source};
 pub(super) use publish::Freed;
@@ -34,8 +36,11 @@ pub(super) use publish::Freed;
 /// Why a generation cannot take a change.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// It does not fit into its memory.
+    /// It does not fit into its memory; nothing was changed.
     Full(Full),
+    /// Memory went out in the middle: mirrors and memory are not of the same rules any more. What
+    /// readers see is as it was, and stays so as long as nothing is published.
+    Torn,
     /// A new generation can: its key, its entries or what its lists hide are another matter.
     Replan,
     /// No generation can.
@@ -73,10 +78,21 @@ const NOWHERE: Placed = Placed { label: 0, boxes: [NONE; 2] };
 struct Lists {
     /// For sound packets, and for malformed ones when these have one of their own.
     lists: [Option<List>; 2],
+    kind: EntryKind,
+}
+
+/// What was decided for an entry when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EntryKind {
     /// Malformed packets have a list of their own.
     has_broken: bool,
     /// Rules hide later ones: none behind them ever sees a changed packet.
     hides: bool,
+}
+
+impl EntryKind {
+    /// The entry of a new chain.
+    pub(super) const NEW: EntryKind = EntryKind { has_broken: false, hides: true };
 }
 
 #[derive(Debug)]
@@ -95,6 +111,8 @@ pub(super) struct Writer {
     plan: KeyPlan,
     ranks: Vec<u128>,
     sets: SetPlan,
+    /// Where they lie.
+    sets_block: Block,
     store: Store,
     entries: Vec<Option<Lists>>,
     rules: Vec<Placed>,
@@ -108,6 +126,8 @@ pub(super) struct Writer {
     table: FlatTable,
     /// Keys in the table, those that wait included.
     keys: usize,
+    /// No key is more buckets behind its own.
+    reach: usize,
     boxes: Boxes,
     single: Boxes,
     words: Vec<u32>,
@@ -131,16 +151,6 @@ impl Writer {
         &mut self.rules[index]
     }
 
-    /// A rule is in one of its chains.
-    pub(super) fn has(&self, id: RuleId) -> bool {
-        self.rules.get(id as usize).is_some_and(|placed| placed.label > 0)
-    }
-
-    /// A chain has an entry.
-    pub(super) fn has_entry(&self, entry: u32) -> bool {
-        self.entries.get(entry as usize).is_some_and(Option::is_some)
-    }
-
     /// The label of a rule.
     pub(super) fn label(&self, id: RuleId) -> u32 {
         self.rules[id as usize].label
@@ -152,15 +162,21 @@ impl Writer {
         Ok(id)
     }
 
-    /// Memory that a change must find free before it begins: more than any takes.
-    pub(super) fn headroom(&self) -> Result<(), Full> {
-        self.ground.space.check()
+    /// Memory that a change of so many boxes must find free before it begins.
+    pub(super) fn headroom(&self, boxes: usize) -> Result<(), Full> {
+        self.ground.space.check(boxes)
+    }
+
+    /// There is room to take a rule out.
+    pub(super) fn can_remove(&self, id: RuleId) -> bool {
+        let boxes = self.boxes_of(id, 0).len() + self.boxes_of(id, 1).len();
+        self.headroom(boxes).is_ok()
     }
 
     /// A label means nothing in an entry, not even to a reader of an earlier version.
     pub(super) fn is_unused(&self, entry: u32, label: u32) -> bool {
         let memory = self.ground.generation.memory();
-        self.table.get(memory, flat_key(entry, label)).is_none()
+        !self.table.has(memory, flat_key(entry, label), self.reach)
     }
 
     /// Puts a rule into a chain. Its label is between those of its neighbours.
@@ -174,17 +190,16 @@ impl Writer {
         label: u32,
     ) -> Result<(), Refusal> {
         debug_assert!(FIRST < label && label < END);
-        self.headroom()?;
+        self.headroom(1)?;
         let flats = self.lower(rule, entry, table, target)?;
         *self.place(id) = Placed { label, ..NOWHERE };
         let boxes = self.add_flats(entry, id, &flats)?;
+        if let Err(full) = self.headroom(boxes[0].len() + boxes[1].len()) {
+            self.drop_flats(entry, id);
+            return Err(full.into());
+        }
         for (kind, boxes) in boxes.iter().enumerate() {
-            if !boxes.is_empty() {
-                self.with_list(entry, kind, |list, tools| {
-                    boxes.iter().try_for_each(|&b| list.insert(b, tools))
-                })?;
-                self.drift += boxes.len();
-            }
+            self.change_list(entry, kind, boxes, List::insert)?;
         }
         Ok(())
     }
@@ -221,10 +236,10 @@ impl Writer {
         };
         let changes = changes_packet(rule, self.family)
             || target.is_some_and(|t| {
-                self.entries.get(t as usize).and_then(Option::as_ref).is_some_and(|lists| !lists.hides)
+                self.entries.get(t as usize).and_then(Option::as_ref).is_some_and(|lists| !lists.kind.hides)
             });
         let needs_header = needs_header(rule, self.family);
-        if !is_known || (changes && lists.hides) || (needs_header && !lists.has_broken) {
+        if !is_known || (changes && lists.kind.hides) || (needs_header && !lists.kind.has_broken) {
             return Err(Refusal::Replan);
         }
         let space = Space { family: self.family, ranks: &self.ranks, sets: &self.sets };
@@ -245,12 +260,36 @@ impl Writer {
     }
 
     /// What the flat rules of a rule do, and their boxes in the lists of its chain, in order. They are
-    /// in no forest yet.
+    /// in no forest yet. All of it, or nothing.
     fn add_flats(&mut self, entry: u32, id: RuleId, flats: &[FlatRule]) -> Result<[Vec<BoxId>; 2], Refusal> {
         let mut boxes = [Vec::new(), Vec::new()];
+        let added = self.add_boxes(entry, id, flats, &mut boxes);
+        for (kind, found) in boxes.iter().enumerate() {
+            let boxes = match **found {
+                [] => continue,
+                [only] => only,
+                _ => self.keep_many(found.clone()),
+            };
+            self.place(id).boxes[kind] = boxes;
+        }
+        if added.is_err() {
+            self.drop_flats(entry, id);
+        }
+        added.map(|()| boxes)
+    }
+
+    /// Boxes are in the store, and what leads to them is in the table: both come back by
+    /// [`Writer::drop_flats`], also when something is refused in the middle.
+    fn add_boxes(
+        &mut self,
+        entry: u32,
+        id: RuleId,
+        flats: &[FlatRule],
+        boxes: &mut [Vec<BoxId>; 2],
+    ) -> Result<(), Refusal> {
         let label = self.label(id);
         let lists = self.entries[entry as usize].as_ref().ok_or(Refusal::Replan)?;
-        let (has_broken, may_hide) = (lists.has_broken, lists.hides);
+        let EntryKind { has_broken, hides: may_hide } = lists.kind;
         for (i, flat) in flats.iter().enumerate() {
             let label = label - (flats.len() - 1 - i) as u32;
             let is_end = matches!(flat.end, Op::Verdict(_) | Op::Return | Op::Malformed);
@@ -258,7 +297,7 @@ impl Writer {
             let before = boxes[0].len() + boxes[1].len();
             let kinds: &[Option<(u32, u32)>] =
                 if has_broken { &[Some(SOUND), Some(BROKEN)] } else { &[None] };
-            for (within, found) in kinds.iter().zip(&mut boxes) {
+            for (within, found) in kinds.iter().zip(&mut *boxes) {
                 let Some(states) = narrowed(&flat.condition, *within) else { continue };
                 let mut bounds: Vec<(u32, u32)> = self.store.axes().iter().map(|a| (0, a.max)).collect();
                 let store = &mut self.store;
@@ -268,18 +307,29 @@ impl Writer {
             }
             if boxes[0].len() + boxes[1].len() > before {
                 let does = self.does(flat)?;
-                self.put_key(flat_key(entry, label), does, id)?;
+                if let Err(refusal) = self.put_key(flat_key(entry, label), does, id) {
+                    self.retire_program(does);
+                    return Err(refusal);
+                }
             }
         }
-        for (kind, found) in boxes.iter().enumerate() {
-            let boxes = match **found {
-                [] => continue,
-                [only] => only,
-                _ => self.keep_many(found.clone()),
-            };
-            self.place(id).boxes[kind] = boxes;
+        Ok(())
+    }
+
+    /// The opposite of [`Writer::add_flats`], once no forest leads to its boxes.
+    fn drop_flats(&mut self, entry: u32, id: RuleId) {
+        for label in self.labels_of(id) {
+            self.retire_key(flat_key(entry, label), true);
         }
-        Ok(boxes)
+        for kind in 0..2 {
+            self.boxes_of(id, kind).iter().for_each(|&b| self.store.remove(b));
+            let many = self.rules[id as usize].boxes[kind];
+            if many != NONE && many & MANY != 0 {
+                self.many[(many & !MANY) as usize] = Vec::new();
+                self.many_free.push(many & !MANY);
+            }
+        }
+        *self.place(id) = NOWHERE;
     }
 
     fn keep_many(&mut self, boxes: Vec<BoxId>) -> u32 {
@@ -304,23 +354,30 @@ impl Writer {
         }
     }
 
-    fn with_list(
+    /// Does something with some boxes in a list.
+    fn change_list(
         &mut self,
         entry: u32,
         kind: usize,
-        f: impl FnOnce(&mut List, &mut Tools<'_>) -> Result<(), Full>,
+        boxes: &[BoxId],
+        deed: impl Fn(&mut List, BoxId, &mut Tools<'_>) -> Result<(), Full>,
     ) -> Result<(), Refusal> {
-        let lists = self.entries[entry as usize].as_mut();
-        let Some(list) = lists.and_then(|lists| lists.lists[kind].as_mut()) else {
-            return Err(Refusal::Replan);
-        };
+        if boxes.is_empty() {
+            return Ok(());
+        }
+        let before = self.ground.space.taken();
+        let lists = self.entries.get_mut(entry as usize).and_then(Option::as_mut);
+        let list = lists.and_then(|lists| lists.lists[kind].as_mut()).ok_or(Refusal::Torn)?;
         let mut tools = Tools {
             ground: &mut self.ground,
             store: &mut self.store,
             boxes: &mut self.boxes,
             single: &mut self.single,
         };
-        Ok(f(list, &mut tools)?)
+        let done = boxes.iter().try_for_each(|&b| deed(list, b, &mut tools));
+        self.ground.space.note_change(before, boxes.len());
+        self.drift += boxes.len();
+        done.map_err(|_| Refusal::Torn)
     }
 
     fn boxes_of(&self, id: RuleId, kind: usize) -> smallvec::SmallVec<[BoxId; 2]> {
@@ -335,25 +392,12 @@ impl Writer {
 
     /// Takes a rule out of its chain. Its number may be given away when readers have gone.
     pub(super) fn remove(&mut self, id: RuleId, entry: u32) -> Result<(), Refusal> {
-        let labels = self.labels_of(id);
-        for kind in 0..2 {
-            let boxes = self.boxes_of(id, kind);
-            if boxes.is_empty() {
-                continue;
-            }
-            self.with_list(entry, kind, |list, tools| boxes.iter().try_for_each(|&b| list.remove(b, tools)))?;
-            boxes.iter().for_each(|&b| self.store.remove(b));
-            self.drift += boxes.len();
-            let many = self.rules[id as usize].boxes[kind];
-            if many & MANY != 0 {
-                self.many[(many & !MANY) as usize] = Vec::new();
-                self.many_free.push(many & !MANY);
-            }
+        let boxes = [self.boxes_of(id, 0), self.boxes_of(id, 1)];
+        self.headroom(boxes[0].len() + boxes[1].len())?;
+        for (kind, boxes) in boxes.iter().enumerate() {
+            self.change_list(entry, kind, boxes, List::remove)?;
         }
-        for label in labels {
-            self.retire_key(flat_key(entry, label), true);
-        }
-        *self.place(id) = NOWHERE;
+        self.drop_flats(entry, id);
         Ok(())
     }
 
@@ -368,27 +412,25 @@ impl Writer {
 
     /// Gives a rule another label, which is on the same side of all others.
     pub(super) fn relabel(&mut self, id: RuleId, entry: u32, label: u32) -> Result<(), Refusal> {
-        self.headroom()?;
+        let boxes = [self.boxes_of(id, 0), self.boxes_of(id, 1)];
+        self.headroom(boxes[0].len() + boxes[1].len())?;
         let old = self.label(id);
         let moved = |l: u32| label - (old - l);
         let labels = self.labels_of(id);
-        for &l in &labels {
-            let key = flat_key(entry, l);
-            let Some((does, _)) = self.table.get(self.ground.generation.memory(), key) else {
-                return Err(Refusal::Replan);
+        for (i, &l) in labels.iter().enumerate() {
+            let found = self.table.get(self.ground.generation.memory(), flat_key(entry, l));
+            let put = match found {
+                Some((does, _)) => self.put_key(flat_key(entry, moved(l)), does, id),
+                None => Err(Refusal::Replan),
             };
-            self.put_key(flat_key(entry, moved(l)), does, id)?;
+            if put.is_err() {
+                labels[..i].iter().for_each(|&l| self.retire_key(flat_key(entry, moved(l)), false));
+                return put;
+            }
         }
-        for kind in 0..2 {
-            let boxes = self.boxes_of(id, kind);
-            for &b in &boxes {
-                self.store.set_label(b, moved(self.store.label(b)));
-            }
-            if !boxes.is_empty() {
-                self.with_list(entry, kind, |list, tools| {
-                    boxes.iter().try_for_each(|&b| list.relabel(b, tools))
-                })?;
-            }
+        for (kind, boxes) in boxes.iter().enumerate() {
+            boxes.iter().for_each(|&b| self.store.set_label(b, moved(self.store.label(b))));
+            self.change_list(entry, kind, boxes, List::relabel)?;
         }
         for l in labels {
             self.retire_key(flat_key(entry, l), false);
@@ -413,27 +455,35 @@ impl Writer {
     }
 
     /// A chain without rules gets an entry; `Err`: there is no room for one.
-    pub(super) fn add_entry(&mut self, entry: u32) -> Result<(), Refusal> {
+    pub(super) fn add_entry(&mut self, entry: u32, kind: EntryKind) -> Result<(), Refusal> {
         if entry as usize >= self.entries.len() {
             return Err(Refusal::Replan);
         }
-        let slot = Slot::Root(entry);
-        let list = List::build(slot, &[], &Shape::LADDER[0], 4.0, &mut self.tools())?;
-        self.entries[entry as usize] =
-            Some(Lists { lists: [Some(list), None], has_broken: false, hides: true });
+        let mut lists = [None, None];
+        let slots = [Slot::Root(entry), Slot::BrokenRoot(entry)];
+        for (list, slot) in lists.iter_mut().zip(slots).take(1 + usize::from(kind.has_broken)) {
+            *list = Some(List::build(slot, &[], &Shape::LADDER[0], 4.0, &mut self.tools())?);
+        }
+        self.entries[entry as usize] = Some(Lists { lists, kind });
         Ok(())
     }
 
-    /// A chain is gone: no rule leads to it, and it has none.
-    pub(super) fn remove_entry(&mut self, entry: u32) -> Result<(), Refusal> {
-        let Some(lists) = self.entries[entry as usize].take() else { return Ok(()) };
+    /// A chain is gone: no rule leads to it, and it has none. Of which kind its entry was, if it had
+    /// one.
+    pub(super) fn remove_entry(&mut self, entry: u32) -> Result<Option<EntryKind>, Refusal> {
+        if self.headroom(1).is_err() {
+            return Err(Refusal::Replan);
+        }
+        let Some(lists) = self.entries.get_mut(entry as usize).and_then(Option::take) else {
+            return Ok(None);
+        };
         let mut tools = self.tools();
         for (list, nothing) in lists.lists.into_iter().zip([Ref::EMPTY, Ref::SAME]) {
             if let Some(list) = list {
-                list.dismiss(nothing, &mut tools)?;
+                list.dismiss(nothing, &mut tools).map_err(|_| Refusal::Torn)?;
             }
         }
-        Ok(())
+        Ok(Some(lists.kind))
     }
 
     /// Bytes of structure in use: forests, tables, programs, and what waits for readers.
