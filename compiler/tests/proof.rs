@@ -12,7 +12,7 @@ use hipac_classifier::Image;
 use hipac_compiler::Counting;
 use hipac_rules::{ParseOptions, Ruleset, parse};
 use hipac_verifier::proof::{Options, Proof, prove};
-use hipac_verifier::{Compared, Oracle};
+use hipac_verifier::Oracle;
 use proptest::prelude::*;
 
 #[track_caller]

@@ -176,7 +176,8 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             Space::new(image, ruleset.family).filter(|_| image.is_v6() == (ruleset.family == Family::V6));
         let Some(space) = space else { return wrong("the keys of the image make no sense") };
         let on = Shared { image, space, arena: image.section(Section::Arena) };
-        let (meant, waiting, chains, checked) = (HashMap::new(), vec![], HashMap::new(), Checked { compared, ..Checked::default() });
+        let (meant, waiting, chains, checked) =
+            (HashMap::new(), vec![], HashMap::new(), Checked { compared, ..Checked::default() });
         Ok(Checker { ruleset, compared, on, guide, meant, waiting, chains, checked })
     }
 
