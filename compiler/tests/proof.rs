@@ -11,8 +11,8 @@ use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::Image;
 use hipac_compiler::Counting;
 use hipac_rules::{ParseOptions, Ruleset, parse};
-use hipac_verifier::proof::{Options, Proof, prove};
 use hipac_verifier::Oracle;
+use hipac_verifier::proof::{Options, Proof, prove};
 use proptest::prelude::*;
 
 #[track_caller]
