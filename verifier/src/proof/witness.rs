@@ -9,7 +9,7 @@ use std::fmt;
 use hipac_classifier::evaluate::EvaluateError;
 use hipac_classifier::program::ResidualKind;
 use hipac_classifier::{Answer, CtState, Decision, Dim, EntryId, Host, Image, L4, OriginId, Packet};
-use hipac_rules::{Hook, Residual, Ruleset, TableKind, Target, TargetMeaning};
+use hipac_rules::{Hook, Residual, Ruleset, TableKind, Target, TargetMeaning, Test};
 
 use super::boxes::{self, Bounds};
 use super::space::Space;
@@ -375,10 +375,19 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
         packet.l4 =
             L4::ALL[*wanted.get(if number < wanted.len() { number } else { random.below(wanted.len()) })?];
         // What keys do not say: as the rules on the way want it, in every other packet.
-        if number % 4 > 1 || number == 0 {
+        let as_wanted = number % 4 > 1 || number == 0;
+        if as_wanted {
             for &rule in &way.rules {
                 let clauses = draw::clauses(self.sides.oracle, rule);
-                let tests: Vec<_> = clauses.iter().filter_map(|c| random.pick(c).cloned()).collect();
+                let mut tests: Vec<_> = clauses.iter().filter_map(|c| random.pick(c).cloned()).collect();
+                // Or as the rule in question does not want it, in one respect.
+                if number % 8 > 5
+                    && way.rules.last() == Some(&rule)
+                    && let Some(clause) = random.pick(&clauses)
+                {
+                    tests.retain(|test| !clause.contains(test));
+                    tests.extend(clause.iter().map(|test| Test { negated: !test.negated, ..test.clone() }));
+                }
                 let l4 = packet.l4;
                 draw::satisfy(&mut packet, &tests, random);
                 packet.l4 = l4;
@@ -391,7 +400,11 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
                 members::enter(membership, &mut packet, random);
             }
         }
-        for (axis, &value) in self.space.axes.iter().zip(&point) {
+        for (at, (axis, &value)) in self.space.axes.iter().zip(&point).enumerate() {
+            // Where the piece is all there is, what the rules want stays in every other of those packets.
+            if as_wanted && number % 8 > 3 && way.piece[at] == (0, axis.max) {
+                continue;
+            }
             let raw = self.space.raw_values(axis, value);
             let raw = if number < 2 { raw.first() } else { random.pick(&raw) };
             self.put(&mut packet, axis.dim, *raw?);
