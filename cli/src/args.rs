@@ -128,11 +128,11 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Write the proof down, step by step, for whoever wants to check it: see --check-certificate.
-        #[arg(long, value_name = "CERT", conflicts_with = "packets")]
+        #[arg(long, value_name = "CERT", conflicts_with_all = ["packets", "kernel"])]
         certificate: Option<PathBuf>,
         /// Do not prove: follow the steps of this certificate by a second, small checker that shares
         /// nothing with the proof and searches for nothing.
-        #[arg(long, value_name = "CERT", conflicts_with_all = ["packets", "certificate"], requires = "image")]
+        #[arg(long, value_name = "CERT", conflicts_with_all = ["packets", "kernel", "certificate"], requires = "image")]
         check_certificate: Option<PathBuf>,
         #[command(flatten)]
         build: Build,

@@ -203,6 +203,26 @@ fn verify_tells_packets_and_mismatches_with_a_packet_that_shows_each() {
 }
 
 #[test]
+fn a_certificate_tells_what_it_is_about() {
+    let folder = Folder::new();
+    let (rules, certificate) = (example("gateway.rules"), folder.path("certificate"));
+    for (counting, compared) in [("exact", "all"), ("deciding", "deciding")] {
+        let image = folder.path("image.himg");
+        let count = ["--counting", counting];
+        hipac(&[&["compile", &rules, "-o", &image], &count[..]].concat()).exits(0);
+        hipac(&[&["verify", &rules, &image, "--certificate", &certificate], &count[..]].concat()).exits(0);
+        let check = ["verify", &rules, &image, "--check-certificate", &certificate, "--format", "json"];
+        let report = one(hipac(&check).exits(0));
+        assert_eq!(
+            fields(&report),
+            ["accepted", "compared", "flat_rules", "lists", "refused", "schema", "steps", "stored"]
+        );
+        assert_eq!(report["schema"], "hipac.certificate/1");
+        assert_eq!((&report["accepted"], &report["compared"]), (&json!(true), &json!(compared)));
+    }
+}
+
+#[test]
 fn verify_proves_or_refutes_with_a_packet() {
     let report = one(hipac(&["verify", &example("gateway.rules"), "--format", "json"]).exits(0));
     assert_eq!(

@@ -6,40 +6,18 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
 use common::exam::Exam;
-use common::{compile_roomy, images_of_all_sizes, read_as, seal};
+use common::{
+    Numbers, changed_rules, compared, compile_roomy, corpus, files, images_of_all_sizes, read_as, seal,
+};
 use hipac_bench_data::classbench::read_filters;
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::Image;
 use hipac_classifier::image::Section;
-use hipac_compiler::Counting;
+use hipac_compiler::{Counting, Options, compile};
 use hipac_rules::{ParseOptions, Ruleset, parse};
 use hipac_verifier::certificate::{Checked, Refused, check, write};
 use hipac_verifier::{Compared, ImageSubject, Oracle};
-
-fn compared(counting: Counting) -> Compared {
-    match counting {
-        Counting::Exact => Compared::All,
-        Counting::Deciding => Compared::Deciding,
-    }
-}
-
-fn corpus() -> Option<PathBuf> {
-    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: HIPAC_CORPUS is not set");
-    }
-    folder
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
-    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.sort();
-    found
-}
 
 /// Writes a certificate and has it checked.
 fn certified(
@@ -134,35 +112,14 @@ fn seeds_wanted() -> u64 {
     std::env::var("HIPAC_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
 }
 
-/// Numbers in no order, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * n as u128) >> 64) as usize
-    }
-
-    /// Changes two bytes at a place of some bytes; false when they are as before.
-    fn change(&mut self, bytes: &mut [u8]) -> bool {
-        let slots = bytes.len() / 2;
-        let (at, other) = (2 * self.below(slots), 2 * self.below(slots));
-        let old = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let new = match self.below(8) {
-            0 => old.wrapping_add(1),
-            1 => old.wrapping_sub(1),
-            2 => old.wrapping_add(0x100),
-            3 => 0,
-            4 => u16::MAX,
-            5 => u16::from_le_bytes([bytes[other], bytes[other + 1]]),
-            _ => old ^ 1 << self.below(16),
-        };
-        bytes[at..at + 2].copy_from_slice(&new.to_le_bytes());
-        new != old
-    }
+/// Changes two bytes at a place of some bytes; false when they are as before.
+fn change(numbers: &mut Numbers, bytes: &mut [u8]) -> bool {
+    let slots = bytes.len() / 2;
+    let (at, other) = (2 * numbers.below(slots), 2 * numbers.below(slots));
+    let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let (old, new) = (word(at), numbers.beside(word(at), word(other)));
+    bytes[at..at + 2].copy_from_slice(&new.to_le_bytes());
+    new != old
 }
 
 /// Makes the checksums of a certificate right again: of the image, and of its own steps.
@@ -224,7 +181,7 @@ fn campaign(ruleset: &Ruleset, text: &[u8], image: &[u8], tally: &mut Tally) {
     for number in 0..mutants() {
         let mut changed_image = image.to_vec();
         let range = seal::section(image, sections[numbers.below(sections.len())]);
-        if range.len() < 2 || !numbers.change(&mut changed_image[range]) {
+        if range.len() < 2 || !change(&mut numbers, &mut changed_image[range]) {
             continue;
         }
         seal::seal(&mut changed_image);
@@ -239,7 +196,7 @@ fn campaign(ruleset: &Ruleset, text: &[u8], image: &[u8], tally: &mut Tally) {
             tally.images_refused += 1;
         }
         let mut changed = certificate.clone();
-        if changed.len() < 42 || !numbers.change(&mut changed[40..]) {
+        if changed.len() < 42 || !change(&mut numbers, &mut changed[40..]) {
             continue;
         }
         assert!(!is_accepted(image, &changed), "its checksum is another");
@@ -280,6 +237,52 @@ fn nothing_that_answers_otherwise_is_accepted() {
     }
     println!("{tally:?}");
     assert!(tally.images_refused > 2 * tally.images_accepted, "{tally:?}");
+}
+
+/// A wrong compiler: the image of rules of which one was changed, held against those before.
+#[test]
+fn no_image_of_other_rules_is_certified() {
+    let mut texts: Vec<Ruleset> = Vec::new();
+    for seed in 1..=24 {
+        let mut numbers = Numbers(seed * 104_729);
+        let choices: Vec<u8> = (0..400).map(|_| numbers.below(256) as u8).collect();
+        let nasty = common::nasty::nasty(&choices);
+        texts.push(read_as(&nasty.text, Some(nasty.family)));
+    }
+    let options = classbench_gen::Options::new(60, 9);
+    let filters = classbench_gen::generate(&FilterFamily::Access.parameters(), &options).expect("filters");
+    texts.push(ruleset_of(&filters).expect("filters are rules"));
+    let (mut refused, mut equal) = (0, 0);
+    for ruleset in &texts {
+        let oracle = Oracle::new(ruleset).expect("an oracle");
+        let exam = Exam::drawn(&oracle, 1000);
+        let mut numbers = Numbers(42);
+        for _ in 0..mutants() {
+            let Some(changed) = changed_rules(ruleset, &mut numbers) else { continue };
+            for counting in [Counting::Exact, Counting::Deciding] {
+                let options = Options { counting, ..Options::default() };
+                let Ok(compiled) = compile(&changed, &options) else { continue };
+                let image = Image::open(compiled.image).expect("an image");
+                let Ok(certificate) = write(ruleset, b"", &image, compared(counting)) else {
+                    refused += 1;
+                    continue;
+                };
+                assert!(check(ruleset, b"", &image, &certificate).is_ok());
+                equal += 1;
+                // The change means nothing.
+                let subject = ImageSubject::new(image, ruleset).expect("rules at the same places");
+                let difference = exam.first_difference(&subject, counting).map(|d| *d.case);
+                assert!(
+                    difference.is_none(),
+                    "{counting:?}: {difference:?}\n{}\nas\n{}",
+                    hipac_rules::print(ruleset, &Default::default()),
+                    hipac_rules::print(&changed, &Default::default())
+                );
+            }
+        }
+    }
+    println!("{refused} refused, {equal} certified, equal");
+    assert!(refused > 2 * equal && equal > 0, "{refused} refused, {equal} certified");
 }
 
 #[test]

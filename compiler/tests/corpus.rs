@@ -5,33 +5,16 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
 use common::exam::Exam;
-use common::{agree, compile_roomy};
+use common::{agree, compile_roomy, corpus, files};
 use hipac_bench_data::classbench::read_filters;
 use hipac_bench_data::ruleset_of;
 use hipac_compiler::{Counting, Options, compile};
 use hipac_rules::{ParseOptions, parse};
 use hipac_verifier::{Oracle, OracleError};
 
-fn corpus() -> Option<PathBuf> {
-    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: HIPAC_CORPUS is not set");
-    }
-    folder
-}
-
 fn packets() -> u64 {
     std::env::var("HIPAC_PACKETS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
-    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.sort();
-    found
 }
 
 #[test]

@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 
 use common::exam::Exam;
 use common::nasty::nasty;
-use common::{compile_roomy, images_of_all_sizes, read, read_as, seal};
+use common::{Numbers, changed_rules, compile_roomy, images_of_all_sizes, read, read_as, seal};
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::image::Section;
 use hipac_classifier::{Image, Packet};
 use hipac_compiler::Counting;
-use hipac_rules::{Hook, Policy, Rule, Ruleset, TableKind, Target};
+use hipac_rules::{Hook, Ruleset, TableKind};
 use hipac_verifier::proof::{Options, Refutation, prove};
 use hipac_verifier::{Case, ImageSubject, Oracle, Script};
 
@@ -43,19 +43,6 @@ struct Tally {
 impl Tally {
     fn all(&self) -> usize {
         self.refuted + self.stranger + self.same + self.unclear + self.unwitnessed + self.missed
-    }
-}
-
-/// Numbers in no order, the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * n as u128) >> 64) as usize
     }
 }
 
@@ -83,17 +70,10 @@ impl<'r> Campaign<'r> {
         }
         for _ in 0..count {
             let at = bytes.start + 2 * self.numbers.below(slots);
-            let old = u16::from_le_bytes([self.image[at], self.image[at + 1]]);
             let other = bytes.start + 2 * self.numbers.below(slots);
-            let new = match self.numbers.below(8) {
-                0 => old.wrapping_add(1),
-                1 => old.wrapping_sub(1),
-                2 => old.wrapping_add(0x100),
-                3 => 0,
-                4 => u16::MAX,
-                5 => u16::from_le_bytes([self.image[other], self.image[other + 1]]),
-                _ => old ^ 1 << self.numbers.below(16),
-            };
+            let word = |at: usize| u16::from_le_bytes([self.image[at], self.image[at + 1]]);
+            let old = word(at);
+            let new = self.numbers.beside(old, word(other));
             if new == old {
                 continue;
             }
@@ -280,26 +260,6 @@ fn what_is_proved_of_a_changed_image_holds_for_every_packet() {
     check(&tallies);
 }
 
-/// Changes one thing about a rule; false when there is nothing of the kind to change.
-fn change(rule: &mut Rule, way: usize, other: &Rule) -> bool {
-    let before = rule.clone();
-    match way {
-        0 => rule.ip.source.address ^= rule.ip.source.mask & rule.ip.source.mask.wrapping_neg(),
-        1 => rule.ip.destination.mask &= rule.ip.destination.mask << 1,
-        2 => rule.ip.protocol.number ^= 1,
-        3 => rule.ip.source.negated ^= rule.ip.source.mask != 0,
-        4 => rule.matches.clone_from(&other.matches),
-        5 => drop(rule.matches.pop()),
-        6 if matches!((&rule.target, &other.target), (Target::Extension(_), Target::Extension(_))) => {
-            rule.target = other.target.clone();
-        }
-        7 => rule.ip = other.ip.clone(),
-        _ => rule.ip.in_interface = other.ip.in_interface.clone(),
-    }
-    rule.ip.destination.address &= rule.ip.destination.mask;
-    *rule != before
-}
-
 #[test]
 fn changed_rules_are_refuted_against_an_unchanged_image() {
     let mut numbers = Numbers(42);
@@ -317,22 +277,7 @@ fn changed_rules_are_refuted_against_an_unchanged_image() {
     for ruleset in &texts {
         let image = compile_roomy(ruleset, Counting::Exact).image;
         for _ in 0..mutants() / 2 {
-            let mut changed = ruleset.clone();
-            let table = numbers.below(changed.tables.len().max(1));
-            let Some(table) = changed.tables.get_mut(table) else { continue };
-            let chain = numbers.below(table.chains.len());
-            let chain = &mut table.chains[chain];
-            let count = chain.rules.len();
-            if count == 0 {
-                let Some(policy) = &mut chain.policy else { continue };
-                *policy = if *policy == Policy::Drop { Policy::Accept } else { Policy::Drop };
-            } else {
-                let (at, way) = (numbers.below(count), numbers.below(9));
-                let other = chain.rules[numbers.below(count)].clone();
-                if !change(&mut chain.rules[at], way, &other) {
-                    continue;
-                }
-            }
+            let Some(changed) = changed_rules(ruleset, &mut numbers) else { continue };
             let Ok(oracle) = Oracle::new(&changed) else { continue };
             let image = Image::open(&image).expect("an image");
             match prove(&changed, &image, &Options::default()) {

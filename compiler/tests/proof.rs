@@ -5,24 +5,15 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
-use common::{any_nasty, cases, compile_roomy, images_of_all_sizes, read, read_as};
+use common::{any_nasty, cases, compared, compile_roomy, corpus, files, images_of_all_sizes, read, read_as};
 use hipac_bench_data::classbench::read_filters;
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::Image;
 use hipac_compiler::Counting;
 use hipac_rules::{ParseOptions, Ruleset, parse};
+use hipac_verifier::Oracle;
 use hipac_verifier::proof::{Options, Proof, prove};
-use hipac_verifier::{Compared, Oracle};
 use proptest::prelude::*;
-
-fn compared(counting: Counting) -> Compared {
-    match counting {
-        Counting::Exact => Compared::All,
-        Counting::Deciding => Compared::Deciding,
-    }
-}
 
 #[track_caller]
 fn check_proved(ruleset: &Ruleset, image: &[u8], counting: Counting, what: &str) -> Proof {
@@ -32,21 +23,6 @@ fn check_proved(ruleset: &Ruleset, image: &[u8], counting: Counting, what: &str)
         Ok(proof) => proof,
         Err(refutation) => panic!("{what}, {counting:?}: {}", refutation.show(ruleset)),
     }
-}
-
-fn corpus() -> Option<PathBuf> {
-    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: HIPAC_CORPUS is not set");
-    }
-    folder
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
-    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.sort();
-    found
 }
 
 #[test]

@@ -120,6 +120,8 @@ impl<B: AsRef<[u8]>> Image<B> {
                     slot.dim.is_small() && usize::from(table) < tables,
                     "recoding table {table} does not exist"
                 );
+                // Which root is asked hangs on the state itself.
+                ensure!(slot.dim != Dim::L4, "states of the transport header are recoded");
             }
         }
         let makes_sense = |record: &[u8]| record[3] == 0;

@@ -63,6 +63,11 @@ impl<'a> ForestAudit<'a> {
             return Ok(());
         };
         ensure!(root.tree_count() > 0, "the root at {offset} has no trees");
+        // Positions before it would be scaled as the last of all.
+        ensure!(
+            root.scale().first <= self.positions.start,
+            "the root at {offset} counts from behind its first position"
+        );
         for t in 0..root.tree_count() {
             self.table(&root, &root.tree(t), offset)?;
         }

@@ -135,6 +135,8 @@ fn write<B: AsRef<[u8]>>(
 struct CheckedLine {
     schema: &'static str,
     accepted: bool,
+    /// The rules that match alike: all, or those that decide.
+    compared: Option<&'static str>,
     lists: usize,
     flat_rules: usize,
     stored: u64,
@@ -155,6 +157,10 @@ fn checked<B: AsRef<[u8]>>(
         return Err(Failure::at(&file::name(path), e));
     }
     let facts = answer.as_ref().copied().unwrap_or_default();
+    let (word, of) = match facts.compared {
+        Compared::All => ("all", "every rule"),
+        Compared::Deciding => ("deciding", "every rule but jumps, gotos and those without a target"),
+    };
     let mut out = output::stdout();
     match (format, &answer) {
         (Format::Json, answer) => output::json_line(
@@ -162,6 +168,7 @@ fn checked<B: AsRef<[u8]>>(
             &CheckedLine {
                 schema: "hipac.certificate/1",
                 accepted: answer.is_ok(),
+                compared: answer.is_ok().then_some(word),
                 lists: facts.lists,
                 flat_rules: facts.flat_rules,
                 stored: facts.stored,
@@ -171,7 +178,7 @@ fn checked<B: AsRef<[u8]>>(
         )?,
         (Format::Text, Ok(facts)) => writeln!(
             out,
-            "accepted: {}, {} boxes in leaves, {} followed",
+            "accepted: {}, {} boxes in leaves, {} followed; compared: {of}",
             output::counted(facts.flat_rules, "flat rule"),
             output::grouped(usize::try_from(facts.stored).unwrap_or(usize::MAX)),
             output::counted(usize::try_from(facts.steps).unwrap_or(usize::MAX), "step"),

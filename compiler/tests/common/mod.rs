@@ -9,11 +9,13 @@ pub(crate) mod nasty;
 pub(crate) mod seal;
 pub(crate) mod twins;
 
+use std::path::{Path, PathBuf};
+
 use exam::Exam;
 use hipac_classifier::Image;
 use hipac_compiler::{CompileError, Compiled, Counting, Options, compile};
-use hipac_rules::{Family, ParseOptions, Ruleset, parse};
-use hipac_verifier::{Evaluation, ImageSubject, Oracle};
+use hipac_rules::{Family, ParseOptions, Policy, Rule, Ruleset, Target, parse};
+use hipac_verifier::{Compared, Evaluation, ImageSubject, Oracle};
 use nasty::{Nasty, nasty};
 use proptest::prelude::{ProptestConfig, Strategy, any};
 
@@ -25,6 +27,95 @@ pub(crate) fn cases(cases: u32) -> ProptestConfig {
 /// Any small nasty ruleset.
 pub(crate) fn any_nasty() -> impl Strategy<Value = Nasty> {
     proptest::collection::vec(any::<u8>(), 0..500).prop_map(|choices| nasty(&choices))
+}
+
+/// The folder of real rulesets and filter sets that `HIPAC_CORPUS` names.
+pub(crate) fn corpus() -> Option<PathBuf> {
+    let folder = std::env::var_os("HIPAC_CORPUS").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: HIPAC_CORPUS is not set");
+    }
+    folder
+}
+
+/// The files of a folder, in order.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the corpus has this folder");
+    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.sort();
+    found
+}
+
+/// What of an image can be compared that was compiled with this counting.
+pub(crate) fn compared(counting: Counting) -> Compared {
+    match counting {
+        Counting::Exact => Compared::All,
+        Counting::Deciding => Compared::Deciding,
+    }
+}
+
+/// Numbers in no order, the same in every run.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * n as u128) >> 64) as usize
+    }
+
+    /// A value near an old one: beside it, a bit of it turned, an end of the range, or another one.
+    pub(crate) fn beside(&mut self, old: u16, other: u16) -> u16 {
+        match self.below(8) {
+            0 => old.wrapping_add(1),
+            1 => old.wrapping_sub(1),
+            2 => old.wrapping_add(0x100),
+            3 => 0,
+            4 => u16::MAX,
+            5 => other,
+            _ => old ^ 1 << self.below(16),
+        }
+    }
+}
+
+/// Rules with one thing changed; none when there was nothing of the kind to change.
+pub(crate) fn changed_rules(ruleset: &Ruleset, numbers: &mut Numbers) -> Option<Ruleset> {
+    let mut changed = ruleset.clone();
+    let table = numbers.below(changed.tables.len().max(1));
+    let table = changed.tables.get_mut(table)?;
+    let chain = numbers.below(table.chains.len());
+    let chain = &mut table.chains[chain];
+    let count = chain.rules.len();
+    if count == 0 {
+        let policy = chain.policy.as_mut()?;
+        *policy = if *policy == Policy::Drop { Policy::Accept } else { Policy::Drop };
+        return Some(changed);
+    }
+    let (at, way) = (numbers.below(count), numbers.below(9));
+    let other = chain.rules[numbers.below(count)].clone();
+    change(&mut chain.rules[at], way, &other).then_some(changed)
+}
+
+/// Changes one thing about a rule; false when there is nothing of the kind to change.
+fn change(rule: &mut Rule, way: usize, other: &Rule) -> bool {
+    let before = rule.clone();
+    match way {
+        0 => rule.ip.source.address ^= rule.ip.source.mask & rule.ip.source.mask.wrapping_neg(),
+        1 => rule.ip.destination.mask &= rule.ip.destination.mask << 1,
+        2 => rule.ip.protocol.number ^= 1,
+        3 => rule.ip.source.negated ^= rule.ip.source.mask != 0,
+        4 => rule.matches.clone_from(&other.matches),
+        5 => drop(rule.matches.pop()),
+        6 if matches!((&rule.target, &other.target), (Target::Extension(_), Target::Extension(_))) => {
+            rule.target = other.target.clone();
+        }
+        7 => rule.ip = other.ip.clone(),
+        _ => rule.ip.in_interface = other.ip.in_interface.clone(),
+    }
+    rule.ip.destination.address &= rule.ip.destination.mask;
+    *rule != before
 }
 
 /// The ruleset of a text that must have no error.

@@ -58,6 +58,8 @@ pub(super) struct Flat {
     end: Op,
     is_plain: bool,
     changes: bool,
+    /// Of an unfolded chain.
+    is_unfolded: bool,
 }
 
 /// The flat rules of an entry.
@@ -83,6 +85,8 @@ impl List {
 /// What was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checked {
+    /// The rules that match on both sides, as the certificate says.
+    pub compared: Compared,
     /// Lists of flat rules.
     pub lists: usize,
     /// Flat rules.
@@ -128,6 +132,8 @@ struct Walk<'t> {
     end: u32,
     /// No packet comes to the rule.
     is_over: bool,
+    /// The rule is an unfolded chain's.
+    is_unfolded: bool,
     labels: Vec<u32>,
     /// Labels that flat rules lead to, and where they do.
     landings: Vec<(usize, u32)>,
@@ -170,7 +176,8 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             Space::new(image, ruleset.family).filter(|_| image.is_v6() == (ruleset.family == Family::V6));
         let Some(space) = space else { return wrong("the keys of the image make no sense") };
         let on = Shared { image, space, arena: image.section(Section::Arena) };
-        let (meant, waiting, chains, checked) = (HashMap::new(), vec![], HashMap::new(), Checked::default());
+        let (meant, waiting, chains, checked) =
+            (HashMap::new(), vec![], HashMap::new(), Checked { compared, ..Checked::default() });
         Ok(Checker { ruleset, compared, on, guide, meant, waiting, chains, checked })
     }
 
@@ -210,6 +217,10 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         }
         for entry in order {
             let Some(mut list) = lists.remove(&entry) else { continue };
+            // The rules behind it would test anew what the jump has tested of the packet as it was.
+            if list.flats.iter().any(|flat| flat.is_unfolded && changes(flat, &changing)) {
+                return wrong(format!("entry {entry}: an unfolded chain changes packets"));
+            }
             list.until = until(&list, &changing);
             self.checked.lists += 1;
             self.checked.flat_rules += list.flats.len();
@@ -252,11 +263,13 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             at: first,
             end,
             is_over: false,
+            is_unfolded: false,
             labels: vec![],
             landings: vec![],
         };
         let mut frames = vec![Frame { chain: chain.1, next: 0, path: vec![], label: None, is_over: false }];
         while let Some(frame) = frames.last_mut() {
+            walk.is_unfolded = frame.label.is_some();
             let here = (frame.chain, frame.next);
             let Some(rule) = table.chains[here.0].rules.get(here.1) else {
                 if let Some(label) = frame.label {
@@ -300,7 +313,9 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         clauses.extend(meaning::of_ip_part(&rule.ip).into_iter().map(|test| Rc::new(vec![test])));
         let (mut does, mut pure): (Vec<Does>, Vec<u8>) = (vec![], vec![]);
         for (number, extension) in rule.matches.iter().enumerate() {
-            let number = number as u8;
+            let Ok(number) = u8::try_from(number) else {
+                return wrong("a rule has more matches than a program can name");
+            };
             let meaning = extension.match_meaning(family);
             if let Some((drops, passes)) = meaning::need(meaning.l4) {
                 if does.is_empty() {
@@ -356,7 +371,12 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         let left_out = self.compared == Compared::Deciding
             && only_counts
             && !walk.is_over
-            && !does.iter().any(|d| !matches!(d, Does::Ask(_, ResidualKind::Pure)));
+            && match rule.target {
+                // What is asked decides nothing when the rule only counts.
+                Target::None => does.iter().all(|d| matches!(d, Does::Ask(_, ResidualKind::Pure))),
+                // The rules of an unfolded chain would not ask it.
+                _ => does.is_empty(),
+            };
         let wanted = Wanted {
             clauses: clauses.clone(),
             does,
@@ -392,8 +412,8 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
                 if let (Op::Call { entry, .. }, Goes::Call(chain, _)) = (&end, goes) {
                     self.enter(*entry, (walk.table.0, chain))?;
                 }
-                let is_plain = ops.len() == 1;
-                walk.list.flats.push(Flat { clauses, checked, end, is_plain, changes: change.is_some() });
+                let (is_plain, changes, is_unfolded) = (ops.len() == 1, change.is_some(), walk.is_unfolded);
+                walk.list.flats.push(Flat { clauses, checked, end, is_plain, changes, is_unfolded });
                 walk.at += 1;
             }
             (Step::Absent, _) if walk.is_over => {}

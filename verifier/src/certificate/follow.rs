@@ -18,10 +18,11 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
     pub(super) fn forest(&mut self, list: &List, root: Ref, states: (u32, u32)) -> Result<(), Refused> {
         let mut everything: Region = self.on.space.axes.iter().map(|axis| axis.range).collect();
         if let Some(axis) = self.on.space.axis(Dim::L4) {
-            everything[axis] = match everything[axis].1 {
-                6 => states,
-                _ => return wrong("states of the transport header are thrown together"),
-            };
+            // Which root is asked hangs on the state itself.
+            if self.on.space.axes[axis].is_recoded() {
+                return wrong("states of the transport header are recoded");
+            }
+            everything[axis] = states;
         }
         let spot = Spot { at: root, tree: None, gate: u32::MAX >> 8, smallest: 0, waiting: 0, depth: 0 };
         let mut waiting = vec![(everything.clone(), spot)];
@@ -30,6 +31,9 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
             let Some(view) = Root::view(self.on.arena, root.offset()) else {
                 return wrong("a root is not there");
             };
+            if view.scale().first > list.record.first {
+                return wrong("a root counts from behind its first position");
+            }
             for tree in (0..view.tree_count()).map(|t| view.tree(t)) {
                 self.on.cells(&everything, spot, tree, &mut waiting)?;
             }

@@ -12,6 +12,8 @@ use hipac_classifier::program::{DimTest, Wanted};
 use hipac_classifier::{Dim, Image, InterfaceName};
 use hipac_rules::{Clause, Family, Field, FragmentTest, IpPart, L4Need, Test, ValueSet};
 
+use crate::fields::{INTERFACES, NUMBERS};
+
 /// One interval on each axis.
 pub(super) type Region = Vec<(u32, u32)>;
 
@@ -22,6 +24,13 @@ pub(super) struct Axis {
     pub(super) range: (u32, u32),
     /// The key's value for each raw one, where it is another.
     classes: Option<Vec<u32>>,
+}
+
+impl Axis {
+    /// Keys have classes of its values.
+    pub(super) fn is_recoded(&self) -> bool {
+        self.classes.is_some()
+    }
 }
 
 /// The axes of an image's keys.
@@ -67,7 +76,7 @@ impl Space {
             space.add(Axis { dim: slot.dim, range: (min, max), classes })?;
         }
         // What no key holds, rules may look at all the same.
-        let fields = FIELDS.iter().flat_map(|&field| words(field, family));
+        let fields = NUMBERS.iter().chain(&INTERFACES).flat_map(|&field| words(field, family));
         for &dim in fields {
             if space.of[dim.index()].is_none() {
                 let max = if is_name(dim) { space.names.len() as u32 } else { dim.max() };
@@ -238,6 +247,9 @@ impl Space {
     /// between which no test changes; `None` where there is none.
     pub(super) fn are_same(&self, rules: &[&Clause], programs: &[Vec<Vec<DimTest>>]) -> Option<bool> {
         let mut grid: Vec<(Dim, Vec<u32>)> = Vec::new();
+        if !rules.iter().copied().flatten().all(|test| self.can_tell(test)) {
+            return None;
+        }
         let tests = || programs.iter().flatten().flatten();
         for &dim in rules.iter().copied().flatten().flat_map(|t| words(t.field, self.family)) {
             grid.push((dim, vec![]));
@@ -265,6 +277,17 @@ impl Space {
             };
             at[..next].fill(0);
             at[next] += 1;
+        }
+    }
+
+    /// Values of dimensions say whether a test holds: ranks, when it is about names. Of sets they do not.
+    fn can_tell(&self, test: &Test) -> bool {
+        let is_bound = |number| number == 0 || self.names.binary_search(&number).is_ok();
+        match &test.set {
+            ValueSet::Interface { name, prefix } => numbers(name, *prefix)
+                .is_none_or(|(first, last)| is_bound(first) && last.checked_add(1).is_none_or(is_bound)),
+            ValueSet::Ranges(_) | ValueSet::Masked { .. } => !words(test.field, self.family).is_empty(),
+            ValueSet::Member(_) => false,
         }
     }
 
@@ -373,41 +396,6 @@ fn numbers(name: &str, prefix: bool) -> Option<(u128, u128)> {
     Some((first, first | free))
 }
 
-const FIELDS: [Field; 32] = [
-    Field::Source,
-    Field::Destination,
-    Field::InInterface,
-    Field::OutInterface,
-    Field::Protocol,
-    Field::L4,
-    Field::SourcePort,
-    Field::DestinationPort,
-    Field::TcpFlags,
-    Field::CtState,
-    Field::Mark,
-    Field::ConnMark,
-    Field::Ttl,
-    Field::Length,
-    Field::Tos,
-    Field::Mac,
-    Field::PacketType,
-    Field::SourceType,
-    Field::DestinationType,
-    Field::PhysIn,
-    Field::PhysOut,
-    Field::Bridged,
-    Field::Cpu,
-    Field::Realm,
-    Field::InGroup,
-    Field::OutGroup,
-    Field::Uid,
-    Field::Gid,
-    Field::Socket,
-    Field::Spi,
-    Field::DccpType,
-    Field::Mss,
-];
-
 pub(super) fn is_name(dim: Dim) -> bool {
     matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut)
 }
@@ -500,8 +488,23 @@ pub(super) fn in_states(states: u8) -> Clause {
 
 #[cfg(test)]
 mod tests {
-    use super::first_masked;
+    use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn every_dimension_but_those_of_sets_is_a_fields() {
+        for family in [Family::V4, Family::V6] {
+            let fields = NUMBERS.iter().chain(&INTERFACES);
+            let mut found: Vec<Dim> = fields.flat_map(|&field| words(field, family)).copied().collect();
+            found.sort_unstable();
+            let is_of = |dim: &Dim| match dim {
+                Dim::Source1 | Dim::Source2 | Dim::Source3 => family == Family::V6,
+                Dim::Destination1 | Dim::Destination2 | Dim::Destination3 => family == Family::V6,
+                dim => !dim.is_set(),
+            };
+            assert_eq!(found, Dim::ALL.into_iter().filter(is_of).collect::<Vec<_>>());
+        }
+    }
 
     proptest! {
         #[test]

@@ -21,7 +21,8 @@ pub struct Report {
     pub chains: BTreeMap<(TableKind, Hook), Chain>,
     /// Packets that the stack kept from a chain, by cause.
     pub causes: BTreeMap<Cause, u64>,
-    /// Packets that a rule let through, of chains that did not exist for them: nat, for a known connection.
+    /// Packets that came to a chain as bytes that are read as no packet, its extension headers cut short:
+    /// compared neither there nor at the chains behind it.
     pub packets_unread: u64,
     /// Rules that matched a packet.
     pub rules_matched: usize,

@@ -31,6 +31,7 @@ fn check_agreement(family: Family, text: &str, seeds: &[u64]) {
                 let shown: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
                 assert!(report.is_agreement(), "{} differ\n{}", report.differing, shown.join("\n"));
                 assert!(report.compared() > 500, "{report:?}");
+                assert!(20 * report.packets_unread <= report.packets, "{report:?}");
             }
             Err(error) if error.is_unavailable() => return println!("skipped: {error}"),
             Err(error) => panic!("{error}"),

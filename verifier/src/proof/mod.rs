@@ -352,6 +352,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         }
         let changing = walk::changing(&lists, self.image.entry_count());
         for list in &mut lists {
+            walk::note_changes(list, &changing);
             list.until = walk::until(list, &changing);
         }
         // Sets may look at marks, which rules change.
@@ -440,7 +441,9 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         doubts: &mut Doubts,
     ) -> Option<Refutation> {
         let rule = match &finding.kind {
-            Kind::Flat(Fault::Missing(rule) | Fault::Differs(rule) | Fault::Lands(rule, _)) => Some(*rule),
+            Kind::Flat(Fault::Missing(r) | Fault::Differs(r) | Fault::Lands(r, _) | Fault::Changes(r)) => {
+                Some(*r)
+            }
             _ => {
                 let l = &seeker.lists[list];
                 let index = finding.position.checked_sub(l.first)? as usize;
@@ -478,6 +481,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
                 Kind::Flat(Fault::Missing(_)) => "the rule before it is missing",
                 Kind::Flat(Fault::Differs(_)) => "does something else than its rule",
                 Kind::Flat(Fault::Lands(..)) => "leads to another place than its rule",
+                Kind::Flat(Fault::Changes(_)) => "changes packets in an unfolded chain",
                 Kind::Default => "the end is not the policy",
                 Kind::TooMuchWork => "given up: its boxes are in too many pieces",
             }
@@ -504,6 +508,9 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         match gave_up {
             GaveUp::Boxes(rule) => {
                 format!("{} is too many boxes to look at one by one", rule.place(self.ruleset))
+            }
+            GaveUp::Matches(rule) => {
+                format!("{} has more matches than a program can name", rule.place(self.ruleset))
             }
             GaveUp::Steps => "the image has far fewer flat rules than its rules become".into(),
         }

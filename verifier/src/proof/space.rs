@@ -121,8 +121,9 @@ impl Space {
         let raw_max = self.raw().max(dim);
         let is_name = matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut);
         let (kind, max) = match recode {
-            // Tables are for dimensions of few values whose order means nothing.
-            Some(_) if is_name || raw_max > 0xff => return None,
+            // Tables are for dimensions of few values whose order means nothing; and states of the
+            // header say which root is asked.
+            Some(_) if is_name || raw_max > 0xff || dim == Dim::L4 => return None,
             Some(table) => {
                 let classes: Box<[u32]> = (0..=raw_max).map(|x| keys.class(table, x)).collect();
                 let max = classes.iter().copied().max().unwrap_or(0);

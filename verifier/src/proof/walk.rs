@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) is_plain: bool,
     /// It changes what rules behind it see.
     pub(super) changes: bool,
+    /// Its rule is of an unfolded chain.
+    pub(super) is_unfolded: bool,
 }
 
 /// Something about a flat rule that is not as the rules want it.
@@ -54,6 +56,9 @@ pub(super) enum Fault {
     Differs(RuleId),
     /// It goes on elsewhere: where the rules lead.
     Lands(RuleId, u32),
+    /// It changes packets in an unfolded chain. Flat rules behind it test anew what the jump has tested
+    /// of the packet as it was.
+    Changes(RuleId),
 }
 
 /// A list of flat rules beside the chain that it stands for.
@@ -82,6 +87,8 @@ pub(super) struct List {
 pub(super) enum GaveUp {
     /// A rule that becomes too many boxes.
     Boxes(RuleId),
+    /// A rule of more matches than a program can name.
+    Matches(RuleId),
     /// The image has far fewer flat rules than the rules want.
     Steps,
 }
@@ -230,8 +237,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
             if program.first.condition.is_none() {
                 return Ok(());
             }
-            // More matches than a program can name: the last ones cannot be told apart.
-            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            let number = u8::try_from(number).map_err(|_| GaveUp::Matches(id))?;
             self.and_match(id, &extension.match_meaning(family), number, &mut program)?;
         }
         if program.first.condition.is_none() {
@@ -408,6 +414,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
             end: found.end,
             is_plain: found.is_plain(),
             changes: found.effect.is_some(),
+            is_unfolded: self.frames.last().is_some_and(|frame| frame.label.is_some()),
         });
         Ok(())
     }
@@ -417,7 +424,8 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
         let expanded = Expanded { is_blind: true, ..Expanded::default() };
         // What is never found leads nowhere.
         let end = End::Malformed;
-        self.list.slots.push(Slot { rule: None, expanded, end, is_plain: false, changes: false });
+        let (is_plain, changes, is_unfolded) = (false, false, false);
+        self.list.slots.push(Slot { rule: None, expanded, end, is_plain, changes, is_unfolded });
         self.at += 1;
     }
 
@@ -491,6 +499,19 @@ pub(super) fn until(list: &List, changing: &[bool]) -> Vec<u32> {
 
 fn calls_change(slot: &Slot, changing: &[bool]) -> bool {
     matches!(slot.end, End::Call { entry, .. } if changing.get(entry as usize).is_none_or(|&c| c))
+}
+
+/// Notes as faults what changes packets in unfolded chains.
+pub(super) fn note_changes(list: &mut List, changing: &[bool]) {
+    for (position, slot) in (list.first..).zip(&list.slots) {
+        if let Some(rule) = slot.rule
+            && slot.is_unfolded
+            && (slot.changes || calls_change(slot, changing))
+        {
+            let same = Expanded { must: slot.expanded.must.clone(), ..Expanded::default() };
+            list.faults.push((position, same, Fault::Changes(rule)));
+        }
+    }
 }
 
 /// The entries in which a rule changes packets, or in what they call. `entries`: how many there are.
