@@ -179,7 +179,7 @@ fn image_of_bytes(path: &Path, bytes: mapped::Bytes) -> Result<OpenImage, Failur
 }
 
 /// Reads IP sets. What is faulty there would be another set: it is a failure.
-fn sets(files: &[PathBuf]) -> Result<Sets, Failure> {
+pub(crate) fn sets(files: &[PathBuf]) -> Result<Sets, Failure> {
     let mut all = Sets::default();
     for path in files {
         let text = file::read(path)?;
@@ -196,7 +196,7 @@ fn sets(files: &[PathBuf]) -> Result<Sets, Failure> {
 }
 
 /// Reads addresses of hosts.
-fn hosts(path: &Path) -> Result<Arc<Hosts>, Failure> {
+pub(crate) fn hosts(path: &Path) -> Result<Arc<Hosts>, Failure> {
     let text = file::read(path)?;
     let name = file::name(path);
     let read = Hosts::read(&String::from_utf8_lossy(&text));

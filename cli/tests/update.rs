@@ -286,3 +286,23 @@ fn killed_at_any_instant_each_file_is_the_old_or_the_new_one() {
     println!("{kills} kills: {untouched} before, {between} between, {done} after; {leftovers} left files");
     assert!(untouched > 0, "no kill came before the end: none tested anything");
 }
+
+#[test]
+fn rules_that_name_sets_are_updated_with_them() {
+    let text = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m set --match-set good src -j ACCEPT\n\
+                -A FORWARD -p udp -j ACCEPT\nCOMMIT\n";
+    let sets = "create good hash:ip\nadd good 192.0.2.1\ncreate bad hash:ip\nadd bad 192.0.2.2\n";
+    let folder = Folder::new();
+    let sets = folder.write("all.sets", sets.to_owned());
+    let files = Files::new(Some(text), &["--ipset", &sets]);
+    let run = files.update(INSERT, &[]).exits(2);
+    assert!(run.stderr.contains("--ipset"), "{}", run.stderr);
+    let commands = "*filter\n-D FORWARD -m set --match-set good src -j ACCEPT\n\
+                    -I FORWARD 1 -m set --match-set bad src -j DROP\nCOMMIT\n";
+    files.update(commands, &["--ipset", &sets]).exits(0);
+    hipac(&["verify", &files.rules, &files.image, "--ipset", &sets]).exits(0);
+    assert!(files.printed().contains("bad") && !files.printed().contains("good"));
+    let packet = ["classify", &files.image, "--packet", "-p udp -s 192.0.2.2 -d 10.0.0.1 --dport 5"];
+    let run = hipac(&packet).exits(0);
+    assert!(run.stdout.contains("DROP"), "{}", run.stdout);
+}

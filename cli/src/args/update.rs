@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as Group;
 
-use super::{Counting, parse_size};
+use super::{Counting, Outside, parse_size};
 
 pub(crate) const UPDATE_HELP: &str = "\
 Examples:
@@ -56,4 +56,6 @@ pub(crate) struct UpdateOptions {
     /// Write nothing, and show which packets would be treated differently.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) outside: Outside,
 }

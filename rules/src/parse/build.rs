@@ -410,6 +410,7 @@ impl Parser<'_, Tables> {
             self.resolve(&mut builder, pending);
         }
         self.report_loops(&builder);
+        self.report_unsettled(&builder);
         let TableBuilder { kind, chains, .. } = builder;
         let mut finished: Vec<Chain> = chains
             .into_iter()

@@ -89,7 +89,8 @@ impl Parser<'_, Tables> {
     }
 }
 
-fn line_starts(text: &[u8]) -> Vec<usize> {
+/// Where each line begins.
+pub(super) fn line_starts(text: &[u8]) -> Vec<usize> {
     let after = text.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1);
     std::iter::once(0).chain(after).collect()
 }

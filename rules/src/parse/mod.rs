@@ -26,6 +26,7 @@ pub(crate) mod reader;
 mod rule;
 mod rule_list;
 pub(crate) mod scan;
+mod unsettled;
 mod values;
 pub(crate) mod words;
 

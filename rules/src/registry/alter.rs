@@ -1,6 +1,6 @@
 //! Targets that change the packet, its marks, or how its connection is tracked.
 
-use crate::meaning::Effect;
+use crate::meaning::{Effect, Field};
 use crate::model::{Extension, Family, Hook, Setting, TableKind};
 use crate::value::Value;
 
@@ -139,6 +139,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "TCPMSS",
         help: "sets the maximum segment size of a TCP SYN",
+        alters: &[Field::Mss],
         protocols: &[6],
         options: &[
             option("set-mss", ValueKind::number(65535), "to this size"),
@@ -186,6 +187,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "HMARK",
         help: "sets the mark to a hash of the packet",
+        alters: &[Field::Mark],
         options: &[
             option("hmark-src-prefix", ValueKind::number(128), "prefix length of the source"),
             option("hmark-dst-prefix", ValueKind::number(128), "prefix length of the destination"),

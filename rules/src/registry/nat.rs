@@ -1,5 +1,6 @@
 //! Targets that translate addresses and ports, or lead packets elsewhere.
 
+use crate::meaning::Field;
 use crate::model::{Family, Hook, Setting, TableKind};
 use crate::value::{Nat, Value};
 
@@ -82,6 +83,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "DNPT",
         help: "translates the prefix of an IPv6 destination, without state",
+        alters: &[Field::Destination],
         families: Families::Only(Family::V6),
         tables: &[TableKind::Mangle],
         options: PREFIXES,
@@ -91,6 +93,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
     ExtensionSpec {
         name: "SNPT",
         help: "translates the prefix of an IPv6 source, without state",
+        alters: &[Field::Source],
         families: Families::Only(Family::V6),
         tables: &[TableKind::Mangle],
         options: PREFIXES,

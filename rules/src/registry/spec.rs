@@ -80,6 +80,9 @@ pub struct ExtensionSpec {
     pub ending: Ending,
     /// The effect that it has whatever its options (a target).
     pub effect: Effect,
+    /// Fields that it changes in a way that is not worked out (a target): later tests of them are
+    /// answered as if it had not, and the parser says so.
+    pub alters: &'static [Field],
     /// An option that begins a new group of the others, each group in canonical order.
     pub group_by: Option<&'static str>,
     /// For what is not declarative.
@@ -117,6 +120,7 @@ impl ExtensionSpec {
         residual: None,
         ending: Ending::Continue,
         effect: Effect::None,
+        alters: &[],
         quirks: Quirks::NONE,
         group_by: None,
     };

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
+use hipac_classifier::Image;
 use hipac_compiler::{Compiled, Options, compile};
 use hipac_rules::edit::{Applied, EditError, ParsedEdits};
 use hipac_rules::fault::render_all;
@@ -19,7 +20,7 @@ use hipac_rules::{Counters, Family, Fault, ParseOptions, PrintOptions, Ruleset, 
 use serde::Serialize;
 
 use crate::args::update::UpdateOptions;
-use crate::args::{Format, InputFormat, Outside, RulesFile};
+use crate::args::{Format, InputFormat, RulesFile};
 use crate::commands::{compile as compile_command, diff};
 use crate::exit::{Exit, Failure};
 use crate::input::{self, FaultLine, Rules, diagnose};
@@ -44,6 +45,13 @@ pub(crate) fn run(of: &UpdateOptions, format: Format) -> Result<Exit, Failure> {
     let pair = Pair::lock(&of.image, &of.rules)?;
     let old = read_rules(of)?;
     let image = mapped::open(&of.image)?;
+    let holds_sets = Image::open(image.as_ref()).is_ok_and(|image| image.key_maker().sets().count() > 0);
+    if of.outside.ipset.is_empty() && holds_sets {
+        return Err(Failure::at(
+            &file::name(&of.image),
+            "it holds IP sets, and the new one would not: give what `ipset save` prints by --ipset FILE",
+        ));
+    }
     let before = Mark::of(image.as_ref());
     let image_bytes = image.as_ref().len();
     let mut update = Update {
@@ -84,7 +92,7 @@ fn read_rules(of: &UpdateOptions) -> Result<Rules, Failure> {
         ipv4: of.ipv4,
         ipv6: of.ipv6,
         input_format: InputFormat::Iptables,
-        outside: Outside::default(),
+        outside: of.outside.clone(),
     })?;
     rules.accept_whole()?;
     Ok(rules)
@@ -145,7 +153,7 @@ impl Update<'_> {
             &image,
             format_args!(
                 "it was not compiled from {rules} as that is now, with --memory {} --counting {}: give the \
-                 options that it was compiled with, or compile it again with `hipac compile {rules} -o {image}`",
+                 options (and IP sets) that it was compiled with, or compile it again with `hipac compile {rules} -o {image}`",
                 self.options.memory_bytes_max,
                 counting_name(&self.options),
             ),
@@ -174,7 +182,8 @@ impl Update<'_> {
     /// Carries out the commands.
     fn run(mut self, old: &Rules) -> Result<Exit, Failure> {
         let family = old.ruleset.family;
-        let parse_options = ParseOptions { family: Some(family), ..ParseOptions::default() };
+        let hosts = self.of.outside.hosts.as_deref().map(input::hosts).transpose()?;
+        let parse_options = ParseOptions { family: Some(family), hosts, ..ParseOptions::default() };
         let edits = parse_edits(self.commands, &parse_options);
         diagnose(&render_all(&edits.faults, &self.commands_name(), self.commands));
         if edits.has_errors() {
@@ -219,12 +228,14 @@ impl Update<'_> {
         let text = print(changed, &PrintOptions { counters: has_counters, header: true });
         let text = text.replacen('\n', "\n#\n", 1);
         let parsed = parse(&text, &ParseOptions { family: Some(family), ..ParseOptions::default() });
+        let mut ruleset = parsed.ruleset;
+        let unbound = input::sets(&self.of.outside.ipset)?.bind(&mut ruleset).unbound;
         let rules = Rules {
             name: self.rules_name(),
             text: text.into_bytes(),
-            ruleset: parsed.ruleset,
+            ruleset,
             faults: parsed.faults,
-            unbound: vec![],
+            unbound,
         };
         if rules.faults.iter().any(|f| f.severity == hipac_rules::Severity::Error) {
             rules.accept_whole()?;
