@@ -91,3 +91,22 @@ DROP by the policy of filter/INPUT
 ";
     check(rules, &records, &["--clock"], expected);
 }
+
+#[test]
+fn other_ends_are_those_of_the_state_before_the_packet() {
+    let rules = "-A INPUT -m string --algo bm --string ask -m policy --dir in --pol none -j DROP\n\
+                 -A INPUT -m limit --limit 1/hour --limit-burst 2 -j ACCEPT";
+    let records: [(u64, &[u8]); 4] = [(0, b"a"), (1, b"ask"), (2, b"b"), (3, b"ask")];
+    let expected = "\
+ACCEPT by filter/INPUT rule 2 (line 4)
+DROP by filter/INPUT rule 1 (line 3)
+  if policy of filter/INPUT rule 1 (line 3) holds
+  otherwise ACCEPT by filter/INPUT rule 2 (line 4)
+ACCEPT by filter/INPUT rule 2 (line 4)
+  given what was assumed of packet 2 and those after it
+DROP by filter/INPUT rule 1 (line 3)
+  if policy of filter/INPUT rule 1 (line 3) holds
+  otherwise DROP by the policy of filter/INPUT
+";
+    check(rules, &records, &["--clock"], expected);
+}

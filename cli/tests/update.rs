@@ -293,7 +293,7 @@ fn rules_that_name_sets_are_updated_with_them() {
                 -A FORWARD -p udp -j ACCEPT\nCOMMIT\n";
     let sets = "create good hash:ip\nadd good 192.0.2.1\ncreate bad hash:ip\nadd bad 192.0.2.2\n";
     let folder = Folder::new();
-    let sets = folder.write("all.sets", sets.to_owned());
+    let sets = folder.write("all.sets", sets);
     let files = Files::new(Some(text), &["--ipset", &sets]);
     let run = files.update(INSERT, &[]).exits(2);
     assert!(run.stderr.contains("--ipset"), "{}", run.stderr);

@@ -168,6 +168,14 @@ fn a_failed_edit_changes_nothing_and_a_list_is_made_as_a_whole() {
     let last = parsed.edits().last().unwrap();
     assert!(apply(&mut ruleset, last).is_err());
     assert!(ruleset == base(), "one of two rules was deleted");
+    // The third is not there: the two that went from other places are back, each in its own.
+    let text = "*filter\n-A log -s 1.1.1.1\n-A log -j ACCEPT\n-A log -s 2.2.2.2\n-A log -s 3.3.3.3\nCOMMIT\n";
+    let mut longer = apply_all(&base(), parse_edits(text, &ParseOptions::default()).edits()).unwrap();
+    let before = longer.clone();
+    let text = "*filter\n-D log -s 3.3.3.3,1.1.1.1,4.4.4.4\nCOMMIT\n";
+    let deleting = parse_edits(text, &ParseOptions::default());
+    assert!(apply(&mut longer, deleting.edits().last().unwrap()).is_err());
+    assert!(longer == before, "{}", print_all(&longer));
     let chain = |name: &str| Change::NewChain { chain: name.into() };
     assert!(apply(&mut ruleset, &Edit::new(TableKind::Nat, chain("DNAT"))).is_err());
     assert!(ruleset.table(TableKind::Nat).is_none());

@@ -46,7 +46,7 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
     let mut replay = match &ruleset {
         Some((rules, name)) => Clock::new(question.replay, rules, name, &packets)?
             .zip(Origins::new(&image, rules))
-            .map(|(clock, origins)| Replayed { clock, origins, assumed_of: None }),
+            .map(|(clock, origins)| Replayed::new(clock, origins)),
         None if question.replay.is_asked_for() => {
             return Err(Failure::new(
                 "an image does not hold what its residual matches compare with: give the rules to --clock and --at",
@@ -62,9 +62,12 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
             None => (asking.answer(&mut None)?, None),
             Some(replayed) => {
                 let arrival = replayed.clock.arrival(arrived);
-                let before = replayed.clock.may_not_know.then(|| replayed.clock.state.clone());
                 let (state, origins) = (&mut replayed.clock.state, &replayed.origins);
-                let answer = asking.answer(&mut Some(Known { state, before, origins, arrival }))?;
+                let behind = replayed.behind.as_mut();
+                let answer = asking.answer(&mut Some(Known { state, behind, origins, arrival }))?;
+                if let Some(behind) = &mut replayed.behind {
+                    behind.missed.push((&arrived.packet, arrival));
+                }
                 // What was assumed of one packet has left its traces for those that follow.
                 let given = replayed.assumed_of.filter(|_| answer.is_stateful);
                 if replayed.assumed_of.is_none() && answer.leaves_traces {
@@ -85,11 +88,39 @@ pub(crate) fn run(of: &RulesFile, question: &Question<'_>, format: Format) -> Re
 }
 
 /// A replay under way.
-struct Replayed {
+struct Replayed<'p> {
     clock: Clock,
     origins: Origins,
+    /// When other ends may be asked for.
+    behind: Option<Behind<'p>>,
     /// The first packet, from 1, of which something was assumed.
     assumed_of: Option<usize>,
+}
+
+impl Replayed<'_> {
+    fn new(clock: Clock, origins: Origins) -> Self {
+        let behind = clock.may_not_know.then(|| Behind { state: clock.state.clone(), missed: Vec::new() });
+        Replayed { clock, origins, behind, assumed_of: None }
+    }
+}
+
+/// The state before a packet came: as it was some packets ago, and these. It catches up when a packet has
+/// other ends to look for. Most have none, and a copy for each would cost what all flows so far take.
+struct Behind<'p> {
+    state: State,
+    missed: Vec<(&'p Packet, Arrival<'p>)>,
+}
+
+impl Behind<'_> {
+    /// Lets the packets come that the state has missed, once more as they came.
+    fn catch_up(&mut self, asking: &Asking<'_>, origins: &Origins) -> Result<(), Failure> {
+        let &Asking { image, entry, default, .. } = asking;
+        for (packet, arrival) in self.missed.drain(..) {
+            let known = Known { state: &mut self.state, behind: None, origins, arrival };
+            Asking { image, entry, packet, default }.evaluate(&mut Some(known), &BTreeMap::new())?;
+        }
+        Ok(())
+    }
 }
 
 /// The entry that is meant: its id, with the names for messages.
@@ -143,12 +174,12 @@ struct Asking<'a> {
 }
 
 /// What a clock lets one know.
-struct Known<'a> {
+struct Known<'a, 'p> {
     state: &'a mut State,
-    /// The state before the packet came, when other ends may be asked for.
-    before: Option<State>,
+    /// What leads to the state before the packet came, when other ends may be asked for.
+    behind: Option<&'a mut Behind<'p>>,
     origins: &'a Origins,
-    arrival: Arrival<'a>,
+    arrival: Arrival<'p>,
 }
 
 /// What came of one evaluation.
@@ -161,7 +192,7 @@ struct Came {
 }
 
 impl Asking<'_> {
-    fn answer(&self, known: &mut Option<Known<'_>>) -> Result<Answer, Failure> {
+    fn answer(&self, known: &mut Option<Known<'_, '_>>) -> Result<Answer, Failure> {
         let came = self.evaluate(known, &BTreeMap::new())?;
         let Came { decision, known: holding, counted, assumed } = came;
         let counts_targets = known.as_ref().is_some_and(|known| known.state.counts_targets());
@@ -174,6 +205,11 @@ impl Asking<'_> {
             otherwise: Vec::new(),
             has_more: false,
         };
+        if !answer.assumed.is_empty()
+            && let Some(Known { behind: Some(behind), origins, .. }) = known
+        {
+            behind.catch_up(self, origins)?;
+        }
         // Every way the residual matches can come out: flip one at a time, depth first.
         let mut open = vec![(BTreeMap::new(), answer.assumed.clone(), 0)];
         let mut tries = 0;
@@ -202,21 +238,21 @@ impl Asking<'_> {
     /// Evaluates the packet from the state before it, and leaves the state as it is.
     fn evaluate_aside(
         &self,
-        known: &Option<Known<'_>>,
+        known: &Option<Known<'_, '_>>,
         fixed: &BTreeMap<Asked, bool>,
     ) -> Result<Came, Failure> {
-        let Some(Known { before, origins, arrival, .. }) = known else {
+        let Some(Known { behind, origins, arrival, .. }) = known else {
             return self.evaluate(&mut None, fixed);
         };
-        let mut state =
-            before.clone().ok_or_else(|| Failure::new("an answer that should be known is not"))?;
-        let known = Known { state: &mut state, before: None, origins, arrival: *arrival };
+        let before = behind.as_ref().map(|behind| behind.state.clone());
+        let mut state = before.ok_or_else(|| Failure::new("an answer that should be known is not"))?;
+        let known = Known { state: &mut state, behind: None, origins, arrival: *arrival };
         self.evaluate(&mut Some(known), fixed)
     }
 
     fn evaluate(
         &self,
-        known: &mut Option<Known<'_>>,
+        known: &mut Option<Known<'_, '_>>,
         fixed: &BTreeMap<Asked, bool>,
     ) -> Result<Came, Failure> {
         let arrival = known.as_ref().map(|known| known.arrival);
@@ -236,18 +272,18 @@ impl Asking<'_> {
     }
 }
 
-struct Recorder<'a, 'k> {
+struct Recorder<'a, 'k, 'p> {
     default: bool,
     fixed: &'a BTreeMap<Asked, bool>,
-    known: Option<&'a mut Known<'k>>,
+    known: Option<&'a mut Known<'k, 'p>>,
     /// Rules change what is known of the packet; the next evaluation begins anew.
-    arrival: Option<Arrival<'k>>,
+    arrival: Option<Arrival<'p>>,
     assumed: Vec<(Asked, bool)>,
     answered: Vec<(Asked, Outcome)>,
     counted: Vec<(Asked, u8)>,
 }
 
-impl Host for Recorder<'_, '_> {
+impl Host for Recorder<'_, '_, '_> {
     fn residual(&mut self, rule: OriginId, match_index: u8, kind: ResidualKind, packet: &Packet) -> Outcome {
         let asked = Asked { rule, match_index };
         if let (Some(known), Some(arrival)) = (&mut self.known, &self.arrival)

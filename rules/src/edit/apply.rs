@@ -373,18 +373,22 @@ fn position_of(chain: &Chain, rule: &Rule, work: &mut Work) -> Result<usize, Fai
 
 /// Deletes the first equal of each rule, or, when one has none, nothing.
 fn delete_rules(chain: &mut Chain, rules: &[Rule], work: &mut Work) -> Result<(), Failed> {
-    let before = if rules.len() > 1 { Some(chain.rules.clone()) } else { None };
+    // What is gone so far, to be put back: no copy of the chain is made, however long it is.
+    let mut gone: Vec<(usize, Rule)> = Vec::with_capacity(rules.len());
     for rule in rules {
-        let deleted = position_of(chain, rule, work).and_then(|at| {
+        let found = position_of(chain, rule, work).and_then(|at| {
             work.move_rules(&chain.rules, at)?;
-            chain.rules.remove(at);
-            Ok(())
+            Ok(at)
         });
-        if let Err(failed) = deleted {
-            if let Some(before) = before {
-                chain.rules = before;
+        match found {
+            Ok(at) => gone.push((at, chain.rules.remove(at))),
+            Err(failed) => {
+                // The last one that went first, so that each finds its place.
+                for (at, rule) in gone.into_iter().rev() {
+                    chain.rules.insert(at, rule);
+                }
+                return Err(failed);
             }
-            return Err(failed);
         }
     }
     Ok(())

@@ -56,8 +56,14 @@ impl Unbound {
     /// Where its first line is this one, which begins at `at`.
     fn warning(&self, line: &[u8], at: usize) -> Fault {
         let shown = String::from_utf8_lossy(line);
-        let place = shown.find(&*self.name).filter(|_| matches!(shown, std::borrow::Cow::Borrowed(_)));
-        let place = place.unwrap_or(0);
+        // The word after `--match-set`: the name's letters may stand in other words before.
+        let is_between = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+        let is_named = |&(place, _): &(usize, &str)| {
+            shown[..place].trim_end_matches(is_between).ends_with("-set")
+                && shown[place + self.name.len()..].chars().next().is_none_or(is_between)
+        };
+        let place = shown.match_indices(&*self.name).find(is_named).map(|(place, _)| place);
+        let place = place.filter(|_| matches!(shown, std::borrow::Cow::Borrowed(_))).unwrap_or(0);
         let column = shown.get(..place).map_or(1, |s| s.chars().count() + 1);
         let end = (at + place + self.name.len()).min(at + line.len().max(place));
         let found = (at + place..end, column, self.name.chars().count().max(1));
@@ -282,5 +288,29 @@ impl Binder<'_> {
             });
         }
         Ok(Some(Arc::new(Membership { set: Arc::clone(set), columns, wants_nomatch })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ParseOptions, parse};
+
+    #[test]
+    fn each_set_that_is_not_given_is_warned_of_at_its_first_line() {
+        let text = "*filter\n-A INPUT -m set --match-set b src -m set --match-set a src\n\n\
+                    -A INPUT -m comment --comment \u{e9} -m set --match-set c src\n\
+                    -A INPUT -m set --match-set b dst\nCOMMIT\n";
+        let mut ruleset = parse(text, &ParseOptions::default()).ruleset;
+        let unbound = Sets::default().bind(&mut ruleset).unbound;
+        let warnings = Unbound::warnings(&unbound, text.as_bytes());
+        let mut found: Vec<(u32, u32, &str)> =
+            warnings.iter().map(|w| (w.line, w.column, &text[w.span.clone()])).collect();
+        found.sort_unstable();
+        assert_eq!(found, [(2, 29, "b"), (2, 54, "a"), (4, 52, "c")]);
+        // Of another text: nothing is underlined that is not there.
+        for warning in Unbound::warnings(&unbound, b"short") {
+            assert!(warning.span.end <= 5, "{:?}", warning.span);
+        }
     }
 }
