@@ -1,4 +1,4 @@
-//! `hipac diff`: the packets that two rulesets treat differently.
+//! `hipac diff`: the packets that two rulesets treat differently. Either may be an image.
 
 use std::io::Write;
 use std::path::Path;
@@ -80,8 +80,13 @@ pub(super) fn as_json(old: &Rules, new: &Rules, report: &Report) -> Result<serde
 
 /// Both sides as rules. Those of an image are read back and proved to be its: `notes` says so.
 fn read_both(options: &DiffOptions) -> Result<(Rules, Rules, Vec<String>), Failure> {
-    let old = read(options, &options.old, false)?;
-    let new = read(options, &options.new, true)?;
+    let (old, new) = rayon::join(|| read(options, &options.old, false), || read(options, &options.new, true));
+    let (old, new) = (old?, new?);
+    for input in [&old, &new] {
+        if let Input::Rules(rules) = input {
+            rules.report();
+        }
+    }
     let mut notes = Vec::new();
     let (old, new) = match (old, new) {
         (Input::Rules(old), Input::Rules(new)) => (old, new),
@@ -122,6 +127,7 @@ fn read_back(
     let found = found.map_err(|e| Failure::at(&name, format_args!("undecided: {e}")))?;
     let count = found.ruleset.rule_count();
     let shared = match (other, count - found.own) {
+        (Some(other), shared) if shared == count => format!(", all of them as in {}", other.name),
         (Some(other), shared) if shared > 0 => format!(", {} of them as in {}", grouped(shared), other.name),
         _ => String::new(),
     };
@@ -144,11 +150,7 @@ fn read(options: &DiffOptions, path: &Path, is_new: bool) -> Result<Input, Failu
         input_format: options.input_format,
         outside,
     };
-    let input = input::rules_or_image(&of)?;
-    if let Input::Rules(rules) = &input {
-        rules.report();
-    }
-    Ok(input)
+    input::rules_or_image(&of)
 }
 
 fn entries(
