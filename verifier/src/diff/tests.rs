@@ -229,7 +229,13 @@ fn many_rules(changed: bool) -> Ruleset {
     let line = |i: u32| {
         let end = ["ACCEPT", "DROP", "REJECT"][((i / 7) % 3) as usize];
         let guard = if i % 11 == 0 { "-m string " } else { "" };
-        format!("-s 10.{}.{}.0/{} -d 10.{}.0.0/16 {guard}-j {end}\n", i % 13, i * 7 % 256, 20 + i % 9, i * 3 % 5)
+        format!(
+            "-s 10.{}.{}.0/{} -d 10.{}.0.0/16 {guard}-j {end}\n",
+            i % 13,
+            i * 7 % 256,
+            20 + i % 9,
+            i * 3 % 5
+        )
     };
     let kept = |i: &u32| !changed || i % 97 != 5;
     let text: String = (0..900).filter(kept).map(line).collect();

@@ -23,6 +23,8 @@ const COPIES_MAX: f64 = 1.6;
 /// Regions that are looked at side by side. What one of them finds the others do not know, so that findings are
 /// the same whatever the number of threads.
 const BESIDE: usize = 16;
+/// Rules of a region that one thread looks at.
+const OPEN_MAX: usize = 32;
 /// Rules named as those that take all packets of another.
 const BLOCKERS_MAX: usize = 24;
 
@@ -50,7 +52,7 @@ struct Look<'s> {
 
 /// What a look at a region leaves to do.
 enum Left {
-    Halves([Node; 2]),
+    Nodes(Vec<Node>),
     Nothing(f64),
 }
 
@@ -60,6 +62,8 @@ struct Node {
     list: List,
     open: Vec<u32>,
     share: f64,
+    /// It is not cut any more.
+    is_whole: bool,
 }
 
 impl<'s> Survey<'s> {
@@ -98,7 +102,7 @@ impl<'s> Survey<'s> {
             .filter(|(_, s)| s.is_match || s.is_malformed)
             .map(|(at, _)| at)
             .collect();
-        let mut nodes = vec![Node { region, list, open, share: 1.0 }];
+        let mut nodes = vec![Node { region, list, open, share: 1.0, is_whole: false }];
         let mut decided = 0.0;
         while !nodes.is_empty() {
             if !watch(Progress { decided }) {
@@ -112,7 +116,7 @@ impl<'s> Survey<'s> {
                 beside.into_par_iter().map(|node| self.look().at(node)).collect();
             for (left, known) in looked {
                 match left {
-                    Left::Halves(halves) => nodes.extend(halves),
+                    Left::Nodes(more) => nodes.extend(more),
                     Left::Nothing(share) => decided += share,
                 }
                 for (rule, known) in known {
@@ -157,13 +161,14 @@ impl<'s> Look<'s> {
     fn at(mut self, mut node: Node) -> (Left, BTreeMap<RuleId, Status>) {
         self.retain_open(&mut node);
         let share = node.share;
-        let left = match (!node.open.is_empty()).then(|| self.split(&node)) {
-            Some(Some(halves)) => Left::Halves(halves),
-            Some(None) => {
+        let halves = if node.is_whole || node.open.is_empty() { None } else { self.split(&node) };
+        let left = match halves {
+            Some(halves) => Left::Nodes(halves.into()),
+            None if node.open.len() > OPEN_MAX => Left::Nodes(in_parts(&node)),
+            None => {
                 self.few(node);
                 Left::Nothing(share)
             }
-            None => Left::Nothing(share),
         };
         (left, self.now)
     }
@@ -218,7 +223,7 @@ impl<'s> Look<'s> {
                 unit.is_none_or(|&unit| self.world.meets(unit, &region))
             };
             let open = node.open.iter().copied().filter(meets).collect();
-            Node { region, list, open, share: node.share / 2.0 }
+            Node { region, list, open, share: node.share / 2.0, is_whole: false }
         };
         let halves = [half(above), half(below)];
         let carried = (halves[0].list.len() + halves[1].list.len()) as f64;
@@ -327,6 +332,20 @@ impl<'s> Look<'s> {
             Reach::Unknown => None,
         }
     }
+}
+
+/// A region as often as its rules need it to be looked at a few at a time.
+fn in_parts(node: &Node) -> Vec<Node> {
+    let parts = node.open.chunks(OPEN_MAX);
+    let share = node.share / parts.len() as f64;
+    let part = |open: &[u32]| Node {
+        region: node.region.clone(),
+        list: node.list.clone(),
+        open: open.to_vec(),
+        share,
+        is_whole: true,
+    };
+    parts.map(part).collect()
 }
 
 /// A step that no packet notices.
