@@ -68,15 +68,19 @@ Treated differently means: another verdict or target option, other targets on th
 or another order in which counting matches (limit, recent, …) are asked; --verdicts compares verdicts \
 only. Files that treat every packet alike are proved to: the answer is no sample.
 
+OLD and NEW may be images. An image holds no text: its rules are found with the help of the other file \
+and proved to be what it does for every packet. What it does not keep (options of targets, what limit \
+or recent ask, LOG) is as in the other file's rule; where that has none, the answer is that it is undecided.
+
 Exit code 0 says so; 1: there are differences; 2: also when work was left undecided.";
 
 /// What is compared.
 #[derive(Debug, Group)]
 pub(crate) struct DiffOptions {
-    /// The ruleset as it was.
+    /// The ruleset, or image, as it was.
     #[arg(value_name = "OLD")]
     pub(crate) old: PathBuf,
-    /// The ruleset as it will be.
+    /// The ruleset, or image, as it will be.
     #[arg(value_name = "NEW")]
     pub(crate) new: PathBuf,
     /// The rules are for IPv4 [default: what the text shows].

@@ -1,28 +1,27 @@
-//! `hipac diff`: the packets that two rulesets treat differently.
+//! `hipac diff`: the packets that two rulesets treat differently. Either may be an image.
 
 use std::io::Write;
 use std::path::Path;
 
-use hipac_rules::{Hook, Ruleset, TableKind};
+use hipac_rules::{Family, Hook, Ruleset, TableKind};
 use hipac_verifier::diff::{self, Difference, Entry, Options, PlaceReport, Report, Treatment};
-use hipac_verifier::{By, Oracle, packet_text};
+use hipac_verifier::{By, Oracle, packet_text, proof};
 use serde::Serialize;
 
 use crate::args::answers::DiffOptions;
 use crate::args::{Format, RulesFile};
 use crate::exit::{Exit, Failure};
-use crate::input::{self, Rules};
+use crate::input::{self, Input, OpenImage, Rules};
 use crate::output::{self, counted, grouped};
-use crate::progress;
 use crate::sarif::{self, Finding};
+use crate::{file, progress};
 
 /// Parts of a whole that a progress bar counts.
 const BAR_STEPS: u64 = 1000;
 
 pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure> {
-    let old = read(options, &options.old, false)?;
-    let new = read(options, &options.new, true)?;
-    let sides = Sides { old: &old, new: &new };
+    let (old, new, notes) = read_both(options)?;
+    let sides = Sides { old: &old, new: &new, notes: &notes };
     let from = Oracle::new(&old.ruleset).map_err(|e| Failure::at(&old.name, e))?;
     let to = Oracle::new(&new.ruleset).map_err(|e| Failure::at(&new.name, e))?;
     let entries = entries(options, &from, &to)?;
@@ -71,15 +70,75 @@ pub(super) fn print_text(
     report: &Report,
     max: usize,
 ) -> Result<(), Failure> {
-    Sides { old, new }.text(out, report, max, "hipac diff shows all")
+    Sides { old, new, notes: &[] }.text(out, report, max, "hipac diff shows all")
 }
 
 /// Differences as JSON.
 pub(super) fn as_json(old: &Rules, new: &Rules, report: &Report) -> Result<serde_json::Value, Failure> {
-    serde_json::to_value(Sides { old, new }.json(report)).map_err(Failure::new)
+    serde_json::to_value(Sides { old, new, notes: &[] }.json(report)).map_err(Failure::new)
 }
 
-fn read(options: &DiffOptions, path: &Path, is_new: bool) -> Result<Rules, Failure> {
+/// Both sides as rules. Those of an image are read back and proved to be its: `notes` says so.
+fn read_both(options: &DiffOptions) -> Result<(Rules, Rules, Vec<String>), Failure> {
+    let (old, new) = rayon::join(|| read(options, &options.old, false), || read(options, &options.new, true));
+    let (old, new) = (old?, new?);
+    for input in [&old, &new] {
+        if let Input::Rules(rules) = input {
+            rules.report();
+        }
+    }
+    let mut notes = Vec::new();
+    let (old, new) = match (old, new) {
+        (Input::Rules(old), Input::Rules(new)) => (old, new),
+        (Input::Image(old), Input::Rules(new)) => {
+            (read_back(&old, &options.old, Some(&new), &mut notes)?, new)
+        }
+        (Input::Rules(old), Input::Image(new)) => {
+            let new = read_back(&new, &options.new, Some(&old), &mut notes)?;
+            (old, new)
+        }
+        (Input::Image(old), Input::Image(new)) => {
+            let old = read_back(&old, &options.old, None, &mut notes)?;
+            let new = read_back(&new, &options.new, Some(&old), &mut notes)?;
+            (old, new)
+        }
+    };
+    Ok((old, new, notes))
+}
+
+/// The rules that an image holds; those that an image does not say in full are looked up in the other file.
+fn read_back(
+    image: &OpenImage,
+    path: &Path,
+    other: Option<&Rules>,
+    notes: &mut Vec<String>,
+) -> Result<Rules, Failure> {
+    let name = file::name(path);
+    let family = if image.is_v6() { Family::V6 } else { Family::V4 };
+    let none = Ruleset { family, tables: vec![] };
+    if let Some(other) = other.filter(|other| other.ruleset.family != family) {
+        let (ours, theirs) = (family.name(), other.ruleset.family.name());
+        return Err(Failure::at(&name, format_args!("the image is for {ours}, the rules are for {theirs}")));
+    }
+    let spinner = progress::spinner("reading the image back");
+    let found =
+        proof::read_back(image, other.map_or(&none, |other| &other.ruleset), &proof::Options::default());
+    spinner.finish_and_clear();
+    let found = found.map_err(|e| Failure::at(&name, format_args!("undecided: {e}")))?;
+    let count = found.ruleset.rule_count();
+    let shared = match (other, count - found.own) {
+        (Some(other), shared) if shared == count => format!(", all of them as in {}", other.name),
+        (Some(other), shared) if shared > 0 => format!(", {} of them as in {}", grouped(shared), other.name),
+        _ => String::new(),
+    };
+    notes.push(format!(
+        "{name} is an image: {}{shared}, proved to do for every packet what it does",
+        counted(count, "rule")
+    ));
+    Ok(Rules { name, text: vec![], ruleset: found.ruleset, faults: vec![], unbound: vec![] })
+}
+
+fn read(options: &DiffOptions, path: &Path, is_new: bool) -> Result<Input, Failure> {
     let mut outside = options.outside.clone();
     if is_new && !options.new_ipset.is_empty() {
         outside.ipset.clone_from(&options.new_ipset);
@@ -91,9 +150,7 @@ fn read(options: &DiffOptions, path: &Path, is_new: bool) -> Result<Rules, Failu
         input_format: options.input_format,
         outside,
     };
-    let rules = input::rules(&of)?;
-    rules.report();
-    Ok(rules)
+    input::rules_or_image(&of)
 }
 
 fn entries(
@@ -123,6 +180,8 @@ pub(super) fn parse_entry(text: &str) -> Result<Entry, Failure> {
 struct Sides<'a> {
     old: &'a Rules,
     new: &'a Rules,
+    /// What was an image.
+    notes: &'a [String],
 }
 
 fn entry_name(place: &PlaceReport) -> String {
@@ -181,6 +240,9 @@ impl Sides<'_> {
         max: usize,
         how_to_see_more: &str,
     ) -> Result<(), Failure> {
+        for note in self.notes {
+            writeln!(out, "{note}")?;
+        }
         for place in report.places.iter().filter(|p| !p.differences.is_empty()) {
             let count = counted(place.differences.len(), "difference");
             writeln!(out, "{}: {count}", entry_name(place))?;
@@ -228,6 +290,9 @@ impl Sides<'_> {
 
     fn markdown(&self, out: &mut impl Write, report: &Report, max: usize) -> Result<(), Failure> {
         writeln!(out, "### `{}` → `{}`\n", self.old.name, self.new.name)?;
+        for note in self.notes {
+            writeln!(out, "{note}.\n")?;
+        }
         if report.is_equal() {
             writeln!(out, "Every packet is treated alike (proved).")?;
         }
@@ -283,7 +348,7 @@ impl Sides<'_> {
         differences.map(finding).collect()
     }
 
-    fn json<'r>(&self, report: &'r Report) -> Json<'r> {
+    fn json<'r>(&'r self, report: &'r Report) -> Json<'r> {
         let places = report.places.iter().map(|place| PlaceJson {
             entry: entry_name(place),
             equal: place.differences.is_empty() && place.undecided.is_none(),
@@ -291,7 +356,12 @@ impl Sides<'_> {
             undecided: place.undecided.as_ref().map(|u| u.why),
             differences: place.differences.iter().map(|d| self.difference(d)).collect(),
         });
-        Json { schema: "hipac.diff/1", equal: report.is_equal(), places: places.collect() }
+        Json {
+            schema: "hipac.diff/1",
+            equal: report.is_equal(),
+            images: self.notes,
+            places: places.collect(),
+        }
     }
 
     fn difference<'r>(&self, d: &'r Difference) -> DifferenceJson<'r> {
@@ -312,6 +382,9 @@ impl Sides<'_> {
 struct Json<'a> {
     schema: &'static str,
     equal: bool,
+    /// What was read back from an image, in words.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    images: &'a [String],
     places: Vec<PlaceJson<'a>>,
 }
 

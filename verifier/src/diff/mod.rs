@@ -22,15 +22,17 @@
 //! # Cost
 //!
 //! Steps looked at, summed over all regions; [`Options::work_max`] ends it, and what is left is reported as
-//! undecided. Memory is the lists of the regions that wait: no more than depth × steps, and shared.
+//! undecided. Memory is the lists of the regions that wait: no more than depth × steps for each thread, and
+//! shared. Regions are [spread](spread) over all cores; what is found does not depend on how many there are.
 
 mod align;
 pub(crate) mod report;
+mod spread;
 #[cfg(test)]
 mod tests;
 pub(crate) mod walk;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hipac_classifier::Packet;
 use hipac_rules::{Family, Hook, TableKind};
@@ -60,7 +62,7 @@ impl Default for Options {
 }
 
 /// How far a comparison is; it goes on while the answer is true.
-pub type Watch<'a> = &'a mut dyn FnMut(Progress) -> bool;
+pub type Watch<'a> = &'a mut (dyn FnMut(Progress) -> bool + Send);
 
 /// How far a comparison is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,7 +95,7 @@ pub struct PlaceReport {
     pub regions: u64,
     /// Steps on both sides.
     pub steps: (usize, usize),
-    world: Rc<World>,
+    world: Arc<World>,
     /// The old ruleset's.
     course: Course,
 }

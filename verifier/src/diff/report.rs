@@ -1,11 +1,12 @@
 //! From regions that differ to what a person reads.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hipac_classifier::{Answer, Packet};
 use hipac_rules::{Extension, Family, Residual, print};
 
+use super::spread;
 use super::walk::{Ended, Found, Walk};
 use super::{Difference, Entry, Options, PlaceReport, Treatment, Undecided, Watch};
 use crate::outcomes::Outcomes;
@@ -38,16 +39,16 @@ pub(super) fn places(
             let b = world.unfold(new, to.0, to.1, Detail::Differences)?;
             courses.push((from, to, a, b));
         }
-        let world = Rc::new(world);
+        let world = Arc::new(world);
         for (from, to, a, b) in courses {
             let mut walk = Walk::new(&world, &a, &b, *options);
-            walk.run(watch);
+            spread::run(&mut walk, watch);
             let undecided = walk.stopped.map(|why| undecided(&world, why, &walk));
             let sides = Sides { world: &world, old: (old, from, &a), new: (new, to, &b) };
             let differences = sides.differences(&walk.found);
             let (regions, steps) = (walk.regions, (a.steps.len(), b.steps.len()));
             drop(walk);
-            let world = Rc::clone(&world);
+            let world = Arc::clone(&world);
             places.push(PlaceReport {
                 old: from,
                 new: to,

@@ -223,3 +223,44 @@ proptest! {
         }
     }
 }
+
+/// So many rules whose addresses meet each other here and there.
+fn many_rules(changed: bool) -> Ruleset {
+    let line = |i: u32| {
+        let end = ["ACCEPT", "DROP", "REJECT"][((i / 7) % 3) as usize];
+        let guard = if i % 11 == 0 { "-m string " } else { "" };
+        format!(
+            "-s 10.{}.{}.0/{} -d 10.{}.0.0/16 {guard}-j {end}\n",
+            i % 13,
+            i * 7 % 256,
+            20 + i % 9,
+            i * 3 % 5
+        )
+    };
+    let kept = |i: &u32| !changed || i % 97 != 5;
+    let text: String = (0..900).filter(kept).map(line).collect();
+    filter(&format!("FORWARD DROP\n{text}"))
+}
+
+#[test]
+fn differences_and_limits_do_not_depend_on_the_number_of_threads() {
+    let (old, new) = (many_rules(false), many_rules(true));
+    let (old, new) = (oracle(&old).unwrap(), oracle(&new).unwrap());
+    let with = |threads: usize, options: Options| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let report = pool.install(|| diff(&old, &new, &FORWARD, &options, &mut |_| true)).unwrap();
+        let place = &report.places[0];
+        format!("{:?} {:?} {}", place.differences, place.undecided, place.regions)
+    };
+    let all = Options::default();
+    let alone = with(1, all);
+    assert!(alone.matches("words").count() > 5 && alone.contains("None"), "{alone}");
+    assert_eq!(with(2, all), alone);
+    assert_eq!(with(5, all), alone);
+    // What is left undecided is the same, too.
+    for limited in [Options { work_max: 5_000, ..all }, Options { regions_max: 3, ..all }] {
+        let alone = with(1, limited);
+        assert!(alone.contains("Undecided"), "{alone}");
+        assert_eq!(with(3, limited), alone);
+    }
+}

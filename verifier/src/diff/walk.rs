@@ -1,6 +1,6 @@
 //! The walk over regions: see [the module above](super).
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::align::{Loose, common_prefix, loose, that_matter};
 use super::{Options, Progress, Watch};
@@ -28,17 +28,18 @@ pub(crate) struct Found {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) end: End,
-    pub(crate) state: Rc<State>,
+    pub(crate) state: Arc<State>,
 }
 
 /// A region that waits.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) region: Region,
-    a: Side,
-    b: Side,
+    pub(super) a: Side,
+    pub(super) b: Side,
     known: Known,
     /// Loose steps, when they were looked for.
-    loose: Option<Rc<Loose>>,
+    loose: Option<Arc<Loose>>,
     /// Its part of the space, for progress.
     share: f64,
 }
@@ -53,8 +54,8 @@ pub(crate) struct Walk<'w> {
     pub(crate) regions: u64,
     /// Why it ended early.
     pub(crate) stopped: Option<&'static str>,
-    work: u64,
-    decided: f64,
+    pub(super) work: u64,
+    pub(super) decided: f64,
 }
 
 /// Loose steps × steps that are compared in pairs before a cut seems cheaper.
@@ -62,7 +63,7 @@ const PAIRS_MAX: usize = 1 << 20;
 /// Common steps in front of a difference that are cut out of it; more are named as exceptions.
 const CUT_OUT_MAX: usize = 4;
 /// Regions between two looks at the clock and the keyboard.
-const WATCH_REGIONS: u64 = 256;
+pub(super) const WATCH_REGIONS: u64 = 256;
 
 impl<'w> Walk<'w> {
     pub(crate) fn new(world: &'w World, a: &'w Course, b: &'w Course, options: Options) -> Walk<'w> {
@@ -80,13 +81,23 @@ impl<'w> Walk<'w> {
         options: Options,
     ) -> Walk<'w> {
         let root = Node { a: sides.0, b: sides.1, region, known: Known::new(), loose: None, share: 1.0 };
+        Walk::of_node(world, (a, b), root, options)
+    }
+
+    /// A walk that begins with a region that waits.
+    pub(super) fn of_node(
+        world: &'w World,
+        (a, b): (&'w Course, &'w Course),
+        node: Node,
+        options: Options,
+    ) -> Walk<'w> {
         Walk {
             world,
             a,
             b,
             options,
             found: Vec::new(),
-            open: vec![root],
+            open: vec![node],
             regions: 0,
             stopped: None,
             work: 0,
@@ -107,8 +118,7 @@ impl<'w> Walk<'w> {
 
     pub(crate) fn run(&mut self, watch: Watch<'_>) {
         while let Some(node) = self.open.pop() {
-            self.regions += 1;
-            self.work += (node.a.rest().len() + node.b.rest().len() + self.world.space.axes.len()) as u64;
+            self.count(&node);
             let stopped = if self.work > self.options.work_max {
                 Some("more steps than the work allowed (--work)")
             } else if self.found.len() > self.options.regions_max {
@@ -128,7 +138,12 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn node(&mut self, mut node: Node) {
+    pub(super) fn count(&mut self, node: &Node) {
+        self.regions += 1;
+        self.work += (node.a.rest().len() + node.b.rest().len() + self.world.space.axes.len()) as u64;
+    }
+
+    pub(super) fn node(&mut self, mut node: Node) {
         if self.is_same(&node) {
             self.decided += node.share;
             return;
@@ -200,8 +215,8 @@ impl<'w> Walk<'w> {
             && (self.options.verdicts_only
                 || x.notes == y.notes && x.asked == y.asked && x.change == y.change);
         if !is_alike {
-            let a = Ended { end: a, state: Rc::clone(x) };
-            let b = Ended { end: b, state: Rc::clone(y) };
+            let a = Ended { end: a, state: Arc::clone(x) };
+            let b = Ended { end: b, state: Arc::clone(y) };
             let witness = node.region.clone();
             self.found.push(Found {
                 region: node.region,
@@ -243,7 +258,7 @@ impl<'w> Walk<'w> {
         // Steps may have stopped being loose, their rivals elsewhere: look again when most of them are.
         if node.loose.as_ref().is_none_or(|l| l.len() > 16 && l.len() * 4 > many) {
             let found = loose((self.a, node.a.rest()), (self.b, node.b.rest()));
-            node.loose = Some(Rc::new(found));
+            node.loose = Some(Arc::new(found));
         }
     }
 
@@ -278,7 +293,7 @@ impl<'w> Walk<'w> {
                 return;
             }
             if kept.len() > 0 {
-                node.loose = Some(Rc::new(kept));
+                node.loose = Some(Arc::new(kept));
             }
         }
         let pivots = self.plain_pivots(&node, prefix, head_a, head_b);
@@ -301,8 +316,8 @@ impl<'w> Walk<'w> {
         match found {
             Gap::Here(witness) => {
                 self.decided += node.share;
-                let a = Ended { end: a, state: Rc::clone(&node.a.state) };
-                let b = Ended { end: b, state: Rc::clone(&node.b.state) };
+                let a = Ended { end: a, state: Arc::clone(&node.a.state) };
+                let b = Ended { end: b, state: Arc::clone(&node.b.state) };
                 let except = common.to_vec();
                 self.found.push(Found { region: node.region, known: node.known, except, witness, a, b });
             }
@@ -382,7 +397,7 @@ impl<'w> Walk<'w> {
                 let here = |side: &Side, loose: &[u32]| -> Vec<u32> {
                     loose.iter().copied().filter(|at| side.list.binary_search(at).is_ok()).collect()
                 };
-                Rc::new(Loose { a: here(&a, &loose.a), b: here(&b, &loose.b) })
+                Arc::new(Loose { a: here(&a, &loose.a), b: here(&b, &loose.b) })
             });
             let known = node.known.clone();
             self.open.push(Node { region, a, b, known, loose, share: node.share / 2.0 });

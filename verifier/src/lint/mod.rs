@@ -17,7 +17,8 @@
 //! ```
 //!
 //! One packet is enough to know that a rule matters, and then it is looked at no more; so the work is mostly
-//! for the rules that do nothing. Residual matches may come out either way, independently of each other, except
+//! for the rules that do nothing. Regions are looked at on all cores, a few side by side, and then share what they
+//! found: always the same few, so that findings do not depend on the number of threads. Residual matches may come out either way, independently of each other, except
 //! that one which depends on the packet alone comes out the same wherever it is written the same.
 
 mod chains;

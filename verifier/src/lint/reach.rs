@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hipac_rules::Effect;
+use rayon::prelude::*;
 
 use super::watch::{Progress, Watch};
 use super::{Options, Status};
@@ -19,6 +20,11 @@ use crate::unfold::{Action, Course, Guard, Step, TextId, World};
 const FEW: usize = 48;
 /// A cut that carries more than this many times the steps to both halves together does not pay.
 const COPIES_MAX: f64 = 1.6;
+/// Regions that are looked at side by side. What one of them finds the others do not know, so that findings are
+/// the same whatever the number of threads.
+const BESIDE: usize = 16;
+/// Rules of a region that one thread looks at.
+const OPEN_MAX: usize = 32;
 /// Rules named as those that take all packets of another.
 const BLOCKERS_MAX: usize = 24;
 
@@ -32,12 +38,32 @@ pub(super) struct Survey<'s> {
     shared: BTreeSet<TextId>,
 }
 
+/// One region, looked at beside others.
+struct Look<'s> {
+    world: &'s World,
+    course: &'s Course,
+    options: &'s Options,
+    shared: &'s BTreeSet<TextId>,
+    /// What was known before.
+    before: &'s BTreeMap<RuleId, Status>,
+    /// What is known of the rules of this region.
+    now: BTreeMap<RuleId, Status>,
+}
+
+/// What a look at a region leaves to do.
+enum Left {
+    Nodes(Vec<Node>),
+    Nothing(f64),
+}
+
 /// A region that waits, with the steps that are not known to matter.
 struct Node {
     region: Region,
     list: List,
     open: Vec<u32>,
     share: f64,
+    /// It is not cut any more.
+    is_whole: bool,
 }
 
 impl<'s> Survey<'s> {
@@ -59,12 +85,8 @@ impl<'s> Survey<'s> {
         Survey { world, course, options, statuses, shared }
     }
 
-    fn step(&self, at: u32) -> &'s Step {
-        &self.course.steps[at as usize]
-    }
-
     /// Looks at every rule; tells whether some packet gets to the policy.
-    pub(super) fn run(mut self, watch: Watch<'_>) -> Option<bool> {
+    pub(super) fn run(self, watch: Watch<'_>) -> Option<bool> {
         for step in self.course.steps.iter().filter(|s| s.is_match) {
             let status = self.statuses.entry(step.rule).or_default();
             // A jump cannot be taken out of a course: its chain would stay.
@@ -74,44 +96,91 @@ impl<'s> Survey<'s> {
         // What only counts is in nobody's way: it is a question, no answer.
         let acting = (0..).zip(&self.course.steps).filter(|(_, s)| !only_counts(s)).map(|(at, _)| at);
         let list = narrow(self.world, self.course, acting, &region, None);
-        let policy = self.policy(&region, &list);
+        let policy = self.look().policy(&region, &list);
         let open = (0..)
             .zip(&self.course.steps)
             .filter(|(_, s)| s.is_match || s.is_malformed)
             .map(|(at, _)| at)
             .collect();
-        let mut nodes = vec![Node { region, list, open, share: 1.0 }];
+        let mut nodes = vec![Node { region, list, open, share: 1.0, is_whole: false }];
         let mut decided = 0.0;
-        while let Some(mut node) = nodes.pop() {
-            self.retain_open(&mut node);
-            if node.open.is_empty() {
-                decided += node.share;
-                continue;
-            }
+        while !nodes.is_empty() {
             if !watch(Progress { decided }) {
-                for at in node.open {
-                    self.status(at).is_undecided = true;
+                for at in nodes.into_iter().flat_map(|node| node.open) {
+                    self.statuses.entry(self.course.steps[at as usize].rule).or_default().is_undecided = true;
                 }
                 break;
             }
-            match self.split(&node) {
-                Some(halves) => nodes.extend(halves),
-                None => {
-                    decided += node.share;
-                    self.few(node);
+            let beside = nodes.split_off(nodes.len().saturating_sub(BESIDE));
+            let looked: Vec<(Left, BTreeMap<RuleId, Status>)> =
+                beside.into_par_iter().map(|node| self.look().at(node)).collect();
+            for (left, known) in looked {
+                match left {
+                    Left::Nodes(more) => nodes.extend(more),
+                    Left::Nothing(share) => decided += share,
+                }
+                for (rule, known) in known {
+                    self.statuses.entry(rule).or_default().learn(known);
                 }
             }
         }
         policy
     }
 
+    fn look(&self) -> Look<'_> {
+        Look {
+            world: self.world,
+            course: self.course,
+            options: self.options,
+            shared: &self.shared,
+            before: self.statuses,
+            now: BTreeMap::new(),
+        }
+    }
+}
+
+impl Status {
+    /// Adds what was found elsewhere.
+    fn learn(&mut self, other: Status) {
+        self.is_alive |= other.is_alive;
+        self.is_needed |= other.is_needed;
+        self.is_undecided |= other.is_undecided;
+        self.is_removable |= other.is_removable;
+        let room = BLOCKERS_MAX.saturating_sub(self.blockers.len());
+        let new: Vec<RuleId> = other.blockers.difference(&self.blockers).copied().take(room).collect();
+        self.blockers.extend(new);
+    }
+}
+
+impl<'s> Look<'s> {
+    fn step(&self, at: u32) -> &'s Step {
+        &self.course.steps[at as usize]
+    }
+
+    /// Cuts a region, or looks at its rules.
+    fn at(mut self, mut node: Node) -> (Left, BTreeMap<RuleId, Status>) {
+        self.retain_open(&mut node);
+        let share = node.share;
+        let halves = if node.is_whole || node.open.is_empty() { None } else { self.split(&node) };
+        let left = match halves {
+            Some(halves) => Left::Nodes(halves.into()),
+            None if node.open.len() > OPEN_MAX => Left::Nodes(in_parts(&node)),
+            None => {
+                self.few(node);
+                Left::Nothing(share)
+            }
+        };
+        (left, self.now)
+    }
+
     fn status(&mut self, at: u32) -> &mut Status {
-        self.statuses.entry(self.step(at).rule).or_default()
+        let rule = self.step(at).rule;
+        self.now.entry(rule).or_insert_with(|| self.before.get(&rule).cloned().unwrap_or_default())
     }
 
     fn is_settled(&self, at: u32) -> bool {
         let step = self.step(at);
-        let status = self.statuses.get(&step.rule);
+        let status = self.now.get(&step.rule).or_else(|| self.before.get(&step.rule));
         // What a rule drops for a cut-off header may be needed; it is no match of the rule.
         status.is_some_and(|s| (s.is_alive || step.is_malformed) && (s.is_needed || !s.is_removable))
     }
@@ -129,7 +198,7 @@ impl<'s> Survey<'s> {
             let rule = self.step(end).rule;
             let steps = &self.course.steps;
             for &at in open.iter().filter(|&&at| at > end && !steps[at as usize].is_malformed) {
-                let blockers = &mut self.statuses.entry(self.step(at).rule).or_default().blockers;
+                let blockers = &mut self.status(at).blockers;
                 if blockers.len() < BLOCKERS_MAX {
                     blockers.insert(rule);
                 }
@@ -154,7 +223,7 @@ impl<'s> Survey<'s> {
                 unit.is_none_or(|&unit| self.world.meets(unit, &region))
             };
             let open = node.open.iter().copied().filter(meets).collect();
-            Node { region, list, open, share: node.share / 2.0 }
+            Node { region, list, open, share: node.share / 2.0, is_whole: false }
         };
         let halves = [half(above), half(below)];
         let carried = (halves[0].list.len() + halves[1].list.len()) as f64;
@@ -263,6 +332,20 @@ impl<'s> Survey<'s> {
             Reach::Unknown => None,
         }
     }
+}
+
+/// A region as often as its rules need it to be looked at a few at a time.
+fn in_parts(node: &Node) -> Vec<Node> {
+    let parts = node.open.chunks(OPEN_MAX);
+    let share = node.share / parts.len() as f64;
+    let part = |open: &[u32]| Node {
+        region: node.region.clone(),
+        list: node.list.clone(),
+        open: open.to_vec(),
+        share,
+        is_whole: true,
+    };
+    parts.map(part).collect()
 }
 
 /// A step that no packet notices.

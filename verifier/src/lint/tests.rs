@@ -208,3 +208,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn findings_do_not_depend_on_the_number_of_threads() {
+    let line = |i: u32| {
+        let end = ["ACCEPT", "DROP", "REJECT"][((i / 7) % 3) as usize];
+        format!("-s 10.{}.{}.0/{} -d 10.{}.0.0/16 -j {end}\n", i % 13, i * 7 % 256, 14 + i % 15, i * 3 % 5)
+    };
+    let text: String = (0..700).map(line).collect();
+    let rules = filter(&format!("FORWARD DROP\n{text}"));
+    let oracle = oracle(&rules).unwrap();
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| lint(&oracle, &Options::default(), &mut |_| true)).unwrap()
+    };
+    let alone = with(1);
+    for kind in [Kind::DeadRule, Kind::RedundantRule] {
+        assert!(alone.iter().any(|f| f.kind == kind), "{kind:?}");
+    }
+    assert_eq!(with(2), alone);
+    assert_eq!(with(5), alone);
+}

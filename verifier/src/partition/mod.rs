@@ -20,7 +20,7 @@ pub(crate) mod cut;
 pub(crate) mod hunt;
 pub(crate) mod reach;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hipac_rules::{Effect, Residual};
 
@@ -28,7 +28,7 @@ use crate::space::{AxisId, Change, Region, Relation, needs_connection};
 use crate::unfold::{Action, Choice, Course, Guard, Literal, Step, TextId, World};
 
 /// Steps that meet a region, by position in their course.
-pub(crate) type List = Rc<[u32]>;
+pub(crate) type List = Arc<[u32]>;
 
 /// A residual match as a variable: what it says, and for one that counts, the how many-th time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,7 +66,7 @@ pub(crate) struct Side {
     pub(crate) next: usize,
     /// Guards of it that hold.
     pub(crate) guards: usize,
-    pub(crate) state: Rc<State>,
+    pub(crate) state: Arc<State>,
     /// Stop when this step is met and its guards hold.
     pub(crate) goal: Option<u32>,
 }
@@ -108,7 +108,7 @@ impl Side {
 
     /// At the beginning of a list, with nothing done yet.
     pub(crate) fn of_list(list: List) -> Side {
-        let state = Rc::new(State { change: Change::NONE, notes: Vec::new(), asked: Vec::new() });
+        let state = Arc::new(State { change: Change::NONE, notes: Vec::new(), asked: Vec::new() });
         Side { list, next: 0, guards: 0, state, goal: None }
     }
 
@@ -121,7 +121,7 @@ impl Side {
     pub(crate) fn narrowed(&self, world: &World, course: &Course, region: &Region, axis: AxisId) -> Side {
         let list = narrow(world, course, self.rest().iter().copied(), region, Some(axis));
         // The guards that hold are those of the first step, which is still there: it covered the region.
-        Side { list, next: 0, guards: self.guards, state: Rc::clone(&self.state), goal: self.goal }
+        Side { list, next: 0, guards: self.guards, state: Arc::clone(&self.state), goal: self.goal }
     }
 
     /// Goes on while nothing is in the way.
@@ -239,7 +239,7 @@ impl Side {
             return Guarded::Needs(Head::Ask(asked));
         };
         if kind != AskedKind::Pure {
-            Rc::make_mut(&mut self.state).asked.push(asked);
+            Arc::make_mut(&mut self.state).asked.push(asked);
         }
         if held { Guarded::Hold } else { Guarded::Fail }
     }
@@ -264,7 +264,7 @@ impl Side {
             }
         }
         if is_made || note.is_some() {
-            let state = Rc::make_mut(&mut self.state);
+            let state = Arc::make_mut(&mut self.state);
             state.notes.extend(note);
             if is_made {
                 state.change.apply(effect);

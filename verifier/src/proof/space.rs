@@ -83,6 +83,13 @@ pub(super) struct TooManyBoxes;
 /// A part of a condition on several axes: one of these boxes.
 type Part = Vec<Vec<(usize, (u32, u32))>>;
 
+impl Axis {
+    /// Keys are the raw values.
+    pub(super) fn is_same(&self) -> bool {
+        matches!(self.kind, Kind::Same)
+    }
+}
+
 impl Space {
     /// The space of an image; `None` when its keys make no sense.
     pub(super) fn new<B: AsRef<[u8]>>(
@@ -229,7 +236,7 @@ impl Space {
     }
 
     /// Keys with one of these raw values, and keys with none but these.
-    fn keys_of(&self, axis: &Axis, set: &Ranges) -> (Ranges, Ranges) {
+    pub(super) fn keys_of(&self, axis: &Axis, set: &Ranges) -> (Ranges, Ranges) {
         if set.is_all(self.raw().max(axis.dim)) {
             let all = Ranges::all(axis.max);
             return (all.clone(), all);

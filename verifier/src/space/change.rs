@@ -5,7 +5,7 @@
 //! of bits of both. All effects of both marks keep that form; of TOS and TTL there are 256 values, and a table
 //! says what each has become.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hipac_rules::Effect;
 
@@ -40,8 +40,8 @@ pub(crate) struct Change {
     pub(crate) mark: Linear,
     pub(crate) connmark: Linear,
     /// What each incoming value has become; `None`: unchanged.
-    pub(crate) tos: Option<Rc<[u8; 256]>>,
-    pub(crate) ttl: Option<Rc<[u8; 256]>>,
+    pub(crate) tos: Option<Arc<[u8; 256]>>,
+    pub(crate) ttl: Option<Arc<[u8; 256]>>,
     pub(crate) is_untracked: bool,
 }
 
@@ -83,13 +83,13 @@ impl Change {
     }
 }
 
-fn map(table: &mut Option<Rc<[u8; 256]>>, change: impl Fn(u8) -> u8) {
+fn map(table: &mut Option<Arc<[u8; 256]>>, change: impl Fn(u8) -> u8) {
     let now = |x: u8| table.as_ref().map_or(x, |t| t[usize::from(x)]);
     let mut changed = [0; 256];
     for (x, slot) in (0..=255).zip(changed.iter_mut()) {
         *slot = change(now(x));
     }
-    *table = Some(Rc::new(changed));
+    *table = Some(Arc::new(changed));
 }
 
 /// Whether an effect is one of the connection mark, which a packet without a connection is spared.

@@ -28,7 +28,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hipac_rules::{Clause, Effect, Hook, Policy, Residual, TableKind};
 
@@ -47,7 +47,7 @@ pub(crate) type TextId = u32;
 /// A set on an axis.
 pub(crate) type Literal = (AxisId, SetId);
 /// Literals of which one must hold.
-pub(crate) type Choice = Rc<[Literal]>;
+pub(crate) type Choice = Arc<[Literal]>;
 
 /// What courses that are compared have in common: the space, and each set and text once.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(crate) struct World {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Content {
     condition: Condition,
-    guards: Rc<[Guard]>,
+    guards: Arc<[Guard]>,
     action: Action,
 }
 
@@ -107,7 +107,7 @@ pub(crate) enum Action {
 pub(crate) struct Step {
     pub(crate) rule: RuleId,
     pub(crate) condition: Condition,
-    pub(crate) guards: Rc<[Guard]>,
+    pub(crate) guards: Arc<[Guard]>,
     pub(crate) action: Action,
     /// Equal for steps that say the same.
     pub(crate) content: u32,
@@ -290,7 +290,7 @@ struct Unfolding<'w, 'o> {
     table: TableKind,
     detail: Detail,
     course: Course,
-    parts: HashMap<RuleId, Rc<Parts>>,
+    parts: HashMap<RuleId, Arc<Parts>>,
 }
 
 impl Unfolding<'_, '_> {
@@ -337,7 +337,7 @@ impl Unfolding<'_, '_> {
         }
         if let (Some(rule), Some(caller)) = (frame.goto, caller) {
             caller.exits.push(self.course.steps.len());
-            self.push(rule, frame.path, Rc::default(), Action::Skip(0), false);
+            self.push(rule, frame.path, Arc::default(), Action::Skip(0), false);
         }
         if let Some(enter) = frame.enter {
             self.course.steps[enter].action = Action::Enter(self.here());
@@ -348,7 +348,7 @@ impl Unfolding<'_, '_> {
         &mut self,
         rule: RuleId,
         condition: Condition,
-        guards: Rc<[Guard]>,
+        guards: Arc<[Guard]>,
         action: Action,
         is_match: bool,
     ) {
@@ -358,7 +358,7 @@ impl Unfolding<'_, '_> {
             Action::Enter(_) => Action::Enter(0),
             other => other,
         };
-        let content = Content { condition: condition.clone(), guards: Rc::clone(&guards), action: said };
+        let content = Content { condition: condition.clone(), guards: Arc::clone(&guards), action: said };
         let content = self.world.contents.number(content);
         let step = Step { rule, condition, guards, action, content, is_match, is_malformed: false };
         self.course.steps.push(step);
@@ -367,18 +367,18 @@ impl Unfolding<'_, '_> {
     /// Emits the steps of a rule; gives the chain that it leads to.
     fn rule(&mut self, rule: RuleId, frame: &mut Frame) -> Option<Frame> {
         let parts = match self.parts.get(&rule) {
-            Some(parts) => Rc::clone(parts),
+            Some(parts) => Arc::clone(parts),
             None => {
-                let parts = Rc::new(Parts::of(self.world, self.oracle, rule));
+                let parts = Arc::new(Parts::of(self.world, self.oracle, rule));
                 if parts.is_contradictory {
                     self.course.contradictory.push(rule);
                 }
-                self.parts.insert(rule, Rc::clone(&parts));
+                self.parts.insert(rule, Arc::clone(&parts));
                 parts
             }
         };
         let (condition, guards) = self.condition(rule, &parts, &frame.path)?;
-        let guards: Rc<[Guard]> = guards.into();
+        let guards: Arc<[Guard]> = guards.into();
         match self.oracle.target(rule)? {
             Target::Verdict(_) => self.push(rule, condition, guards, Action::End(parts.target), true),
             Target::Continue(effect) => {
@@ -423,7 +423,7 @@ impl Unfolding<'_, '_> {
         let mut is_bound = false;
         for part in &parts.list {
             match part {
-                Part::Choice(choice) if is_bound => guards.push(Guard::Choice(Rc::clone(choice))),
+                Part::Choice(choice) if is_bound => guards.push(Guard::Choice(Arc::clone(choice))),
                 Part::Choice(choice) => {
                     if !self.add(&mut condition, choice) {
                         return None;
@@ -432,19 +432,19 @@ impl Unfolding<'_, '_> {
                 Part::Header { goes_on, malformed } => {
                     if is_bound {
                         guards.push(Guard::Malformed(*malformed));
-                        guards.push(Guard::Choice(Rc::new([*goes_on])));
+                        guards.push(Guard::Choice(Arc::new([*goes_on])));
                         continue;
                     }
                     let mut cut_off = condition.clone();
-                    if self.add(&mut cut_off, &(Rc::new([*malformed]) as Choice)) {
+                    if self.add(&mut cut_off, &(Arc::new([*malformed]) as Choice)) {
                         let drop = self.world.text_id(Policy::Drop.name());
-                        let guards: Rc<[Guard]> = guards.clone().into();
+                        let guards: Arc<[Guard]> = guards.clone().into();
                         self.push(rule, cut_off, guards, Action::End(drop), false);
                         if let Some(step) = self.course.steps.last_mut() {
                             step.is_malformed = true;
                         }
                     }
-                    if !self.add(&mut condition, &(Rc::new([*goes_on]) as Choice)) {
+                    if !self.add(&mut condition, &(Arc::new([*goes_on]) as Choice)) {
                         return None;
                     }
                 }
@@ -465,7 +465,7 @@ impl Unfolding<'_, '_> {
                 return false;
             }
             if !condition.choices.contains(choice) {
-                condition.choices.push(Rc::clone(choice));
+                condition.choices.push(Arc::clone(choice));
             }
             return true;
         };

@@ -1,6 +1,6 @@
 //! What a rule tests, in the order in which it is tested, as sets on axes.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use hipac_rules::{Clause, Extension, Family, L4Need, Residual, Target as RuleTarget, print};
 
@@ -122,7 +122,7 @@ pub(super) fn literals(world: &mut World, alternatives: Alternatives) -> Choice 
         .filter(|a| !a.1.is_empty())
         .map(|(axis, set)| (axis, world.set_id(set)))
         .collect();
-    Rc::from(literals)
+    Arc::from(literals)
 }
 
 /// `destination 10.0.0.1/255.0.0.255`, for a clause that no region expresses.
