@@ -132,7 +132,7 @@ fn stress(time: Duration, readers: usize) {
         let mut step = 0;
         while begin.elapsed() < time {
             let on = step % 2 == 0;
-            let groups = parse_edits(&transaction(on, step), &ParseOptions::default()).into_result();
+            let groups = parse_edits(transaction(on, step), &ParseOptions::default()).into_result();
             let edits: Vec<Edit> = groups.expect("edits").into_iter().flat_map(|group| group.edits).collect();
             live.apply_with_sets(&edits, &bad(on, step)).expect("it fits");
             if step % 50 == 49 {

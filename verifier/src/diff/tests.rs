@@ -228,7 +228,7 @@ proptest! {
 fn many_rules(changed: bool) -> Ruleset {
     let line = |i: u32| {
         let end = ["ACCEPT", "DROP", "REJECT"][((i / 7) % 3) as usize];
-        let guard = if i % 11 == 0 { "-m string " } else { "" };
+        let guard = if i.is_multiple_of(11) { "-m string " } else { "" };
         format!(
             "-s 10.{}.{}.0/{} -d 10.{}.0.0/16 {guard}-j {end}\n",
             i % 13,
