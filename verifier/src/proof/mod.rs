@@ -84,7 +84,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { compared: Compared::All, probes_per_box: 256, packets: 2_000 }
+        Options { compared: Compared::All, probes_per_box: 256, packets: 4_000 }
     }
 }
 
