@@ -41,7 +41,10 @@ fn update_tells_what_it_did_or_why_not() {
     hipac(&["compile", &rules, "-o", &image]).exits(0);
     let update = ["update", &image, "--rules", &rules, "--format", "json"];
     let refused = one(hipac_reading(&update, b"iptables -X staff\n").exits(1));
-    assert_eq!(fields(&refused), ["faults", "finished_interrupted", "iptables", "iptables_exit", "schema", "updated"]);
+    assert_eq!(
+        fields(&refused),
+        ["faults", "finished_interrupted", "iptables", "iptables_exit", "schema", "updated"]
+    );
     assert_eq!(refused["iptables"], "Too many links");
     assert_eq!(fields(&refused["faults"][0]), ["column", "help", "line", "message", "severity", "width"]);
     let done = one(hipac_reading(&update, b"iptables -D FORWARD 2\niptables -F staff\n").exits(0));
