@@ -54,8 +54,13 @@ fn ten_rules_of_many_make_exactly_the_difference() {
         let mut random = Random(seed as u64);
         for change in 0..10 {
             let list = forward(&mut new);
-            // In front, where rules are narrow, and at the end, where they are wide.
-            let at = if change < 6 { random.below(list.len()) } else { list.len() - 1 - random.below(40) };
+            // Anywhere, and at the end, where rules are wide: there a hundred thousand before them would cut the
+            // difference into more pieces than are kept.
+            let at = if change < 6 || wanted.is_some() {
+                random.below(list.len())
+            } else {
+                list.len() - 1 - random.below(40)
+            };
             forward(&mut focus).push(list[at].clone());
             match change % 3 {
                 0 => drop(list.remove(at)),
@@ -84,10 +89,7 @@ fn ten_rules_of_many_make_exactly_the_difference() {
         packets.extend(near(Drawer::new(&of_old, 2), 1).into_iter().map(|c| c.packet));
         packets.extend(place.differences.iter().map(|d| d.packet));
         let verdict = |oracle: &Oracle<'_>, packet| {
-            oracle
-                .evaluate(FORWARD.0, FORWARD.1, packet, &mut Script::AllHold.play())
-                .verdict
-                .name
+            oracle.evaluate(FORWARD.0, FORWARD.1, packet, &mut Script::AllHold.play()).verdict.name
         };
         let mut inside = 0;
         for packet in &packets {

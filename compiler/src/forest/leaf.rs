@@ -34,6 +34,7 @@ struct Lanes {
 /// The columns of a lean leaf, on the stack: live tables make one for each change.
 struct Lean {
     columns: [Lanes; COLUMNS_MAX],
+    sorts: [Sort; COLUMNS_MAX],
     count: usize,
     rules: usize,
 }
@@ -47,13 +48,15 @@ impl Lean {
             let (lo, hi) = range(rule);
             (lanes.lo[rule], lanes.hi[rule]) = (lo as u16, hi as u16);
         }
+        self.sorts[self.count] = lanes.sort(self.rules);
         self.count += 1;
         Some(())
     }
 
     /// Columns of a sort, in their order: guards, ranges, single values.
     fn of(&self, sort: Sort) -> impl Iterator<Item = &Lanes> {
-        self.columns[..self.count].iter().filter(move |c| c.sort(self.rules) == sort)
+        let columns = self.columns[..self.count].iter().zip(&self.sorts);
+        columns.filter(move |(_, is)| **is == sort).map(|(column, _)| column)
     }
 }
 
@@ -85,7 +88,7 @@ pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind
         return None;
     }
     let none = Lanes { window: 0, lo: [0; RULES_MAX], hi: [0; RULES_MAX] };
-    let mut lean = Lean { columns: [none; COLUMNS_MAX], count: 0, rules };
+    let mut lean = Lean { columns: [none; COLUMNS_MAX], sorts: [Sort::Exact; COLUMNS_MAX], count: 0, rules };
     let mut ranges = [(0, 0); RULES_MAX];
     for (axis, &within) in region.iter().enumerate() {
         let ranges = &mut ranges[..rules];
@@ -117,7 +120,7 @@ pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind
             return None;
         }
     }
-    let count = |sort| lean.of(sort).count();
+    let count = |sort| lean.sorts[..lean.count].iter().filter(|is| **is == sort).count();
     let layout = Layout {
         rules,
         guards: count(Sort::Guard),
@@ -128,19 +131,23 @@ pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind
     if !layout.is_sound() {
         return None;
     }
-    let mut out = Vec::with_capacity(layout.bytes());
-    out.extend(layout.header());
-    out.extend(
-        [Sort::Guard, Sort::Range, Sort::Exact].into_iter().flat_map(|s| lean.of(s)).map(|c| c.window),
-    );
-    out.resize(layout.lo_at(), 0);
-    let put = |out: &mut Vec<u8>, lanes: &[u16]| lanes.iter().for_each(|x| out.extend(x.to_le_bytes()));
-    lean.of(Sort::Guard).for_each(|c| put(&mut out, &c.lo[..1]));
-    lean.of(Sort::Range).chain(lean.of(Sort::Exact)).for_each(|c| put(&mut out, &c.lo[..rules]));
-    lean.of(Sort::Guard).for_each(|c| put(&mut out, &c.hi[..1]));
-    lean.of(Sort::Range).for_each(|c| put(&mut out, &c.hi[..rules]));
-    out.resize(layout.positions_at(), 0);
-    list.iter().for_each(|&i| out.extend(boxes.position(i).to_le_bytes()));
+    let mut out = vec![0; layout.bytes()];
+    let header = layout.header();
+    out[..header.len()].copy_from_slice(&header);
+    let windows = [Sort::Guard, Sort::Range, Sort::Exact].into_iter().flat_map(|s| lean.of(s));
+    out[header.len()..].iter_mut().zip(windows).for_each(|(byte, column)| *byte = column.window);
+    let mut at = layout.lo_at();
+    let mut put = |lanes: &[u16]| {
+        let places = out[at..].as_chunks_mut::<2>().0;
+        places.iter_mut().zip(lanes).for_each(|(place, x)| *place = x.to_le_bytes());
+        at += 2 * lanes.len();
+    };
+    lean.of(Sort::Guard).for_each(|c| put(&c.lo[..1]));
+    lean.of(Sort::Range).chain(lean.of(Sort::Exact)).for_each(|c| put(&c.lo[..rules]));
+    lean.of(Sort::Guard).for_each(|c| put(&c.hi[..1]));
+    lean.of(Sort::Range).for_each(|c| put(&c.hi[..rules]));
+    let places = out[layout.positions_at()..].as_chunks_mut::<4>().0;
+    places.iter_mut().zip(list).for_each(|(place, &i)| *place = boxes.position(i).to_le_bytes());
     let kind = if layout.lanes() <= VECTOR_LANES { Kind::Lean } else { Kind::Lean2 };
     Some((kind, out))
 }

@@ -12,7 +12,7 @@
 //! children that it touches, and those above, up to the slot; siblings are copied as bytes.
 
 use hipac_classifier::forest::leaf::Layout;
-use hipac_classifier::forest::node::{self, NO_CHILD, NODE_BYTES};
+use hipac_classifier::forest::node::{self, FAN_MAX, NO_CHILD, NODE_BYTES};
 use hipac_classifier::forest::{DEPTH_MAX, Kind, LINE, PENDING_MAX, Ref, UNIT, fat, leaf_bits};
 use smallvec::SmallVec;
 
@@ -91,6 +91,9 @@ enum Head {
     /// A node, whose children have their places already.
     Node([u8; NODE_BYTES]),
 }
+
+/// Of a node's children.
+type Heads = SmallVec<[Head; FAN_MAX]>;
 
 /// What to do with a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -431,7 +434,7 @@ impl Hand<'_> {
             block: Block::NONE,
             entries: 0,
         };
-        let mut heads = Vec::with_capacity(lists.len());
+        let mut heads = Heads::new();
         for (slot, list) in lists.iter().enumerate() {
             region[cut.axis] = interval_of(&cuts, slot, cut.window, whole);
             let grown = self.grow(list, region, below);
@@ -496,7 +499,7 @@ impl Hand<'_> {
             } else {
                 node.smallest = u32::MAX;
             }
-            let heads = node.children.iter().map(|_| Head::Same).collect();
+            let heads: Heads = node.children.iter().map(|_| Head::Same).collect();
             return Ok((self.lay_out(node, heads)?, true));
         }
         let waits = usize::from(node.deferred.is_some());
@@ -505,7 +508,7 @@ impl Hand<'_> {
             pending: place.pending + waits,
             leaves: (place.leaves / met).max(1),
         };
-        let mut heads: Vec<Head> = node.children.iter().map(|_| Head::Same).collect();
+        let mut heads: Heads = node.children.iter().map(|_| Head::Same).collect();
         let (mut changed, mut found) = (false, false);
         for (slot, head_of_child) in heads.iter_mut().enumerate().take(last + 1).skip(first) {
             let child = &mut node.children[slot];
@@ -559,10 +562,10 @@ impl Hand<'_> {
 
     /// Lays the children of a node out in a new block, and gives the old one back. The head of the
     /// node.
-    fn lay_out(&mut self, node: &mut Node, heads: Vec<Head>) -> Result<Head, Full> {
+    fn lay_out(&mut self, node: &mut Node, heads: Heads) -> Result<Head, Full> {
         let old_block = node.block;
         // What is kept is copied; equal places stay equal.
-        let mut pieces: Vec<Piece> = Vec::with_capacity(heads.len());
+        let mut pieces: SmallVec<[Piece; FAN_MAX]> = SmallVec::new();
         for (child, head) in node.children.iter().zip(heads) {
             let bytes = self.ground.bytes();
             pieces.push(match head {
@@ -582,8 +585,10 @@ impl Hand<'_> {
             (Some(_), false) => UNIT,
             (Some(_), true) => LINE,
         };
-        let mut bytes = vec![0; before];
-        let mut places: Vec<Option<usize>> = vec![None; pieces.len()];
+        let most: usize = pieces.iter().map(|piece| piece.len().next_multiple_of(UNIT)).sum();
+        let mut bytes = Vec::with_capacity(before + most);
+        bytes.resize(before, 0);
+        let mut places: [Option<usize>; FAN_MAX] = [None; FAN_MAX];
         for wants_nodes in [true, false] {
             for (i, piece) in pieces.iter().enumerate() {
                 let Some(kind) = piece.kind() else { continue };

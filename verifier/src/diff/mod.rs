@@ -23,7 +23,7 @@
 //!
 //! Steps looked at, summed over all regions; [`Options::work_max`] ends it, and what is left is reported as
 //! undecided. Memory is the lists of the regions that wait: no more than depth × steps for each thread, and
-//! shared. Regions are [spread](spread) over all cores; what is found does not depend on how many there are.
+//! shared. Regions are spread over all cores; what is found does not depend on how many there are.
 
 mod align;
 pub(crate) mod report;
