@@ -10,7 +10,7 @@ use std::time::Instant;
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_rules::{Hook, Ruleset, TableKind, Target};
 use hipac_verifier::diff::{Options, diff};
-use hipac_verifier::{Case, Drawer, Oracle, Script, Subject};
+use hipac_verifier::{Case, Drawer, Oracle, Script};
 
 /// Random numbers that are the same each time.
 struct Random(u64);
