@@ -49,8 +49,9 @@ pub(super) enum Logged {
     Lost,
 }
 
-/// Changes that are caught up with while the table is locked, at most.
-const LAST_MAX: usize = 64;
+/// Changes that are caught up with while the table is locked, at most: whoever has the lock may be made
+/// to wait by the system, and the writer with it.
+const LAST_MAX: usize = 8;
 
 /// Rounds of catching up that leave more than three quarters of what the round before left: the writer
 /// is faster than that.

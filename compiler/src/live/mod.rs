@@ -12,7 +12,7 @@
 //! | module | does |
 //! |---|---|
 //! | `table`, `transaction` | the face: transactions, errors, statistics |
-//! | `model`, `seq` | chains and rules as iptables knows them, cheap to change in the middle |
+//! | `model`, `seq`, `chunks` | chains and rules as iptables knows them, cheap to change in the middle and to copy |
 //! | `sets` | IP sets that change |
 //! | `labels` | order without numbering |
 //! | `lower` | one rule as a flat rule a list |
@@ -22,6 +22,7 @@
 //! | `compact` | a generation built in the background |
 //! | `freeze` | an image of what is there |
 
+mod chunks;
 mod compact;
 mod freeze;
 mod ground;

@@ -12,6 +12,7 @@ use hipac_rules::edit::{At, Edit, EditError, ErrorKind};
 use hipac_rules::ipset::{Sets, changed_by, names_set};
 use hipac_rules::{Chain, Counters, Family, Hook, Name, Policy, Rule, Ruleset, Table, TableKind, Target};
 
+use super::chunks::Chunks;
 use super::seq::Seq;
 
 /// Identifies a chain, and its entry.
@@ -55,7 +56,7 @@ pub(super) struct Model {
     tables: Vec<TableKind>,
     chains: Vec<Option<LiveChain>>,
     names: HashMap<(TableKind, Name), ChainId, RandomState>,
-    rules: Vec<Option<Arc<Rule>>>,
+    rules: Chunks<Option<Arc<Rule>>>,
     free_rules: Vec<RuleId>,
     free_chains: Vec<ChainId>,
     /// How often rules of a chain lead to another.
@@ -101,7 +102,7 @@ impl Model {
             tables: Vec::new(),
             chains: Vec::new(),
             names: HashMap::default(),
-            rules: Vec::with_capacity(ruleset.rule_count()),
+            rules: Chunks::default(),
             free_rules: Vec::new(),
             free_chains: Vec::new(),
             leads: BTreeMap::new(),
@@ -169,7 +170,13 @@ impl Model {
         if names_set(&rule) {
             self.set_rules.insert(id);
         }
-        self.rules[id as usize] = Some(rule);
+        self.put_rule(id, Some(rule));
+    }
+
+    fn put_rule(&mut self, id: RuleId, rule: Option<Arc<Rule>>) {
+        if let Some(place) = self.rules.get_mut(id as usize) {
+            *place = rule;
+        }
     }
 
     /// Numbers of rules that name an IP set.
@@ -205,7 +212,8 @@ impl Model {
 
     /// The rule of a number.
     pub(super) fn rule(&self, id: RuleId) -> &Arc<Rule> {
-        self.rules[id as usize].as_ref().expect("a rule in a chain is there")
+        let rule = self.rules.get(id as usize).and_then(Option::as_ref);
+        rule.expect("a rule in a chain is there")
     }
 
     /// The chain that a rule of a table leads to.
@@ -286,8 +294,11 @@ impl Model {
         self.names.insert((table, to.clone()), id);
         let all = self.chains.iter().flatten().filter(|c| c.table == table).flat_map(|c| c.rules.iter());
         for rule in all {
-            let Some(rule) = &mut self.rules[rule as usize] else { continue };
-            if matches!(&rule.target, Target::Jump(name) | Target::Goto(name) if *name == old)
+            let leads_there = self.rules.get(rule as usize).and_then(Option::as_ref).is_some_and(
+                |rule| matches!(&rule.target, Target::Jump(name) | Target::Goto(name) if *name == old),
+            );
+            if leads_there
+                && let Some(Some(rule)) = self.rules.get_mut(rule as usize)
                 && let Target::Jump(name) | Target::Goto(name) = &mut Arc::make_mut(rule).target
             {
                 *name = to.clone();
@@ -309,7 +320,7 @@ impl Model {
 
     /// The number of a rule may be given away.
     pub(super) fn free_rule(&mut self, id: RuleId) {
-        self.rules[id as usize] = None;
+        self.put_rule(id, None);
         self.set_rules.remove(&id);
         self.starts.remove(&id);
         self.free_rules.push(id);

@@ -1,4 +1,6 @@
-//! A long list with cheap changes in its middle: blocks of a thousand elements or two.
+//! A long list with cheap changes in its middle, and cheap copies: blocks of a thousand elements or two.
+
+use std::sync::Arc;
 
 /// Elements of a block, at most.
 const BLOCK: usize = 2048;
@@ -6,7 +8,8 @@ const BLOCK: usize = 2048;
 /// See the module. Costs a look at every block's length, and what moving within one costs.
 #[derive(Debug, Clone)]
 pub(super) struct Seq<T> {
-    blocks: Vec<Vec<T>>,
+    /// Copies share them until one changes.
+    blocks: Vec<Arc<Vec<T>>>,
     /// Of each block, next to one another: all of them are looked at, all the time.
     lens: Vec<u32>,
     len: usize,
@@ -21,7 +24,7 @@ impl<T> Default for Seq<T> {
 impl<T: Copy> FromIterator<T> for Seq<T> {
     fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Seq<T> {
         let all: Vec<T> = all.into_iter().collect();
-        let blocks: Vec<Vec<T>> = all.chunks(BLOCK / 2).map(<[T]>::to_vec).collect();
+        let blocks: Vec<Arc<Vec<T>>> = all.chunks(BLOCK / 2).map(|b| Arc::new(b.to_vec())).collect();
         Seq { len: all.len(), lens: blocks.iter().map(|b| b.len() as u32).collect(), blocks }
     }
 }
@@ -69,17 +72,17 @@ impl<T: Copy> Seq<T> {
         debug_assert!(at <= self.len);
         let (block, place) = self.find(at);
         if block == self.blocks.len() {
-            self.blocks.push(Vec::with_capacity(BLOCK));
+            self.blocks.push(Arc::new(Vec::with_capacity(BLOCK)));
             self.lens.push(0);
         }
-        self.blocks[block].insert(place, element);
+        Arc::make_mut(&mut self.blocks[block]).insert(place, element);
         self.lens[block] += 1;
         self.len += 1;
         if self.blocks[block].len() >= BLOCK {
-            let rest = self.blocks[block].split_off(BLOCK / 2);
+            let rest = Arc::make_mut(&mut self.blocks[block]).split_off(BLOCK / 2);
             self.lens[block] = (BLOCK / 2) as u32;
             self.lens.insert(block + 1, rest.len() as u32);
-            self.blocks.insert(block + 1, rest);
+            self.blocks.insert(block + 1, Arc::new(rest));
         }
     }
 
@@ -89,7 +92,7 @@ impl<T: Copy> Seq<T> {
             return None;
         }
         let (block, place) = self.find(at);
-        let element = self.blocks[block].remove(place);
+        let element = Arc::make_mut(&mut self.blocks[block]).remove(place);
         self.lens[block] -= 1;
         self.len -= 1;
         if self.blocks[block].is_empty() {
@@ -101,14 +104,14 @@ impl<T: Copy> Seq<T> {
         {
             let next = self.blocks.remove(block + 1);
             self.lens[block] += self.lens.remove(block + 1);
-            self.blocks[block].extend(next);
+            Arc::make_mut(&mut self.blocks[block]).extend_from_slice(&next);
         }
         Some(element)
     }
 
     /// All elements in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
-        self.blocks.iter().flatten().copied()
+        self.blocks.iter().flat_map(|block| block.iter()).copied()
     }
 
     /// Bytes that it takes.
@@ -143,6 +146,10 @@ mod tests {
             let at = random(plain.len() + 2);
             assert_eq!((seq.get(at), seq.len()), (plain.get(at).copied(), plain.len()));
         }
-        assert_eq!(seq.iter().collect::<Vec<_>>(), plain);
+        let (copy, before) = (seq.clone(), plain.clone());
+        (0..100).for_each(|i| seq.insert(i * 50, 7));
+        (0..100).for_each(|_| assert!(seq.remove(300).is_some()));
+        assert_eq!(copy.iter().collect::<Vec<_>>(), before);
+        assert_eq!(copy.len(), before.len());
     }
 }

@@ -613,10 +613,14 @@ impl Inner {
 
     /// The generation before is gone when its readers are: its memory is this one's then.
     fn inherit(&mut self) {
-        // Who lets go of the last reference gives pages back, which takes its time: the writer, and no
-        // reader.
+        // Who lets go of the last reference gives pages back, which takes its time: no reader, and the writer
+        // only where threads are not wanted.
         if self.old.as_ref().is_some_and(|old| Arc::strong_count(old) == 1) {
-            self.old = None;
+            let old = self.old.take();
+            if self.options.background {
+                let dropping = std::thread::Builder::new().name("hipac-drop".into());
+                drop(dropping.spawn(move || drop(old)));
+            }
             self.side.writer.ground.space.set_limit(self.options.memory_bytes_max - self.reserved);
         }
     }
