@@ -16,6 +16,9 @@ pub(super) type BoxId = u32;
 /// Rules that a table may have: their numbers take 28 bits.
 pub(super) const RULES_MAX: u32 = 1 << 22;
 
+/// Boxes of a chunk.
+const CHUNK: usize = 1024;
+
 const HIDES: u32 = 1 << 31;
 const TREE_SHIFT: u32 = 28;
 
@@ -28,7 +31,10 @@ pub(super) struct Store {
     axes: Vec<Axis>,
     /// Words of a box.
     stride: usize,
-    words: Vec<u32>,
+    /// Chunks of [`CHUNK`] boxes: one that grew as a whole would be copied as a whole, now and then.
+    chunks: Vec<Box<[u32]>>,
+    /// Numbers given out so far.
+    numbers: usize,
     count: usize,
     free: Vec<BoxId>,
 }
@@ -37,12 +43,12 @@ impl Store {
     /// No boxes over these axes.
     pub(super) fn new(axes: Vec<Axis>) -> Store {
         let stride = HEAD + axes.iter().map(|a| if a.is_wide { 2 } else { 1 }).sum::<usize>();
-        Store { axes, stride, words: vec![], count: 0, free: vec![] }
+        Store { axes, stride, chunks: vec![], numbers: 0, count: 0, free: vec![] }
     }
 
     /// Makes room for so many boxes.
     pub(super) fn reserve(&mut self, boxes: usize) {
-        self.words.reserve_exact(boxes * self.stride);
+        self.chunks.reserve_exact(boxes.div_ceil(CHUNK));
     }
 
     /// The axes.
@@ -57,22 +63,21 @@ impl Store {
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        4 * (self.words.capacity() + self.free.capacity())
+        4 * (self.chunks.len() * CHUNK * self.stride + self.free.capacity())
     }
 
     /// Adds a box. It is in no tree yet.
     pub(super) fn add(&mut self, bounds: &Bounds, label: u32, rule: RuleId, hides: bool) -> BoxId {
         self.count += 1;
         let id = self.free.pop().unwrap_or_else(|| {
-            let id = self.words.len() / self.stride;
-            if self.words.len() + self.stride > self.words.capacity() {
-                // An eighth more: twice as much would be most of what the writer keeps.
-                self.words.reserve_exact((self.words.len() / 8).max(64 * self.stride));
+            let id = self.numbers;
+            if id.is_multiple_of(CHUNK) {
+                self.chunks.push(vec![0; CHUNK * self.stride].into_boxed_slice());
             }
-            self.words.resize(self.words.len() + self.stride, 0);
+            self.numbers += 1;
             id as BoxId
         });
-        let words = &mut self.words[id as usize * self.stride..][..self.stride];
+        let words = &mut self.chunks[id as usize / CHUNK][id as usize % CHUNK * self.stride..][..self.stride];
         (words[0], words[1]) = (label, rule | if hides { HIDES } else { 0 });
         let mut at = HEAD;
         for (&(lo, hi), axis) in bounds.iter().zip(&self.axes) {
@@ -96,16 +101,26 @@ impl Store {
     /// Label of a box's rule.
     #[inline]
     pub(super) fn label(&self, id: BoxId) -> u32 {
-        self.words[id as usize * self.stride]
+        self.of(id)[0]
+    }
+
+    /// The words of a box.
+    #[inline]
+    fn of(&self, id: BoxId) -> &[u32] {
+        &self.chunks[id as usize / CHUNK][id as usize % CHUNK * self.stride..][..self.stride]
+    }
+
+    fn of_mut(&mut self, id: BoxId) -> &mut [u32] {
+        &mut self.chunks[id as usize / CHUNK][id as usize % CHUNK * self.stride..][..self.stride]
     }
 
     /// Gives a box another label.
     pub(super) fn set_label(&mut self, id: BoxId, label: u32) {
-        self.words[id as usize * self.stride] = label;
+        self.of_mut(id)[0] = label;
     }
 
     fn mark(&self, id: BoxId) -> u32 {
-        self.words[id as usize * self.stride + 1]
+        self.of(id)[1]
     }
 
     /// Tree of a box.
@@ -115,14 +130,14 @@ impl Store {
 
     /// Puts a box down as one of a tree.
     pub(super) fn set_tree(&mut self, id: BoxId, tree: usize) {
-        let mark = &mut self.words[id as usize * self.stride + 1];
+        let mark = &mut self.of_mut(id)[1];
         *mark = *mark & !(7 << TREE_SHIFT) | (tree as u32) << TREE_SHIFT;
     }
 
     /// Unpacks boxes, which must be in order, behind those that are in `out`.
     pub(super) fn unpack(&self, ids: &[BoxId], out: &mut Boxes) {
         for &id in ids {
-            let words = &self.words[id as usize * self.stride..][..self.stride];
+            let words = self.of(id);
             let hides = words[1] & HIDES != 0;
             let mut at = HEAD;
             let bounds = self.axes.iter().map(|axis| {

@@ -143,7 +143,6 @@ impl Writer {
         };
         writer.entries.resize_with(writer.ground.generation.entries().len(), || None);
         writer.write_sets()?;
-        writer.rules.reserve_exact(rule_count);
         writer.store.reserve(rule_count);
         for chain in &source.chains {
             let labels: HashMap<RuleId, u32, RandomState> =

@@ -71,6 +71,9 @@ struct Placed {
 const NONE: u32 = u32::MAX;
 const MANY: u32 = 1 << 31;
 
+/// Rules of a chunk.
+const PLACES: usize = 1024;
+
 const NOWHERE: Placed = Placed { label: 0, boxes: [NONE; 2] };
 
 /// The lists of an entry.
@@ -115,7 +118,8 @@ pub(super) struct Writer {
     sets_block: Block,
     store: Store,
     entries: Vec<Option<Lists>>,
-    rules: Vec<Placed>,
+    /// By number, in chunks: one list would be copied as a whole whenever it grows.
+    rules: Vec<Box<[Placed; PLACES]>>,
     /// Boxes of rules that have several.
     many: Vec<Vec<BoxId>>,
     many_free: Vec<u32>,
@@ -145,15 +149,20 @@ pub(super) struct Writer {
 impl Writer {
     fn place(&mut self, id: RuleId) -> &mut Placed {
         let index = id as usize;
-        if self.rules.len() <= index {
-            self.rules.resize(index + 1, NOWHERE);
+        while self.rules.len() <= index / PLACES {
+            self.rules.push(Box::new([NOWHERE; PLACES]));
         }
-        &mut self.rules[index]
+        &mut self.rules[index / PLACES][index % PLACES]
+    }
+
+    /// Where a rule is; a rule that was refused has no place.
+    fn placed(&self, id: RuleId) -> &Placed {
+        self.rules.get(id as usize / PLACES).map_or(&NOWHERE, |places| &places[id as usize % PLACES])
     }
 
     /// The label of a rule.
     pub(super) fn label(&self, id: RuleId) -> u32 {
-        self.rules[id as usize].label
+        self.placed(id).label
     }
 
     fn verdict(&mut self, name: &'static str) -> Result<u8, Refusal> {
@@ -213,7 +222,7 @@ impl Writer {
     /// The first label that a rule takes.
     pub(super) fn first_label(&self, id: RuleId) -> u32 {
         let label = self.label(id);
-        match self.rules[id as usize].boxes[1] {
+        match self.placed(id).boxes[1] {
             NONE => label,
             _ => self.boxes_of(id, 1).iter().map(|&b| self.store.label(b)).min().unwrap_or(label).min(label),
         }
@@ -323,7 +332,7 @@ impl Writer {
         }
         for kind in 0..2 {
             self.boxes_of(id, kind).iter().for_each(|&b| self.store.remove(b));
-            let many = self.rules[id as usize].boxes[kind];
+            let many = self.placed(id).boxes[kind];
             if many != NONE && many & MANY != 0 {
                 self.many[(many & !MANY) as usize] = Vec::new();
                 self.many_free.push(many & !MANY);
@@ -381,9 +390,7 @@ impl Writer {
     }
 
     fn boxes_of(&self, id: RuleId, kind: usize) -> smallvec::SmallVec<[BoxId; 2]> {
-        // A rule that was refused has no place yet.
-        let placed = self.rules.get(id as usize).unwrap_or(&NOWHERE);
-        match placed.boxes[kind] {
+        match self.placed(id).boxes[kind] {
             NONE => smallvec::SmallVec::new(),
             many if many & MANY != 0 => self.many[(many & !MANY) as usize].as_slice().into(),
             only => smallvec::smallvec![only],
@@ -435,7 +442,7 @@ impl Writer {
         for l in labels {
             self.retire_key(flat_key(entry, l), false);
         }
-        self.rules[id as usize].label = label;
+        self.place(id).label = label;
         Ok(())
     }
 
@@ -495,7 +502,7 @@ impl Writer {
     pub(super) fn bookkeeping_bytes(&self) -> usize {
         let lists = self.entries.iter().flatten().flat_map(|lists| lists.lists.iter().flatten());
         let mirrors: usize = lists.map(List::bytes).sum();
-        let rules = self.rules.capacity() * size_of::<Placed>();
+        let rules = self.rules.len() * PLACES * size_of::<Placed>();
         let many: usize = self.many.iter().map(|m| 4 * m.capacity() + size_of::<Vec<BoxId>>()).sum();
         self.store.bytes() + mirrors + rules + many
     }
