@@ -337,10 +337,10 @@ fn the_size_that_a_refusal_names_is_enough() {
             i % 256
         ))
     };
-    for round in 0..6 {
+    for round in 0..3 {
         let options = LiveOptions { memory_bytes_max: allowed, ..LiveOptions::default() };
         let live = LiveTable::open(&ruleset, &options).expect("what a refusal named is enough");
-        let refused = (0..20_000).find_map(|i| live.apply(&change(i)).err().map(|e| (i, e)));
+        let refused = (0..5_000).find_map(|i| live.apply(&change(i)).err().map(|e| (i, e)));
         let Some((i, error)) = refused else { return };
         let LiveError::Memory { line, needed, limit } = error else { panic!("{error}") };
         assert_eq!((line, limit), (2, allowed), "round {round}: {error}");
