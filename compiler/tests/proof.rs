@@ -10,9 +10,9 @@ use hipac_bench_data::classbench::read_filters;
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::Image;
 use hipac_compiler::Counting;
-use hipac_rules::{ParseOptions, Ruleset, parse};
+use hipac_rules::{Family, ParseOptions, Ruleset, parse};
 use hipac_verifier::Oracle;
-use hipac_verifier::proof::{Options, Proof, prove};
+use hipac_verifier::proof::{Options, Proof, Refutation, prove};
 use proptest::prelude::*;
 
 #[track_caller]
@@ -140,4 +140,21 @@ fn a_small_ruleset_is_proved_in_well_under_a_millisecond() {
     println!("{} rules: {rate:.0} proofs a second", ruleset.rule_count());
     // Tests of live tables prove after every step. (A loaded machine may take its time.)
     assert!(rate > 200.0, "{rate:.0} proofs a second");
+}
+
+/// Packets come to a chain with some values of a field only. Of what is stored for a rule outside of where it
+/// holds, the first piece is nothing that they meet, and another one is.
+#[test]
+fn a_rule_of_a_called_chain_that_holds_elsewhere_is_refuted() {
+    let rules = |rule: &str| {
+        let text = format!(
+            "*raw\n:PREROUTING DROP [0:0]\n:u1 - [0:0]\n-A PREROUTING -p udp -m recent ! --rcheck --name a --rsource -j u1\n\
+             -A u1 {rule}\nCOMMIT\n"
+        );
+        read_as(&text, Some(Family::V6))
+    };
+    let image = compile_roomy(&rules("-s 2001:db8::1/128 ! -p tcp"), Counting::Exact).image;
+    let image = Image::open(image).expect("it opens");
+    let answer = prove(&rules("-p esp"), &image, &Options::default());
+    assert!(matches!(answer, Err(Refutation::Differs { .. })), "{answer:?}");
 }

@@ -101,16 +101,31 @@ pub(super) fn outside<'b>(
     piece: &Bounds,
     others: impl Iterator<Item = &'b Bounds> + Clone,
 ) -> Option<Vec<(u32, u32)>> {
+    let mut found = None;
+    each_outside(piece, others, &mut |part| {
+        found = Some(part.to_vec());
+        false
+    });
+    found
+}
+
+/// Calls `f` with parts of `piece` that lie in none of `others` and make up all that does, as long as it
+/// wants more.
+pub(super) fn each_outside<'b>(
+    piece: &Bounds,
+    others: impl Iterator<Item = &'b Bounds> + Clone,
+    f: &mut dyn FnMut(&Bounds) -> bool,
+) {
     let mut rest = Boxes::new(piece.len());
     rest.push(piece);
     let mut now = Vec::new();
     while rest.pop(&mut now) {
         match others.clone().find(|o| meet(o, &now)) {
             Some(other) => subtract(&mut now, other, &mut rest),
-            None => return Some(now),
+            None if f(&now) => {}
+            None => return,
         }
     }
-    None
 }
 
 #[cfg(test)]
@@ -147,6 +162,16 @@ mod tests {
         ) {
             let views = others.iter().map(|o| o.as_slice());
             let points = (0..6u32).flat_map(|a| (0..6u32).flat_map(move |b| (0..6u32).map(move |c| [a, b, c])));
+            let mut parts = Boxes::new(3);
+            each_outside(&piece, views.clone(), &mut |part| {
+                parts.push(part);
+                true
+            });
+            for point in points.clone() {
+                let is_outside = holds_point(&piece, &point) && !others.iter().any(|o| holds_point(o, &point));
+                let count = parts.range(0..parts.len()).filter(|part| holds_point(part, &point)).count();
+                prop_assert_eq!(count, usize::from(is_outside));
+            }
             let mut uncovered =
                 points.filter(|p| holds_point(&piece, p) && !others.iter().any(|o| holds_point(o, p)));
             match outside(&piece, views.clone()) {

@@ -157,8 +157,11 @@ impl Cover<'_> {
             let holds_here = slot.expanded.states & self.states;
             let allowed = if holds_here == self.states { may } else { 0..0 };
             let is_allowed = list.range(allowed.clone()).any(|b| boxes::holds(b, stored));
-            if !is_allowed && let Some(piece) = boxes::outside(stored, list.range(allowed)) {
-                self.too_much(position, &piece, leaf.at, report);
+            if !is_allowed {
+                // All that is outside: packets may come to any part of it.
+                boxes::each_outside(stored, list.range(allowed), &mut |piece| {
+                    !self.too_much(position, piece, leaf.at, report)
+                });
             }
             let is_whole = leaf.at.cell.is_none_or(|(tree, _)| self.forest.is_in_one_cell(tree, stored));
             if leaf.is_loose || is_doubtful || !is_whole {
@@ -173,7 +176,13 @@ impl Cover<'_> {
     }
 
     /// A rule is stored where it does not hold: does a lookup come there?
-    fn too_much(&self, position: u32, piece: &Bounds, at: Spot, report: &mut dyn FnMut(Finding) -> bool) {
+    fn too_much(
+        &self,
+        position: u32,
+        piece: &Bounds,
+        at: Spot,
+        report: &mut dyn FnMut(Finding) -> bool,
+    ) -> bool {
         // What the gate turns away does not come.
         let pieces = match at.cell {
             Some((tree, _)) => self.pieces_with(tree, piece, at.gate),
@@ -182,9 +191,10 @@ impl Cover<'_> {
         for piece in pieces {
             if let Some(piece) = self.left_over(&piece, position, false, at.cell) {
                 report(Finding { kind: Kind::Extra, position, piece, at: Some(at) });
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Lookups may pass over what a lane stores although it is first. `last`: the largest position

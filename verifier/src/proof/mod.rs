@@ -296,6 +296,10 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
         for list in 0..lists.len() {
             self.list(&space, &seeker, &lists, list, &mut proof, &mut doubts)?;
         }
+        // What readers rely on besides: that references lead upward, say, and walks end.
+        if let Err(error) = self.image.audit() {
+            doubts.add(|| error.to_string());
+        }
         match doubts.first {
             None => Ok(proof),
             Some(_) => Err(self.search(doubts)),
