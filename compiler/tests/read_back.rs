@@ -22,7 +22,8 @@ fn back(of: &Ruleset, other: &Ruleset) -> Result<ReadBack, Unreadable> {
 
 fn compare(old: &Ruleset, new: &Ruleset) -> Report {
     let (old, new) = (Oracle::new(old).unwrap(), Oracle::new(new).unwrap());
-    let options = diff::Options { verdicts_only: true, ..diff::Options::default() };
+    // Rules that have nothing in common differ in a hundred thousand regions: too many to be merged here.
+    let options = diff::Options { verdicts_only: true, work_max: 50_000_000, regions_max: 4_000 };
     diff(&old, &new, &entries(&old, &new), &options, &mut |_| true).unwrap()
 }
 
@@ -45,7 +46,7 @@ fn check_sampled(old: &Ruleset, new: &Ruleset, report: &Report, seed: u64) {
                 let is_plain = evaluation.events.iter().all(|e| matches!(e, Event::Matched(_)));
                 is_plain.then(|| evaluation.verdict.name.to_string())
             };
-            for place in &report.places {
+            for place in report.places.iter().filter(|place| place.undecided.is_none()) {
                 let Some((x, y)) = of(&from, place.old).zip(of(&to, place.new)) else { continue };
                 let found = place.of_packet(&case.packet);
                 let is_bare = |d: &&&diff::Difference| d.conditions.is_empty();
