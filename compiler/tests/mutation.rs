@@ -110,6 +110,8 @@ impl<'r> Campaign<'r> {
                 }
             },
             Err(Refutation::NotProved { place }) => match differs(&self.exams) {
+                // Its form is wrong, whatever it means.
+                None if image.audit().is_err() => tally.stranger += 1,
                 None => {
                     tally.unclear += 1;
                     println!("unclear {name}: {what}: {place}");
