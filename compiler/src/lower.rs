@@ -89,6 +89,20 @@ pub struct FlatList {
     pub changes_packet: bool,
 }
 
+impl FlatList {
+    /// A list that is called, still without rules.
+    pub(crate) fn called() -> FlatList {
+        FlatList {
+            name: String::new(),
+            called: true,
+            default_verdict: 0,
+            chain_rules: 0,
+            rules: vec![],
+            changes_packet: false,
+        }
+    }
+}
+
 /// All flat rules of a ruleset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lowered {
@@ -373,14 +387,7 @@ impl<'a> Lowering<'a> {
         let waiting = &mut self.waiting;
         let at = *self.called.entry(index).or_insert_with(|| {
             waiting.push(index);
-            lists.push(FlatList {
-                name: String::new(),
-                called: true,
-                default_verdict: 0,
-                chain_rules: 0,
-                rules: vec![],
-                changes_packet: false,
-            });
+            lists.push(FlatList::called());
             lists.len() - 1
         });
         at as u32

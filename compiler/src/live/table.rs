@@ -265,7 +265,7 @@ impl LiveTable {
         let LiveOptions { drift_percent, drift_min, .. } = inner.options;
         let drift_max = (built * drift_percent as usize / 100).max(drift_min);
         let has_drifted = drift > drift_max || now > built + drift_max;
-        let pause = inner.options.pause * (1 << inner.given_up.min(PAUSES_MAX));
+        let pause = inner.options.pause.saturating_mul(1 << inner.given_up.min(PAUSES_MAX));
         if has_drifted && inner.compacted.elapsed() >= pause {
             inner.compacted = Instant::now();
             compact::begin(inner, Arc::downgrade(&self.inner));

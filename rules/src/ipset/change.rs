@@ -1,21 +1,30 @@
 //! Commands that change sets which are there: what `ipset restore` takes besides `create` and `add`.
 //!
 //! Entries that are deleted one after the other from one set go all at once, so that ten thousand
-//! deletions cost one pass over it.
+//! deletions cost one pass over it. Commands that alternate cost a pass each: how many entries all of
+//! them may walk over has a limit.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::entry::{self};
-use super::read::{ENTRIES_MAX, Reader, Word, is_exist};
+use super::entry;
+use super::read::{NAME_MAX, Reader, Word, is_exist};
 use super::{IpSet, Part};
 use crate::model::Name;
+
+/// Entries that are named by deletions before they are carried out.
+const DOOMED_MAX: usize = 1 << 20;
+
+/// Entries that the commands of a text may walk over: some seconds.
+pub(super) const WORK_MAX: usize = 1 << 27;
 
 /// Entries of a set that are to go.
 #[derive(Debug)]
 pub(super) struct Doomed {
     set: Name,
     asked: Vec<Asked>,
+    /// Entries in all of `asked`.
+    count: usize,
 }
 
 /// What one line asks for.
@@ -37,6 +46,23 @@ fn missing<'w>(word: Word<'w>) -> (Word<'w>, String) {
 }
 
 impl Reader {
+    /// Pays for a walk over so many entries.
+    fn spend<'w>(&mut self, word: Word<'w>, entries: usize) -> Done<'w> {
+        self.work = self.work.saturating_add(entries);
+        if self.is_tired() {
+            let most = self.work_max;
+            let message =
+                format!("the commands walk over more than {most} entries: put those of a set together");
+            return Err((word, message));
+        }
+        Ok(())
+    }
+
+    /// No command is carried out any more.
+    pub(super) fn is_tired(&self) -> bool {
+        self.work > self.work_max
+    }
+
     pub(super) fn del<'w>(
         &mut self,
         line: u32,
@@ -48,6 +74,8 @@ impl Reader {
         if self.doomed.as_ref().is_some_and(|doomed| &*doomed.set != name.text) {
             self.drop_doomed();
         }
+        let members = self.sets.get(name.text).map_or(0, |(set, _)| set.members.len());
+        self.spend(element, members)?;
         let (set, options) = self.sets.get_mut(name.text).ok_or_else(|| missing(name))?;
         let must_be = !more.iter().any(|word| is_exist(word.text));
         if set.kind.is_list() {
@@ -73,8 +101,11 @@ impl Reader {
         };
         let is_wildcard = more.iter().any(|word| word.text == "wildcard");
         let flags = (false, is_wildcard);
-        entry::add(&mut one, options, element.text, flags, ENTRIES_MAX)
+        let count = entry::add(&mut one, options, element.text, flags, DOOMED_MAX)
             .map_err(|message| (element, message))?;
+        if self.doomed.as_ref().is_some_and(|doomed| doomed.count + count > DOOMED_MAX) {
+            self.drop_doomed();
+        }
         let asked = Asked {
             parts: one.entries().map(|(parts, _)| parts.to_vec()).collect(),
             must_be,
@@ -83,19 +114,30 @@ impl Reader {
             text: element.text.into(),
             at: element.at,
         };
-        let doomed = self.doomed.get_or_insert_with(|| Doomed { set: name.text.into(), asked: Vec::new() });
+        let none = || Doomed { set: name.text.into(), asked: Vec::new(), count: 0 };
+        let doomed = self.doomed.get_or_insert_with(none);
         doomed.asked.push(asked);
+        doomed.count += count;
         Ok(())
     }
 
     /// Takes out what is to go.
     pub(super) fn drop_doomed(&mut self) {
-        let Some(Doomed { set: name, asked }) = self.doomed.take() else { return };
+        let Some(Doomed { set: name, asked, count }) = self.doomed.take() else { return };
+        let line_at = self.line_at;
+        let entries = self.sets.get(&name).map_or(0, |(set, _)| set.len());
+        if let (Err((_, message)), Some(last)) =
+            (self.spend(Word { text: "", at: 0 }, entries + count), asked.last())
+        {
+            self.line_at = last.line_at;
+            self.fault(last.line, Word { text: &last.text, at: last.at }, message);
+            self.line_at = line_at;
+            return;
+        }
         let Some((set, _)) = self.sets.get_mut(&name) else { return };
         let before = set.len();
         let absent = take_out(Arc::make_mut(set), &asked);
         self.entries = (self.entries + set.len()).saturating_sub(before);
-        let line_at = self.line_at;
         for i in absent {
             let Asked { line, line_at, text, at, .. } = &asked[i];
             self.line_at = *line_at;
@@ -121,18 +163,15 @@ impl Reader {
 
     pub(super) fn destroy<'w>(&mut self, name: Word<'w>) -> Done<'w> {
         self.drop_doomed();
-        let is_member = |name: &str| {
-            self.sets.values().any(|(set, _)| set.members.iter().any(|member| &**member == name))
-        };
         if name.text.is_empty() {
-            // All of them: lists first, as it were.
             self.sets.clear();
             self.entries = 0;
             return Ok(());
         }
+        self.spend(name, self.members())?;
         let (set, _) = self.sets.get(name.text).ok_or_else(|| missing(name))?;
         let entries = set.len();
-        if is_member(name.text) {
+        if self.sets.values().any(|(set, _)| set.members.iter().any(|member| &**member == name.text)) {
             return Err((name, format!("set `{}` is in a list, and cannot be destroyed", name.text)));
         }
         self.sets.remove(name.text);
@@ -140,11 +179,16 @@ impl Reader {
         Ok(())
     }
 
+    /// Members of all lists, and the sets.
+    fn members(&self) -> usize {
+        self.sets.values().map(|(set, _)| 1 + set.members.len()).sum()
+    }
+
     /// Each of two sets gets what the other one holds.
     pub(super) fn swap<'w>(&mut self, one: Word<'w>, other: Word<'w>) -> Done<'w> {
         self.drop_doomed();
-        let get = |word: Word<'w>| self.sets.get(word.text).cloned().ok_or_else(|| missing(word));
-        let ((mut a, a_options), (mut b, b_options)) = (get(one)?, get(other)?);
+        let get = |word: Word<'w>| self.sets.get(word.text).ok_or_else(|| missing(word));
+        let ((a, _), (b, _)) = (get(one)?, get(other)?);
         if !std::ptr::eq(a.kind, b.kind) || a.family != b.family {
             let message = format!(
                 "sets `{}` and `{}` are of other types: they cannot be swapped",
@@ -152,19 +196,27 @@ impl Reader {
             );
             return Err((other, message));
         }
-        Arc::make_mut(&mut a).name = other.text.into();
-        Arc::make_mut(&mut b).name = one.text.into();
-        self.sets.insert(one.text.into(), (b, b_options));
-        self.sets.insert(other.text.into(), (a, a_options));
+        if one.text == other.text {
+            return Ok(());
+        }
+        // Taken out first: a set that nobody else holds is not copied for its name.
+        let (Some(mut a), Some(mut b)) = (self.sets.remove(one.text), self.sets.remove(other.text)) else {
+            return Ok(());
+        };
+        Arc::make_mut(&mut a.0).name = other.text.into();
+        Arc::make_mut(&mut b.0).name = one.text.into();
+        self.sets.insert(one.text.into(), b);
+        self.sets.insert(other.text.into(), a);
         Ok(())
     }
 
     /// Another name, in lists, too; rules that name the set by the old one name none then.
     pub(super) fn rename<'w>(&mut self, from: Word<'w>, to: Word<'w>) -> Done<'w> {
         self.drop_doomed();
-        if to.text.is_empty() || to.text.len() > 31 || self.sets.contains_key(to.text) {
+        if to.text.is_empty() || to.text.len() > NAME_MAX || self.sets.contains_key(to.text) {
             return Err((to, format!("a set cannot be renamed to `{}`", to.text)));
         }
+        self.spend(from, self.members())?;
         let (mut set, options) = self.sets.remove(from.text).ok_or_else(|| missing(from))?;
         Arc::make_mut(&mut set).name = to.text.into();
         self.sets.insert(to.text.into(), (set, options));
@@ -334,6 +386,39 @@ mod tests {
             assert_eq!(sets.get(set).map(|set| set.len()), Some(left), "{text}{found:?}");
             assert_eq!(found.len(), faults, "{text}{found:?}");
         }
+    }
+
+    /// Each deletion behind an addition is a pass over the set.
+    #[test]
+    fn commands_that_alternate_over_large_sets_are_refused_at_a_limit() {
+        let addresses = |text: &mut String, i: u32| {
+            *text += &format!("add a {}\n", std::net::Ipv4Addr::from(7 * i + 1));
+        };
+        let mut text = String::from("create a hash:ip\n");
+        (0..2_000).for_each(|i| addresses(&mut text, i));
+        let (large, _) = after(&text);
+        let mut text = String::new();
+        for i in 0..2_000 {
+            addresses(&mut text, 5_000 + i);
+            text += &format!("del a {} -exist\n", std::net::Ipv4Addr::from(7 * i + 1));
+        }
+        let (all, faults) = large.changed_within(text.as_bytes(), 2_000 * 2_100);
+        assert!(faults.is_empty(), "{}", faults[0]);
+        assert_eq!(all.get("a").map(|set| set.len()), Some(2_000));
+        let (_, faults) = large.changed_within(text.as_bytes(), 2_000 * 1_000);
+        let said = faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(
+            matches!(&said[..], [one] if one.contains("walk over more than 2000000 entries")),
+            "{said:?}"
+        );
+        let (_, faults) = large.changed("create p hash:ip,port\ndel p 0.0.0.0/10,tcp:1-9000 -exist\n");
+        assert!(faults[0].message.contains("than all sets together may have"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_set_that_swaps_with_itself_stays() {
+        let (sets, faults) = after("create a hash:ip\nadd a 1.1.1.1\nswap a a\n");
+        assert_eq!((sets.get("a").map(|set| set.len()), faults.len()), (Some(1), 0));
     }
 
     #[test]

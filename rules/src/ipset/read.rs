@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::change::Doomed;
+use super::change::{Doomed, WORK_MAX};
 use super::entry::{self, Options};
 use super::{IpSet, SetType};
 use crate::fault::{Fault, Severity};
@@ -17,7 +17,7 @@ pub const ENTRIES_MAX: usize = 8_000_000;
 const FAULTS_MAX: usize = 1000;
 
 /// Bytes of a set's name, at most.
-const NAME_MAX: usize = 31;
+pub(super) const NAME_MAX: usize = 31;
 
 /// Sets by name.
 #[derive(Debug, Clone, Default)]
@@ -60,13 +60,18 @@ impl Sets {
     /// # Cost
     /// Linear in the text and in the entries of the sets that it changes; others are shared.
     pub fn changed(&self, text: impl AsRef<[u8]>) -> (Sets, Vec<Fault>) {
-        let mut reader =
-            Reader { entries: self.by_name.values().map(|set| set.len()).sum(), ..Reader::default() };
+        self.changed_within(text.as_ref(), WORK_MAX)
+    }
+
+    /// The same, walking over so many entries at most.
+    pub(super) fn changed_within(&self, text: &[u8], work_max: usize) -> (Sets, Vec<Fault>) {
+        let entries = self.by_name.values().map(|set| set.len()).sum();
+        let mut reader = Reader { entries, work_max, ..Reader::default() };
         for (name, set) in &self.by_name {
             let options = self.options.get(name).cloned().unwrap_or_default();
             reader.sets.insert(Arc::clone(name), (Arc::clone(set), options));
         }
-        for (number, line) in (1..).zip(text.as_ref().split(|&b| b == b'\n')) {
+        for (number, line) in (1..).zip(text.split(|&b| b == b'\n')) {
             reader.line(number, line);
             reader.line_at += line.len() + 1;
         }
@@ -105,6 +110,10 @@ pub(super) struct Reader {
     /// Entries that are to go, from the set that the last lines were about: all at once, before anything else
     /// happens.
     pub(super) doomed: Option<Doomed>,
+    /// Entries that commands have walked over.
+    pub(super) work: usize,
+    /// And may.
+    pub(super) work_max: usize,
     faults: Vec<Fault>,
     fault_count: usize,
     /// Where the line that is read begins.
@@ -131,6 +140,9 @@ impl Reader {
     }
 
     fn line(&mut self, number: u32, line: &[u8]) {
+        if self.is_tired() {
+            return;
+        }
         let Ok(text) = std::str::from_utf8(line) else {
             self.fault(number, Word { text: "", at: 0 }, "the line is no UTF-8 text".into());
             return;

@@ -71,15 +71,8 @@ impl Writer {
         let mut has_broken = vec![false; entry_count];
 
         // Flat rules of all chains; their origins are rules, and their order is that of labels.
-        let empty = || FlatList {
-            name: String::new(),
-            called: true,
-            default_verdict: 0,
-            chain_rules: 0,
-            rules: vec![],
-            changes_packet: false,
-        };
-        let mut lowered = Lowered { lists: (0..entry_count).map(|_| empty()).collect(), verdicts: vec![] };
+        let mut lowered =
+            Lowered { lists: (0..entry_count).map(|_| FlatList::called()).collect(), verdicts: vec![] };
         for chain in &source.chains {
             let entry = chain.entry as usize;
             for &id in &chain.rules {
