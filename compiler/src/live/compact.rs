@@ -12,12 +12,15 @@
 //! copy, and for the last few changes.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use hipac_classifier::live::RuleId;
 use hipac_rules::{Name, Policy, Rule, TableKind};
 
+use super::inner::{Inner, build};
 use super::model::ChainId;
-use super::table::{Inner, Side, build};
+use super::options::LiveOptions;
+use super::side::Side;
 use super::writer::{EntryKind, Refusal};
 
 /// A step of a transaction, as another generation has to make it.
@@ -68,10 +71,27 @@ fn be_nice() {
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 
+/// The pause between two is doubled so often, at most.
+const PAUSES_MAX: u32 = 5;
+
+/// The table has drifted from what it was when it was built, and has been left alone for long enough.
+pub(super) fn is_due(inner: &Inner) -> bool {
+    let LiveOptions { background, drift_percent, drift_min, pause, .. } = inner.options;
+    // A third generation would have no room.
+    if !background || inner.log.is_some() || inner.reserved > 0 || inner.old.is_some() {
+        return false;
+    }
+    let (drift, built, now) = inner.side.writer.drift();
+    let drift_max = (built * drift_percent as usize / 100).max(drift_min);
+    let has_drifted = drift > drift_max || now > built + drift_max;
+    has_drifted && inner.compacted.elapsed() >= pause.saturating_mul(1 << inner.given_up.min(PAUSES_MAX))
+}
+
 /// Begins: the rest happens on a thread, which gives up when it cannot keep up, and is begun less often
 /// then.
 pub(super) fn begin(inner: &mut Inner, table: Weak<Mutex<Inner>>) {
     debug_assert!(inner.old.is_none() && inner.reserved == 0, "two generations at a time");
+    inner.compacted = Instant::now();
     let used = inner.side.writer.structure_bytes();
     let room = inner.options.memory_bytes_max.saturating_sub(used);
     // The table goes on growing meanwhile: each gets half of what is left.

@@ -11,7 +11,9 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | `table`, `transaction` | the face: transactions, errors, statistics |
+//! | `table`, `options` | the face: options, errors, statistics |
+//! | `transaction` | edits made one after the other, or all undone |
+//! | `inner`, `side` | what one writer at a time has: rules, generations, memory that waits |
 //! | `model`, `seq`, `chunks` | chains and rules as iptables knows them, cheap to change in the middle and to copy |
 //! | `sets` | IP sets that change |
 //! | `labels` | order without numbering |
@@ -26,12 +28,15 @@ mod chunks;
 mod compact;
 mod freeze;
 mod ground;
+mod inner;
 mod labels;
 mod list;
 mod lower;
 mod model;
+mod options;
 mod seq;
 mod sets;
+mod side;
 mod space;
 mod store;
 mod table;
@@ -39,4 +44,5 @@ mod transaction;
 mod tree;
 mod writer;
 
-pub use table::{LiveError, LiveOptions, LiveTable, Stats};
+pub use options::{LiveError, LiveOptions, Stats};
+pub use table::LiveTable;

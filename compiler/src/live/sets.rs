@@ -13,7 +13,8 @@ use hipac_rules::Rule;
 use hipac_rules::ipset::{MatchSet, Membership, Sets};
 use hipac_rules::value::Value;
 
-use super::table::{Inner, LiveError};
+use super::inner::Inner;
+use super::options::LiveError;
 use super::transaction::{Step, Transaction};
 use super::writer::Refusal;
 

@@ -77,6 +77,8 @@ fn a_full_table_drops_packets() {
     check(options, "0 1, 0 2, 0 3, 0 1, 0 2", "++x++");
     // What has expired makes room, once it is cleaned away.
     check(options, "0 1, 1 2, 249 3, 250 3, 250 4", "++x+x");
+    // And with the next cleaning again, also when the last one was for somebody who found none.
+    check(options, "0 1, 1 2, 250 3, 250 4, 500 5, 500 6", "+++x++");
     // No fewer than buckets.
     check(&options.replace("-max 2", "-max 1"), "0 1, 0 2, 0 3", "++x");
     // Eight times as many when nothing is said.
