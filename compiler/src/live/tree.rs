@@ -472,10 +472,12 @@ impl Hand<'_> {
         let before = node.entries;
         // A box is either in the deferred part or in the children.
         let in_deferred = match item.deed {
+            // Whether it can wait is a walk over all that is below: asked last.
             Deed::Insert => {
-                let can = node.deferred.is_some()
-                    || (place.pending + 1 < PENDING_MAX && self.can_wait(node, place));
-                defers && can && met > 1
+                defers
+                    && met > 1
+                    && (node.deferred.is_some()
+                        || place.pending + 1 < PENDING_MAX && self.can_wait(node, place))
             }
             // It may meet one child only: those that lead to the same place became one after it
             // was deferred.
