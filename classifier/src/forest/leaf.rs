@@ -1,21 +1,30 @@
 //! A lean leaf: up to 8 rules, compared with the key in one or two vectors.
 //!
 //! ```text
-//!  0      1       2       3      4                12
-//!  rules  guards  ranges  exact  window u8 × 8    lo u16 × lanes    hi u16 × hi lanes
-//!  u8 n   u8 g    u8 r    u8 e   g, then r, e     g + (r + e)·n     g + r·n
+//!  0              1      2      3      4                12
+//!  shape          lanes  spans  marks  window u8 × 8    position u32 × n    lo u16 × lanes    span u16 × spans
+//!  n − 1 + 8 g    u8     u8     u8     g, then r, e     not falling         g + (r + e)·n     g + r·n
 //!
-//!  with more than 8 columns, as IPv6 may need: n + 128, 12 windows, lo from 16 on
-//!
-//!  then, at a multiple of 4:   positions  u32 × n, not falling
+//!  with more than 8 columns, as IPv6 may need: 12 windows, positions from 16 on
 //! ```
 //!
 //! A *column* is a window of the key that some rule does not already cover in the leaf's
-//! region; the path has decided the others. Its lanes are the ranges of the n rules. A column in
+//! region; the path has decided the others. Its lanes are the ranges of the n rules, each a lower
+//! end and a *span*, how far the upper end is above it: x is inside when x − lo ≤ span. A column in
 //! which all rules have the same range is a *guard*, one lane; one in which every range is a
-//! single value stores no upper ends. Lane `g + c·n + i` is rule `i` in column `c`, so the
+//! single value stores no spans. Lane `g + c·n + i` is rule `i` in column `c`, so the
 //! rules that hold are the AND of the lane mask shifted by multiples of n. Nothing is padded:
-//! kernels load past the end and mask; the column of a lane follows from n and g alone.
+//! kernels load past the end and mask; the column of a lane follows from g and n alone, and these
+//! are one number, as all that a kernel wants to know at first stands in the header.
+//!
+//! Images of formats 1 and 2 have leaves of another form, [`Form::Old`], which the definition reads and vector
+//! kernels do not:
+//!
+//! ```text
+//!  0      1       2       3      4                12
+//!  rules  guards  ranges  exact  window u8 × 8    lo u16 × lanes    hi u16 × spans    position u32 × n
+//!  u8 n   u8 g    u8 r    u8 e   g, then r, e     16 on, when n has bit 7 set           at a multiple of 4
+//! ```
 
 use super::{ARENA_SLACK, UNIT, u16_at, u32_at};
 use crate::key::Key;
@@ -29,8 +38,17 @@ pub const COLUMNS_MAX: usize = 12;
 /// Columns of a leaf whose header is not long, at most.
 pub const SHORT_COLUMNS_MAX: usize = 8;
 
-/// Bit of the first byte: the header is long.
-const LONG: u8 = 0x80;
+/// Bit of the first byte of an old leaf: the header is long.
+const OLD_LONG: u8 = 0x80;
+
+/// Bit of the fourth byte: the leaf is not of the old form, where that byte is a small number.
+const NEW: u8 = 0x80;
+
+/// Bit of the fourth byte: the header is long, by as many bytes.
+const LONG: u8 = 4;
+
+/// Guards, at most: what the first byte has room for.
+pub const GUARDS_MAX: usize = 15;
 
 /// Lanes, at most: two vectors, less one so that a shift by all of them is one.
 pub const LANES_MAX: usize = 63;
@@ -41,15 +59,26 @@ pub const VECTOR_LANES: usize = 32;
 /// Offset of the windows.
 pub const WINDOWS_AT: usize = 4;
 
-/// Offset of the lower ends behind a header that is not long.
-pub const LO_AT: usize = 12;
+/// Bytes of a header that is not long.
+pub const HEADER_BYTES: usize = 12;
 
-/// Offset of the lower ends behind a long header.
-pub const LONG_LO_AT: usize = 16;
+/// Bytes of a long header.
+pub const LONG_HEADER_BYTES: usize = HEADER_BYTES + LONG as usize;
+
+/// How the bytes of a leaf are arranged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Positions behind all ends, upper ends as they are: formats 1 and 2.
+    Old,
+    /// Positions in front, spans.
+    New,
+}
 
 /// Where everything lies in a lean leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
+    /// How it is arranged.
+    pub form: Form,
     /// Rules.
     pub rules: usize,
     /// Guard columns.
@@ -63,22 +92,41 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Reads the first four bytes.
+    /// Reads the first four bytes. Numbers that do not go together give a layout that is not
+    /// [sound](Layout::is_sound).
     #[inline(always)]
-    pub fn read(bytes: &[u8; LO_AT]) -> Layout {
-        Layout {
-            rules: (bytes[0] & !LONG).into(),
-            is_long: bytes[0] & LONG != 0,
-            guards: bytes[1].into(),
-            ranges: bytes[2].into(),
-            exact: bytes[3].into(),
+    pub fn read(bytes: &[u8; HEADER_BYTES]) -> Layout {
+        let [shape, lanes, spans, marks] = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        if marks & NEW == 0 {
+            return Layout {
+                form: Form::Old,
+                rules: (shape & !OLD_LONG).into(),
+                is_long: shape & OLD_LONG != 0,
+                guards: lanes.into(),
+                ranges: spans.into(),
+                exact: marks.into(),
+            };
         }
+        let (rules, guards) = (usize::from(shape & 7) + 1, usize::from(shape >> 3));
+        let (lanes, spans) = (usize::from(lanes), usize::from(spans));
+        let ranges = spans.wrapping_sub(guards) / rules;
+        let layout = Layout {
+            form: Form::New,
+            rules,
+            guards,
+            ranges,
+            exact: lanes.wrapping_sub(spans) / rules,
+            is_long: marks & LONG != 0,
+        };
+        let is_whole =
+            layout.columns() <= COLUMNS_MAX && layout.header() == [bytes[0], bytes[1], bytes[2], marks];
+        if is_whole { layout } else { Layout { rules: 0, ..layout } }
     }
 
-    /// The first four bytes.
+    /// The first four bytes, in the new form.
     pub fn header(&self) -> [u8; 4] {
-        let rules = self.rules as u8 | if self.is_long { LONG } else { 0 };
-        [rules, self.guards as u8, self.ranges as u8, self.exact as u8]
+        let shape = self.rules.wrapping_sub(1) as u8 & 7 | (self.guards << 3) as u8;
+        [shape, self.lanes() as u8, self.spans() as u8, NEW | if self.is_long { LONG } else { 0 }]
     }
 
     /// Lower ends.
@@ -87,47 +135,62 @@ impl Layout {
         self.guards + (self.ranges + self.exact) * self.rules
     }
 
-    /// Upper ends: lanes of guards and ranges, which come first.
+    /// Upper ends or spans: lanes of guards and ranges, which come first.
     #[inline(always)]
-    pub fn hi_lanes(&self) -> usize {
+    pub fn spans(&self) -> usize {
         self.guards + self.ranges * self.rules
     }
 
     /// Columns.
     #[inline(always)]
     pub fn columns(&self) -> usize {
-        self.guards + self.ranges + self.exact
+        self.guards.saturating_add(self.ranges).saturating_add(self.exact)
+    }
+
+    /// Bytes of the header.
+    #[inline(always)]
+    pub fn header_bytes(&self) -> usize {
+        if self.is_long { LONG_HEADER_BYTES } else { HEADER_BYTES }
     }
 
     /// Offset of the lower ends.
     #[inline(always)]
     pub fn lo_at(&self) -> usize {
-        if self.is_long { LONG_LO_AT } else { LO_AT }
+        self.header_bytes() + if self.form == Form::New { 4 * self.rules } else { 0 }
     }
 
-    /// Offset of the upper ends.
+    /// Offset of the spans, of the upper ends in the old form.
     #[inline(always)]
-    pub fn hi_at(&self) -> usize {
+    pub fn spans_at(&self) -> usize {
         self.lo_at() + 2 * self.lanes()
     }
 
     /// Offset of the positions.
     #[inline(always)]
     pub fn positions_at(&self) -> usize {
-        (self.hi_at() + 2 * self.hi_lanes() + 3) & !3
+        match self.form {
+            Form::New => self.header_bytes(),
+            Form::Old => (self.spans_at() + 2 * self.spans() + 3) & !3,
+        }
     }
 
     /// Bytes up to the padding.
     #[inline(always)]
     pub fn bytes(&self) -> usize {
-        self.positions_at() + 4 * self.rules
+        match self.form {
+            Form::New => self.spans_at() + 2 * self.spans(),
+            Form::Old => self.positions_at() + 4 * self.rules,
+        }
     }
 
     /// A leaf of this layout can be.
     #[inline(always)]
     pub fn is_sound(&self) -> bool {
         let columns_max = if self.is_long { COLUMNS_MAX } else { SHORT_COLUMNS_MAX };
-        self.rules.wrapping_sub(1) < RULES_MAX && self.columns() <= columns_max && self.lanes() <= LANES_MAX
+        self.rules.wrapping_sub(1) < RULES_MAX
+            && self.columns() <= columns_max
+            && self.guards <= GUARDS_MAX
+            && self.lanes() <= LANES_MAX
     }
 }
 
@@ -167,31 +230,54 @@ impl<'a> Leaf<'a> {
     pub fn range(&self, column: usize, rule: usize) -> (u16, u16) {
         let l = &self.layout;
         let lane = if column < l.guards { column } else { l.guards + (column - l.guards) * l.rules + rule };
+        let (lo, span) = self.lane(lane);
+        // An audit sees that no range goes beyond the last value.
+        (lo, lo.saturating_add(span))
+    }
+
+    /// Lower end and span of a lane.
+    #[inline(always)]
+    fn lane(&self, lane: usize) -> (u16, u16) {
+        let l = &self.layout;
         let lo = u16_at(self.bytes, l.lo_at() + 2 * lane);
-        let is_exact = column >= l.guards + l.ranges;
-        (lo, if is_exact { lo } else { u16_at(self.bytes, l.hi_at() + 2 * lane) })
+        let upper = if lane < l.spans() { u16_at(self.bytes, l.spans_at() + 2 * lane) } else { 0 };
+        match l.form {
+            Form::New => (lo, upper),
+            Form::Old if lane < l.spans() => (lo, upper.saturating_sub(lo)),
+            Form::Old => (lo, 0),
+        }
+    }
+
+    /// No range ends before it begins, or beyond the last value.
+    pub fn has_whole_ranges(&self) -> bool {
+        let l = &self.layout;
+        (0..l.spans()).all(|lane| match l.form {
+            Form::New => {
+                let (lo, span) = self.lane(lane);
+                lo.checked_add(span).is_some()
+            }
+            Form::Old => {
+                u16_at(self.bytes, l.lo_at() + 2 * lane) <= u16_at(self.bytes, l.spans_at() + 2 * lane)
+            }
+        })
     }
 
     /// The definition of a leaf's answer: a bit for each rule that holds the key.
     #[inline(always)]
     pub fn matches(&self, key: &Key) -> u64 {
         let l = &self.layout;
-        let lo = |lane: usize| u16_at(self.bytes, l.lo_at() + 2 * lane);
-        let hi = |lane: usize| u16_at(self.bytes, l.hi_at() + 2 * lane);
-        for guard in 0..l.guards {
-            let x = key.window(self.window(guard));
-            if x < lo(guard) || hi(guard) < x {
-                return 0;
-            }
+        let holds = |lane: usize, column: usize| {
+            let (lo, span) = self.lane(lane);
+            key.window(self.window(column)).wrapping_sub(lo) <= span
+        };
+        if !(0..l.guards).all(|guard| holds(guard, guard)) {
+            return 0;
         }
         let mut mask = (1 << l.rules) - 1;
         for column in 0..l.ranges + l.exact {
-            let x = key.window(self.window(l.guards + column));
             let first = l.guards + column * l.rules;
             for rule in 0..l.rules {
-                let lane = first + rule;
-                let holds = if column < l.ranges { lo(lane) <= x && x <= hi(lane) } else { lo(lane) == x };
-                mask &= !(u64::from(!holds) << rule);
+                mask &= !(u64::from(!holds(first + rule, l.guards + column)) << rule);
             }
         }
         mask
@@ -227,7 +313,14 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
     let (guards, rest): (Vec<&Column>, Vec<&Column>) = columns.iter().partition(|c| c.is_guard());
     let (exact, ranges): (Vec<&Column>, Vec<&Column>) = rest.into_iter().partition(|c| c.is_exact());
     let is_long = columns.len() > SHORT_COLUMNS_MAX;
-    let layout = Layout { rules: n, guards: guards.len(), ranges: ranges.len(), exact: exact.len(), is_long };
+    let layout = Layout {
+        form: Form::New,
+        rules: n,
+        guards: guards.len(),
+        ranges: ranges.len(),
+        exact: exact.len(),
+        is_long,
+    };
     if !layout.is_sound() || columns.iter().any(|c| c.is_wide) {
         return None;
     }
@@ -236,67 +329,82 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(layout.bytes());
     out.extend(layout.header());
     out.extend([&guards, &ranges, &exact].into_iter().flatten().map(|c| c.window));
-    out.resize(layout.lo_at(), 0);
+    out.resize(layout.header_bytes(), 0);
+    positions.iter().for_each(|p| out.extend(p.to_le_bytes()));
     let put = |out: &mut Vec<u8>, value: u32| out.extend((value as u16).to_le_bytes());
+    let span = |r: &(u32, u32)| r.1 - r.0;
     guards.iter().for_each(|c| put(&mut out, c.ranges[0].0));
     ranges.iter().chain(&exact).flat_map(|c| &c.ranges).for_each(|r| put(&mut out, r.0));
-    guards.iter().for_each(|c| put(&mut out, c.ranges[0].1));
-    ranges.iter().flat_map(|c| &c.ranges).for_each(|r| put(&mut out, r.1));
-    out.resize(layout.positions_at(), 0);
-    positions.iter().for_each(|p| out.extend(p.to_le_bytes()));
+    guards.iter().for_each(|c| put(&mut out, span(&c.ranges[0])));
+    ranges.iter().flat_map(|c| &c.ranges).for_each(|r| put(&mut out, span(r)));
     Some(out)
 }
 
 /// Bytes behind a leaf's beginning beyond which no header, whatever it says, leads a kernel that
 /// reads it as [`Lean`].
-pub const REACH: usize = 1024;
+pub const REACH: usize = 512;
 
-/// A lean leaf as vector kernels read it: without a test of its numbers. Each is cut to four bits
-/// (rules to 1–8), so that everything derived from them lies within [`REACH`] bytes; on a sound
-/// leaf that changes nothing.
+/// A lean leaf of the new form as vector kernels read it: without a test of its numbers. None of them leads
+/// out of [`REACH`] bytes, whatever they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Lean<'a> {
     /// The bytes from its beginning; what lies behind it is others'.
     pub bytes: &'a [u8; REACH],
-    /// Rules, 1 to 8.
-    pub rules: u32,
-    /// Guard columns, up to 15.
-    pub guards: u32,
-    /// Lower ends, up to 255.
+    /// Rules less one and 8 × guards, up to 127.
+    pub shape: u32,
+    /// Lower ends, up to 63.
     pub lanes: u32,
-    /// Upper ends, up to 135.
-    pub hi_lanes: u32,
-    /// Offset of the lower ends: 12 or 16.
-    pub lo_at: u32,
+    /// Spans, up to 63.
+    pub spans: u32,
+    /// Offset of the positions: 12 or 16.
+    pub positions_at: u32,
 }
 
 impl<'a> Lean<'a> {
     /// Views the leaf at `offset` of an arena; `None` when it lies within the last [`REACH`]
-    /// bytes: then [`Leaf::view`] is asked.
+    /// bytes: then [`Leaf::view`] is asked. `LONG`: its header may be long.
     #[inline(always)]
-    pub fn view(arena: &'a [u8], offset: usize) -> Option<Lean<'a>> {
+    pub fn view<const LONG: bool>(arena: &'a [u8], offset: usize) -> Option<Lean<'a>> {
         let bytes: &[u8; REACH] = arena.get(offset..offset.checked_add(REACH)?)?.first_chunk()?;
         let header = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let rules = (header.wrapping_sub(1) & 7) + 1;
-        let (guards, ranges, exact) = (header >> 8 & 15, header >> 16 & 15, header >> 24 & 15);
-        let hi_lanes = guards + ranges * rules;
-        let lo_at = LO_AT as u32 + (header >> 5 & 4);
-        Some(Lean { bytes, rules, guards, lanes: hi_lanes + exact * rules, hi_lanes, lo_at })
+        let more = if LONG { header >> 24 & u32::from(self::LONG) } else { 0 };
+        Some(Lean {
+            bytes,
+            shape: header & 127,
+            lanes: header >> 8 & 63,
+            spans: header >> 16 & 63,
+            positions_at: HEADER_BYTES as u32 + more,
+        })
     }
 
-    /// Offset of the upper ends.
+    /// Rules, 1 to 8.
     #[inline(always)]
-    pub fn hi_at(&self) -> usize {
-        (self.lo_at + 2 * self.lanes) as usize
+    pub fn rules(&self) -> u32 {
+        (self.shape & 7) + 1
     }
 
-    /// The position of a rule, whose number is cut to three bits: [`Leaf::position`].
+    /// Guard columns, up to 15.
+    #[inline(always)]
+    pub fn guards(&self) -> u32 {
+        self.shape >> 3
+    }
+
+    /// Offset of the lower ends: up to 48.
+    #[inline(always)]
+    pub fn lo_at(&self) -> usize {
+        (self.positions_at + 4 * self.rules()) as usize
+    }
+
+    /// Offset of the spans: up to 174.
+    #[inline(always)]
+    pub fn spans_at(&self) -> usize {
+        self.lo_at() + 2 * self.lanes as usize
+    }
+
+    /// The position of a rule, whose number is cut to six bits: [`Leaf::position`].
     #[inline(always)]
     pub fn position(&self, rule: u32) -> u32 {
-        let pairs = (self.lanes + self.hi_lanes).div_ceil(2);
-        let at = self.lo_at + 4 * (pairs + (rule & 7));
-        // Stays as it is; tells the compiler that it stays inside.
-        u32_at(self.bytes, at as usize & (REACH - 4))
+        u32_at(self.bytes, (self.positions_at & 31) as usize + 4 * (rule & 63) as usize)
     }
 }
 

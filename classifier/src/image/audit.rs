@@ -91,7 +91,7 @@ impl<B: AsRef<[u8]>> Image<B> {
         );
         let key_end =
             self.key_maker().slots().map(|s| usize::from(s.offset) + s.dim.key_bytes()).max().unwrap_or(0);
-        let mut walk = ForestAudit::new(arena, key_end, visit);
+        let mut walk = ForestAudit::new(arena, key_end, self.leaf_form(), visit);
         for (id, entry, _) in self.entries() {
             walk.begin_entry(entry.first..entry.first + entry.count);
             let roots = [entry.root, entry.broken_root];

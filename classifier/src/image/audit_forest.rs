@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::audit::{AuditError, Facts, LeafSeen, ensure};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{Leaf, VECTOR_LANES};
+use crate::forest::leaf::{Form, Leaf, VECTOR_LANES};
 use crate::forest::node::{NO_CHILD, NODE_BYTES, Node};
 use crate::forest::root::{self, CELL_BYTES, FILTER_ALL, Root, TreeRecord};
 use crate::forest::{DEPTH_MAX, Kind, PENDING_MAX, Ref, UNIT, u32_at};
@@ -29,6 +29,7 @@ impl Shape {
 pub(super) struct ForestAudit<'a> {
     arena: &'a [u8],
     key_end: usize,
+    form: Form,
     positions: Range<u32>,
     seen: HashMap<u32, Shape>,
     pub(super) facts: Facts,
@@ -37,13 +38,22 @@ pub(super) struct ForestAudit<'a> {
 }
 
 impl<'a> ForestAudit<'a> {
-    /// `key_end`: bytes that the image's dimensions take in a key.
+    /// `key_end`: bytes that the image's dimensions take in a key. `form`: how its lean leaves are arranged.
     pub(super) fn new(
         arena: &'a [u8],
         key_end: usize,
+        form: Form,
         visit: &'a mut dyn FnMut(LeafSeen<'_>),
     ) -> ForestAudit<'a> {
-        ForestAudit { arena, key_end, positions: 0..0, seen: HashMap::new(), facts: Facts::default(), visit }
+        ForestAudit {
+            arena,
+            key_end,
+            form,
+            positions: 0..0,
+            seen: HashMap::new(),
+            facts: Facts::default(),
+            visit,
+        }
     }
 
     /// What follows belongs to an entry with these positions.
@@ -184,6 +194,10 @@ impl<'a> ForestAudit<'a> {
             return Ok(Shape::EMPTY);
         };
         let l = leaf.layout;
+        ensure!(l.form == self.form, "the leaf at {offset} has the form of another version");
+        // Kernels for such keys read no other.
+        ensure!(self.key_end > 16 || !l.is_long, "the leaf at {offset} has a longer header than keys");
+        ensure!(leaf.has_whole_ranges(), "the leaf at {offset} has a range that ends before it begins");
         self.facts.entries += l.rules;
         let fits = l.lanes() <= VECTOR_LANES || here.kind() == Kind::Lean2;
         ensure!(fits, "the leaf at {offset} has more lanes than its reference says");

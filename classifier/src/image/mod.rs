@@ -17,6 +17,7 @@ pub use write::{Origin, Parts};
 
 use crate::dim::Ranks;
 use crate::forest::Ref;
+use crate::forest::leaf::Form;
 use crate::forest::lookup::{Forest, Machine};
 use crate::key::{Key, KeyMaker};
 use crate::packet::Packet;
@@ -71,6 +72,7 @@ pub struct OriginId(pub u32);
 pub struct Image<B> {
     bytes: B,
     sections: [Range<usize>; Section::COUNT],
+    version: u32,
     is_v6: bool,
     machine: Machine,
     /// Bytes of a key.
@@ -120,16 +122,29 @@ impl<B: AsRef<[u8]>> Image<B> {
             })();
             sections[i] = range.ok_or(damaged)?;
         }
-        let mut image = Image { bytes, sections, is_v6, machine: Machine::SCALAR, key_bytes: 0 };
+        let mut image = Image { bytes, version, sections, is_v6, machine: Machine::SCALAR, key_bytes: 0 };
         image.key_bytes = image.key_maker().key_bytes();
-        image.machine = Machine::detect().for_keys(image.key_bytes);
-        Ok(image)
+        Ok(image.with_machine(Machine::detect()))
     }
 
-    /// The same image, looked up by another machine: for tests and comparisons.
+    /// The same image, looked up by another machine: for tests and comparisons. Leaves of the old form
+    /// are read by [`Machine::SCALAR`] whatever is asked for.
     pub fn with_machine(mut self, machine: Machine) -> Self {
-        self.machine = machine.for_keys(self.key_bytes);
+        self.machine = match self.leaf_form() {
+            Form::Old => Machine::SCALAR,
+            Form::New => machine.for_keys(self.key_bytes),
+        };
         self
+    }
+
+    /// The version of its format.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The form of its lean leaves.
+    pub(crate) fn leaf_form(&self) -> Form {
+        if self.version < 3 { Form::Old } else { Form::New }
     }
 
     /// The machine that looks up.

@@ -46,20 +46,10 @@ pub struct Parts {
 impl Parts {
     /// Bytes of the image that [`Parts::encode`] makes, were its arena of `arena_bytes`.
     pub fn image_bytes(&self, arena_bytes: usize) -> usize {
-        let count = Section::count_in(self.version());
-        Section::ALL[..count].iter().fold(format::HEADER_BYTES + 16 * count, |at, &section| {
+        let count = Section::COUNT;
+        Section::ALL.iter().fold(format::HEADER_BYTES + 16 * count, |at, &section| {
             at.next_multiple_of(format::ALIGNMENT) + self.section_bytes(section, arena_bytes)
         })
-    }
-
-    /// The first version that can say all of it.
-    fn version(&self) -> u32 {
-        let is_new = |slot: &Slot| slot.dim.number() >= format::VERSION_1_DIMS;
-        if self.sets.is_empty() && !self.slots.iter().any(is_new) {
-            format::VERSION_1
-        } else {
-            format::VERSION
-        }
     }
 
     fn section_bytes(&self, section: Section, arena_bytes: usize) -> usize {
@@ -83,9 +73,9 @@ impl Parts {
     pub fn encode(&self) -> Vec<u8> {
         let total = self.image_bytes(self.arena.len());
         let mut out = Vec::with_capacity(total);
-        let count = Section::count_in(self.version());
+        let count = Section::COUNT;
         out.resize(format::HEADER_BYTES + 16 * count, 0);
-        for (i, section) in Section::ALL.into_iter().take(count).enumerate() {
+        for (i, section) in Section::ALL.into_iter().enumerate() {
             out.resize(out.len().next_multiple_of(format::ALIGNMENT), 0);
             let start = out.len();
             self.put(section, &mut out);
@@ -96,7 +86,7 @@ impl Parts {
             out[at + 8..at + 16].copy_from_slice(&bytes.to_le_bytes());
         }
         out[..8].copy_from_slice(&format::MAGIC);
-        out[8..12].copy_from_slice(&self.version().to_le_bytes());
+        out[8..12].copy_from_slice(&format::VERSION.to_le_bytes());
         out[12..16].copy_from_slice(&(if self.is_v6 { 6u32 } else { 4 }).to_le_bytes());
         let bytes = out.len() as u64;
         out[16..24].copy_from_slice(&bytes.to_le_bytes());

@@ -1,5 +1,6 @@
 //! The recursion: prune what cannot matter, stop at a leaf, or cut.
 
+use hipac_classifier::forest::leaf::Layout;
 use hipac_classifier::forest::node::NODE_BYTES;
 use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX, UNIT};
 use rayon::prelude::*;
@@ -99,8 +100,11 @@ impl Tree {
     fn entries(&self) -> usize {
         match self {
             Tree::Empty => 0,
+            Tree::Leaf { kind: Kind::Lean | Kind::Lean2, bytes, .. } => {
+                bytes.first_chunk().map_or(0, |head| Layout::read(head).rules)
+            }
             Tree::Leaf { bytes, continuations, .. } => {
-                usize::from(bytes[0] & 0x7f) + continuations.iter().map(|c| usize::from(c[0])).sum::<usize>()
+                usize::from(bytes[0]) + continuations.iter().map(|c| usize::from(c[0])).sum::<usize>()
             }
             Tree::Node(node) => {
                 let deferred = node.deferred.as_ref().map_or(0, |(tree, _)| tree.entries());

@@ -1,7 +1,7 @@
 //! Encoding leaves: which windows of the key still have to be compared in a region.
 
 use hipac_classifier::forest::leaf::{
-    COLUMNS_MAX, Column, Layout, RULES_MAX, SHORT_COLUMNS_MAX, VECTOR_LANES,
+    COLUMNS_MAX, Column, Form, Layout, RULES_MAX, SHORT_COLUMNS_MAX, VECTOR_LANES,
 };
 use hipac_classifier::forest::{Kind, LEAF_RULES_MAX, Ref, fat};
 
@@ -122,6 +122,7 @@ pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind
     }
     let count = |sort| lean.sorts[..lean.count].iter().filter(|is| **is == sort).count();
     let layout = Layout {
+        form: Form::New,
         rules,
         guards: count(Sort::Guard),
         ranges: count(Sort::Range),
@@ -136,18 +137,20 @@ pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind
     out[..header.len()].copy_from_slice(&header);
     let windows = [Sort::Guard, Sort::Range, Sort::Exact].into_iter().flat_map(|s| lean.of(s));
     out[header.len()..].iter_mut().zip(windows).for_each(|(byte, column)| *byte = column.window);
-    let mut at = layout.lo_at();
-    let mut put = |lanes: &[u16]| {
-        let places = out[at..].as_chunks_mut::<2>().0;
-        places.iter_mut().zip(lanes).for_each(|(place, x)| *place = x.to_le_bytes());
-        at += 2 * lanes.len();
-    };
-    lean.of(Sort::Guard).for_each(|c| put(&c.lo[..1]));
-    lean.of(Sort::Range).chain(lean.of(Sort::Exact)).for_each(|c| put(&c.lo[..rules]));
-    lean.of(Sort::Guard).for_each(|c| put(&c.hi[..1]));
-    lean.of(Sort::Range).for_each(|c| put(&c.hi[..rules]));
     let places = out[layout.positions_at()..].as_chunks_mut::<4>().0;
     places.iter_mut().zip(list).for_each(|(place, &i)| *place = boxes.position(i).to_le_bytes());
+    let mut places = out[layout.lo_at()..].as_chunks_mut::<2>().0.iter_mut();
+    let mut put = |x: u16| {
+        if let Some(place) = places.next() {
+            *place = x.to_le_bytes();
+        }
+    };
+    lean.of(Sort::Guard).for_each(|c| put(c.lo[0]));
+    let columns = lean.of(Sort::Range).chain(lean.of(Sort::Exact));
+    columns.for_each(|c| c.lo[..rules].iter().for_each(|&x| put(x)));
+    let mut put_span = |(lo, hi): (&u16, &u16)| put(hi - lo);
+    lean.of(Sort::Guard).for_each(|c| put_span((&c.lo[0], &c.hi[0])));
+    lean.of(Sort::Range).for_each(|c| c.lo[..rules].iter().zip(&c.hi).for_each(&mut put_span));
     let kind = if layout.lanes() <= VECTOR_LANES { Kind::Lean } else { Kind::Lean2 };
     Some((kind, out))
 }

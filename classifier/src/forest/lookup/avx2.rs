@@ -10,7 +10,7 @@ use super::gates::Trees;
 use super::lanes::PATTERNS;
 use super::{Arena, Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, VECTOR_LANES, WINDOWS_AT};
+use crate::forest::leaf::{LONG_HEADER_BYTES, Lean, REACH, RULES_MAX, VECTOR_LANES, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
 use crate::forest::root::{Bits, Scale, TREES_MAX};
 use crate::forest::{ARENA_SLACK, Ref, UNIT};
@@ -25,9 +25,9 @@ const LANES: usize = 16;
 // A chunk's loads end at most one vector past the leaf's last byte.
 const _: () = assert!(LANES * 2 <= ARENA_SLACK);
 
-// The farthest load from a lean leaf's beginning, whatever its header says: 255 lower ends, then
+// The farthest load from a lean leaf's beginning, whatever its header says: 63 lower ends, then
 // 135 upper ends (guards and 15 columns of 8).
-const _: () = assert!(LONG_LO_AT + 2 * 255 + 2 * 135 + 16 <= REACH);
+const _: () = assert!(LONG_HEADER_BYTES + 4 * RULES_MAX + 2 * 63 + 2 * 63 + 16 <= REACH);
 
 /// # Safety
 /// 16 bytes lie at the offset.
@@ -101,6 +101,8 @@ impl Halves {
 }
 
 impl<const SHORT: bool> Kernel for Avx2<SHORT> {
+    const SHORT: bool = SHORT;
+
     type Gates = Gates;
 
     #[inline]
@@ -267,14 +269,11 @@ impl<const SHORT: bool> Kernel for Avx2<SHORT> {
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 fn lean_by_lanes(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
-    let (n, g) = (leaf.rules, leaf.guards);
     let mut off = u64::from(outside::<0>(leaf, key));
     if wide {
         off |= u64::from(outside::<1>(leaf, key)) << VECTOR_LANES;
     }
-    off &= _bzhi_u64(u64::MAX, leaf.lanes);
-    let rules = !super::lanes::folded(off >> g, n) & ((1 << n) - 1);
-    rules & u32::from(_bzhi_u64(off, g) == 0).wrapping_neg()
+    super::lanes::rules_of::<false>(_bzhi_u64(off, leaf.lanes), leaf.guards(), leaf.rules())
 }
 
 /// The lanes of part `PART` of a leaf, two vectors, that do not hold the key; those behind the last
@@ -283,29 +282,29 @@ fn lean_by_lanes(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 fn outside<const PART: usize>(leaf: &Lean<'_>, key: &Key) -> u32 {
     let bytes = leaf.bytes.as_ptr();
-    let pattern = PATTERNS.of(PART, leaf.guards, leaf.rules).as_ptr();
+    let pattern = PATTERNS.of(PART, leaf.shape).as_ptr();
     // SAFETY: a key has 128 bytes, a leaf's header 16 of REACH.
     let (key, header) = unsafe { (at(key.0.as_ptr(), 0), at(bytes, 0)) };
     let (key, header) = (_mm256_broadcastsi128_si256(key), _mm256_broadcastsi128_si256(header));
-    let ranged = _mm256_set1_epi16(leaf.hi_lanes as i16);
+    let ranged = _mm256_set1_epi16(leaf.spans as i16);
     let lanes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let inside = |half: usize| {
         let first = VECTOR_LANES * PART + LANES * half;
-        // SAFETY: 32 bytes each of a pattern, of the lower and of the upper ends: see REACH.
-        let (pattern, lo, hi) = unsafe {
+        // SAFETY: 32 bytes each of a pattern, of the lower ends and of the spans: see REACH.
+        let (pattern, lo, spans) = unsafe {
             (
                 _mm256_loadu_si256(pattern.add(2 * LANES * half).cast()),
-                _mm256_loadu_si256(bytes.add(leaf.lo_at as usize + 2 * first).cast()),
-                _mm256_loadu_si256(bytes.add(leaf.hi_at() + 2 * first).cast()),
+                _mm256_loadu_si256(bytes.add(leaf.lo_at() + 2 * first).cast()),
+                _mm256_loadu_si256(bytes.add(leaf.spans_at() + 2 * first).cast()),
             )
         };
         // Window offsets, the second byte of each lane one more.
         let offsets = _mm256_shuffle_epi8(header, pattern);
         let x = _mm256_shuffle_epi8(key, _mm256_add_epi8(offsets, _mm256_set1_epi16(0x0100)));
-        // Single values are their own upper ends.
+        // Single values have no spans.
         let lanes = _mm256_add_epi16(lanes, _mm256_set1_epi16(first as i16));
-        let hi = _mm256_blendv_epi8(lo, hi, _mm256_cmpgt_epi16(ranged, lanes));
-        let off = _mm256_or_si256(_mm256_subs_epu16(lo, x), _mm256_subs_epu16(x, hi));
+        let spans = _mm256_and_si256(spans, _mm256_cmpgt_epi16(ranged, lanes));
+        let off = _mm256_subs_epu16(_mm256_sub_epi16(x, lo), spans);
         _mm256_cmpeq_epi16(off, _mm256_setzero_si256())
     };
     // A byte a lane; packing works within halves of vectors.
@@ -317,32 +316,32 @@ fn outside<const PART: usize>(leaf: &Lean<'_>, key: &Key) -> u32 {
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 fn lean_by_columns(leaf: &Lean<'_>, key: &Key) -> u32 {
-    let (n, g) = (leaf.rules as usize, leaf.guards as usize);
-    let (lanes, hi_lanes) = (leaf.lanes as usize, leaf.hi_lanes as usize);
-    let (lo_at, hi_at) = (leaf.lo_at as usize, leaf.hi_at());
+    let (n, g) = (leaf.rules() as usize, leaf.guards() as usize);
+    let (lanes, ranged) = (leaf.lanes as usize, leaf.spans as usize);
+    let (lo_at, spans_at) = (leaf.lo_at(), leaf.spans_at());
     let bytes = leaf.bytes.as_ptr();
-    let window = |column: usize| key.window(leaf.bytes[WINDOWS_AT + column]);
+    let window = |column: usize| key.window(leaf.bytes[(WINDOWS_AT + column) % REACH]);
     let mut outside = _mm_setzero_si128();
     let mut column = 0;
     while column < g {
         let x = _mm_set1_epi16(window(column) as i16);
-        // SAFETY: see REACH: at most 16 guards, then 16 bytes, of lower and of upper ends.
-        let (lo, hi) = unsafe { (at(bytes, lo_at + 2 * column), at(bytes, hi_at + 2 * column)) };
-        let off = _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi));
+        // SAFETY: see REACH: at most 16 guards, then 16 bytes, of lower ends and of spans.
+        let (lo, spans) = unsafe { (at(bytes, lo_at + 2 * column), at(bytes, spans_at + 2 * column)) };
+        let off = _mm_subs_epu16(_mm_sub_epi16(x, lo), spans);
         outside = _mm_or_si128(outside, _mm_broadcastw_epi16(off));
         column += 1;
     }
     let mut lane = g;
     while lane < lanes {
         let x = _mm_set1_epi16(window(column) as i16);
-        // SAFETY: see REACH: at most 255 lanes, then 16 bytes, of lower and of upper ends.
+        // SAFETY: see REACH: at most 63 lanes, then 16 bytes, of lower ends and of spans.
         let lo = unsafe { at(bytes, lo_at + 2 * lane) };
-        let off = if lane < hi_lanes {
+        let above = _mm_sub_epi16(x, lo);
+        let off = if lane < ranged {
             // SAFETY: as above.
-            let hi = unsafe { at(bytes, hi_at + 2 * lane) };
-            _mm_or_si128(_mm_subs_epu16(lo, x), _mm_subs_epu16(x, hi))
+            _mm_subs_epu16(above, unsafe { at(bytes, spans_at + 2 * lane) })
         } else {
-            _mm_xor_si128(lo, x)
+            above
         };
         outside = _mm_or_si128(outside, off);
         lane += n;

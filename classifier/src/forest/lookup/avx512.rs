@@ -16,7 +16,7 @@ use super::gates::Trees;
 use super::lanes::PATTERNS;
 use super::{Arena, Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, VECTOR_LANES};
+use crate::forest::leaf::{LONG_HEADER_BYTES, Lean, REACH, RULES_MAX, VECTOR_LANES};
 use crate::forest::node::{BOUNDS_OFFSET, NodeBytes};
 use crate::forest::root::{Bits, Scale, TREES_MAX};
 use crate::forest::{Ref, UNIT};
@@ -26,9 +26,9 @@ use crate::key::{KEY_BYTES, Key, Keys};
 /// windows are shuffled to lanes, which takes a third of the time of a permutation.
 pub(super) struct Avx512<const SHORT: bool>;
 
-// The farthest load from a leaf's beginning, whatever its header says: 255 lower ends, then a
-// second vector of upper ends.
-const _: () = assert!(LONG_LO_AT + 2 * 255 + 2 * 64 <= REACH && KEY_BYTES >= 64);
+// The farthest load from a leaf's beginning, whatever its header says: 63 lower ends, then a
+// second vector of spans.
+const _: () = assert!(LONG_HEADER_BYTES + 4 * RULES_MAX + 2 * 63 + 2 * 64 <= REACH && KEY_BYTES >= 64);
 
 /// The gates of up to four trees. In vectors of 16 lanes of 32 bits: the two halves of each
 /// index, then those of each filter value.
@@ -48,6 +48,8 @@ pub(super) struct Gates {
 }
 
 impl<const SHORT: bool> Kernel for Avx512<SHORT> {
+    const SHORT: bool = SHORT;
+
     type Gates = Gates;
 
     #[inline]
@@ -205,15 +207,18 @@ impl<const SHORT: bool> Kernel for Avx512<SHORT> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
     unsafe fn lean(leaf: &Lean<'_>, key: &Key, wide: bool) -> u32 {
-        let (n, g) = (leaf.rules, leaf.guards);
         // SAFETY: this function has the features.
         let mut off = u64::from(unsafe { outside::<0, SHORT>(leaf, key) });
         if wide {
             // SAFETY: as above.
             off |= u64::from(unsafe { outside::<1, SHORT>(leaf, key) }) << VECTOR_LANES;
         }
-        let rules = !super::lanes::folded(off >> g, n) & ((1 << n) - 1);
-        rules & u32::from(_bzhi_u64(off, g) == 0).wrapping_neg()
+        let off = _bzhi_u64(off, leaf.lanes);
+        if SHORT {
+            super::lanes::rules_of::<false>(off, leaf.guards(), leaf.rules())
+        } else {
+            super::lanes::rules_of::<true>(off, leaf.guards(), leaf.rules())
+        }
     }
 
     #[inline]
@@ -332,7 +337,7 @@ fn spread<const SHORT: bool>(key: &Key, offsets: __m512i) -> __m512i {
     }
 }
 
-/// The lanes of vector `PART` of a leaf that do not hold the key.
+/// The lanes of vector `PART` of a leaf that do not hold the key; those behind the last say anything.
 ///
 /// # Safety
 /// The machine has this function's features.
@@ -340,26 +345,23 @@ fn spread<const SHORT: bool>(key: &Key, offsets: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]
 unsafe fn outside<const PART: usize, const SHORT: bool>(leaf: &Lean<'_>, key: &Key) -> u32 {
     let bytes = leaf.bytes.as_ptr();
-    let pattern = PATTERNS.of(PART, leaf.guards, leaf.rules);
-    // SAFETY: 64 bytes each of a pattern and of the lower ends, and 16 of the header: see REACH.
-    let (pattern, header, lo) = unsafe {
+    let pattern = PATTERNS.of(PART, leaf.shape);
+    let ranged = _bzhi_u64(u64::MAX, leaf.spans.saturating_sub((VECTOR_LANES * PART) as u32)) as u32;
+    // SAFETY: 64 bytes each of a pattern, of the lower ends and of the spans, and 16 of the header: see REACH.
+    let (pattern, header, lo, spans) = unsafe {
         (
             _mm512_loadu_si512(pattern.as_ptr().cast()),
             _mm512_broadcast_i32x4(_mm_loadu_si128(bytes.cast())),
-            _mm512_loadu_si512(bytes.add(leaf.lo_at as usize + 64 * PART).cast()),
+            _mm512_loadu_si512(bytes.add(leaf.lo_at() + 64 * PART).cast()),
+            // Single values have none.
+            _mm512_maskz_loadu_epi16(ranged, bytes.add(leaf.spans_at() + 64 * PART).cast()),
         )
     };
-    let lanes = |count: u32| _bzhi_u64(u64::MAX, count.saturating_sub((VECTOR_LANES * PART) as u32)) as u32;
-    let ranged = lanes(leaf.hi_lanes);
-    // Single values are their own upper ends.
-    // SAFETY: as above, of the upper ends.
-    let hi = unsafe { _mm512_mask_loadu_epi16(lo, ranged, bytes.add(leaf.hi_at() + 64 * PART).cast()) };
     // Window offsets, the second byte of each lane one more.
     let offsets = _mm512_shuffle_epi8(header, pattern);
     let offsets = _mm512_add_epi8(offsets, _mm512_set1_epi16(0x0100));
     let x = spread::<SHORT>(key, offsets);
-    let outside = _mm512_cmplt_epu16_mask(x, lo) | _mm512_cmpgt_epu16_mask(x, hi);
-    outside & lanes(leaf.lanes)
+    _mm512_cmpgt_epu16_mask(_mm512_sub_epi16(x, lo), spans)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx2,bmi1,bmi2,popcnt")]

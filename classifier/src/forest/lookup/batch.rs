@@ -12,7 +12,7 @@
 
 use super::{Arena, Kernel, NO_MATCH, STEPS_MAX, Start, deferred, fat_leaf, lean_leaf, node_at, walk};
 use crate::forest::node;
-use crate::forest::{Kind, LINE, Ref};
+use crate::forest::{Kind, LINE, Ref, UNIT};
 use crate::key::{KEY_BYTES, Key, Keys};
 
 /// An arena of fewer bytes is in a near cache, or soon will be: asking for its lines costs more
@@ -82,6 +82,10 @@ impl<'a> KeyBlock<'a> {
     }
 }
 
+/// Byte offsets of the lines to ask for, of each key the first, the second, …
+#[repr(align(64))]
+struct Lines([[u32; BLOCK]; 4]);
+
 /// A block's keys, and what is known of them. Keys past the last are nowhere: only the others
 /// are in the sets.
 /// Aligned, so that no vector stored here crosses a line: what is read of it at once can be passed
@@ -129,22 +133,45 @@ pub(super) unsafe fn block<K: Kernel>(
 }
 
 impl Block<'_> {
-    /// Asks for the lines of where keys are.
+    /// Asks for the first lines of where keys are.
     #[inline(always)]
-    fn fetch<K: Kernel>(&self, keys: u64) {
-        if self.arena.len() < SMALL {
+    fn fetch_nodes<K: Kernel>(&self, keys: u64) {
+        let arena = self.arena;
+        if arena.len() >= SMALL {
+            Set(keys).for_each(|key| K::prefetch(arena.as_ptr().wrapping_add(Ref(self.here[key]).offset())));
+        }
+    }
+
+    /// Asks for all lines of where keys are, up to four each. A loop over the lines that there are would end at
+    /// another one each time; the last line asked for again costs less.
+    #[inline(always)]
+    fn fetch_leaves<K: Kernel>(&self, keys: u64) {
+        let arena = self.arena;
+        if arena.len() < SMALL {
             return;
         }
-        let start = self.arena.as_ptr();
-        for key in Set(keys) {
-            let here = Ref(self.here[key]);
-            // A loop over the lines that there are would end at another one each time; the last
-            // line asked for again costs less.
-            let start = start.wrapping_add(here.offset());
-            let last = here.lines() - 1;
-            for line in 0..4 {
-                K::prefetch(start.wrapping_add(LINE * last.min(line)));
+        let start = arena.as_ptr();
+        if keys.count_ones() < BLOCK as u32 / 2 {
+            for key in Set(keys) {
+                let here = Ref(self.here[key]);
+                let start = start.wrapping_add(here.offset());
+                let last = here.lines() - 1;
+                (0..4).for_each(|line| K::prefetch(start.wrapping_add(LINE * last.min(line))));
             }
+            return;
+        }
+        // Where most keys are in a leaf, the lines of all are worked out in vectors, and asked for without a
+        // look at who is: of keys that are elsewhere, a line that does no harm.
+        let mut lines = Lines([[0; BLOCK]; 4]);
+        for (key, &here) in self.here.iter().enumerate() {
+            let here = if here == Ref::EMPTY.0 { 0 } else { here };
+            let (at, last) = (here << UNIT.trailing_zeros(), (here >> 28 & 3) * LINE as u32);
+            for (line, out) in lines.0.iter_mut().enumerate() {
+                out[key] = at.wrapping_add(last.min((LINE * line) as u32));
+            }
+        }
+        for key in 0..BLOCK {
+            lines.0.iter().for_each(|line| K::prefetch(start.wrapping_add(line[key] as usize)));
         }
     }
 
@@ -161,7 +188,7 @@ impl Block<'_> {
             if nodes == 0 {
                 break;
             }
-            self.fetch::<K>(nodes);
+            self.fetch_nodes::<K>(nodes);
             for key in Set(nodes) {
                 // SAFETY: passed on from the caller.
                 unsafe { self.step::<K>(key) };
@@ -169,13 +196,13 @@ impl Block<'_> {
             // SAFETY: passed on from the caller.
             kinds = unsafe { K::kinds(&self.here) };
         }
-        self.fetch::<K>(kinds[Kind::Lean as usize]);
-        self.fetch::<K>(kinds[Kind::Lean2 as usize]);
+        self.fetch_leaves::<K>(kinds[Kind::Lean as usize] | kinds[Kind::Lean2 as usize]);
+        // In registers: `self` is written to below.
+        let (arena, keys) = (self.arena, self.keys);
         for (kind, wide) in [(Kind::Lean, false), (Kind::Lean2, true)] {
             for key in Set(kinds[kind as usize]) {
                 // SAFETY: passed on from the caller.
-                let found =
-                    unsafe { lean_leaf::<K>(&self.arena, Ref(self.here[key]), self.keys.get(key), 0, wide) };
+                let found = unsafe { lean_leaf::<K>(&arena, Ref(self.here[key]), keys.get(key), 0, wide) };
                 self.best[key] = found.min(self.best[key]);
             }
         }

@@ -14,10 +14,10 @@ pub(super) static PATTERNS: Patterns = Patterns(patterns());
 pub(super) struct Patterns([[[[u8; 64]; RULES_MAX]; GUARDS]; 2]);
 
 impl Patterns {
-    /// The pattern of vector `part` of a leaf with so many guards (up to 15) and rules (1 to 8).
+    /// The pattern of vector `part` of a leaf of a [shape](crate::forest::leaf::Lean::shape).
     #[inline(always)]
-    pub(super) fn of(&self, part: usize, guards: u32, rules: u32) -> &[u8; 64] {
-        &self.0[part][guards as usize % GUARDS][(rules as usize - 1) % RULES_MAX]
+    pub(super) fn of(&self, part: usize, shape: u32) -> &[u8; 64] {
+        &self.0[part].as_flattened()[shape as usize % (GUARDS * RULES_MAX)]
     }
 }
 
@@ -44,13 +44,23 @@ const fn patterns() -> [[[[u8; 64]; RULES_MAX]; GUARDS]; 2] {
     all
 }
 
-/// Brings all columns of `n` lanes to the first: a lane says whether any of its rule's does. Up to
-/// 12 columns in 63 lanes take four folds, of which the last, where eight columns would be 64
+/// The rules that hold the key, of a leaf with so many guards (up to 15) and rules (1 to 8), when these of its
+/// lanes do not. `LONG`: there may be more than 8 columns besides guards.
+///
+/// All columns of `rules` lanes are brought to the first, which then says whether any of a rule's lanes
+/// is off. Up to 12 columns in 63 lanes take four folds, of which the last, where eight columns would be 64
 /// lanes, changes nothing.
 #[inline(always)]
-pub(super) fn folded(columns: u64, n: u32) -> u32 {
-    let two = columns | columns >> n;
-    let four = two | two >> (2 * n);
-    let eight = four | four >> (4 * n);
-    (eight | eight.wrapping_shr(8 * n)) as u32
+pub(super) fn rules_of<const LONG: bool>(off: u64, guards: u32, rules: u32) -> u32 {
+    // Of a number that is not 0 the negative has all bits above its lowest other than the number, and
+    // here these are 0: a guard that is off takes every rule with it, and no branch asks.
+    let shut = off & ((1 << guards) - 1);
+    let off = (off | shut.wrapping_neg()) >> guards;
+    let two = off | off >> rules;
+    let four = two | two >> (2 * rules);
+    let mut all = four | four >> (4 * rules);
+    if LONG {
+        all |= all.wrapping_shr(8 * rules);
+    }
+    !all as u32 & ((1 << rules) - 1)
 }

@@ -22,6 +22,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+use std::hint::select_unpredictable;
 use std::ops::Range;
 
 use super::fat::FatLeaf;
@@ -53,6 +54,9 @@ struct Cells([u64; TREES_MAX]);
 trait Kernel {
     /// Compares lean leaves in vectors. Else, and near the end of an arena, the definition does.
     const VECTORS: bool = true;
+
+    /// For keys of 16 bytes: no leaf has a long header.
+    const SHORT: bool = false;
 
     /// What the gates of a root say, made ready for many keys.
     type Gates;
@@ -623,7 +627,12 @@ unsafe fn leaf<K: Kernel>(arena: &[u8], here: Ref, key: &Key, from: u32, tally: 
 /// `K` must be a kernel of the machine that runs.
 #[inline(always)]
 unsafe fn lean_leaf<K: Kernel>(arena: &[u8], here: Ref, key: &Key, from: u32, wide: bool) -> u32 {
-    match Lean::view(arena, here.offset()).filter(|_| K::VECTORS) {
+    let leaf = match K::VECTORS {
+        true if K::SHORT => Lean::view::<false>(arena, here.offset()),
+        true => Lean::view::<true>(arena, here.offset()),
+        false => None,
+    };
+    match leaf {
         Some(leaf) => {
             // SAFETY: passed on from the caller.
             let mask = unsafe { K::lean(&leaf, key, wide) };
@@ -633,7 +642,8 @@ unsafe fn lean_leaf<K: Kernel>(arena: &[u8], here: Ref, key: &Key, from: u32, wi
     }
 }
 
-#[inline]
+#[cold]
+#[inline(never)]
 fn lean_by_definition(arena: &[u8], here: Ref, key: &Key, from: u32) -> u32 {
     match Leaf::view(arena, here.offset()) {
         Some(leaf) => first_from(leaf.matches(key), from, |rule| leaf.position(rule as usize)),
@@ -687,8 +697,8 @@ fn deferred(arena: &[u8], node: &NodeBytes) -> Option<Pending> {
 fn first_from(mut mask: u64, from: u32, position: impl Fn(u32) -> u32) -> u32 {
     loop {
         // Whether there is any rule costs no branch: often nobody could foretell it.
-        let none = u32::from(mask == 0).wrapping_neg();
-        let found = position(mask.trailing_zeros() & 63) | none;
+        let position = position(mask.trailing_zeros() & 63);
+        let found = select_unpredictable(mask == 0, NO_MATCH, position);
         if found >= from {
             return found;
         }

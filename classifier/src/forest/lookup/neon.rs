@@ -13,7 +13,7 @@ use super::gates::Trees;
 use super::scalar::Scalar;
 use super::{Arena, Cells, Kernel, Start, lookup};
 use crate::forest::fat::FatLeaf;
-use crate::forest::leaf::{LONG_LO_AT, Lean, REACH, RULES_MAX, WINDOWS_AT};
+use crate::forest::leaf::{LONG_HEADER_BYTES, Lean, REACH, RULES_MAX, WINDOWS_AT};
 use crate::forest::node::{BOUNDS_OFFSET, FAN_MAX, NODE_BYTES, NodeBytes};
 use crate::forest::root::Scale;
 use crate::forest::{ARENA_SLACK, u16_at};
@@ -28,8 +28,9 @@ const LANES: usize = 8;
 const VECTOR: usize = 16;
 
 // A column of a lean leaf is one vector. The farthest load from the leaf's beginning, whatever
-// its header says: 255 lower ends, then 135 upper ends (guards and 15 columns of 8).
-const _: () = assert!(RULES_MAX == LANES && LONG_LO_AT + 2 * 255 + 2 * 135 + VECTOR <= REACH);
+// its header says: 63 lower ends, then 135 upper ends (guards and 15 columns of 8).
+const _: () =
+    assert!(RULES_MAX == LANES && LONG_HEADER_BYTES + 4 * RULES_MAX + 2 * 63 + 2 * 63 + VECTOR <= REACH);
 
 // A chunk of a fat leaf, of 32-bit lanes too, ends less than two vectors behind its column.
 const _: () = assert!(LANES * 4 <= ARENA_SLACK);
@@ -171,27 +172,27 @@ impl Kernel for Neon {
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn lean(leaf: &Lean<'_>, key: &Key, _: bool) -> u32 {
-        let (n, g) = (leaf.rules as usize, leaf.guards as usize);
-        let (lanes, hi_lanes, hi_at) = (leaf.lanes as usize, leaf.hi_lanes as usize, leaf.hi_at());
+        let (n, g) = (leaf.rules() as usize, leaf.guards() as usize);
+        let (lanes, ranged) = (leaf.lanes as usize, leaf.spans as usize);
+        let (lo_at, spans_at) = (leaf.lo_at(), leaf.spans_at());
         let bytes = leaf.bytes.as_ptr();
-        let window = |column: usize| vdupq_n_u16(key.window(leaf.bytes[WINDOWS_AT + column]));
+        let window = |column: usize| vdupq_n_u16(key.window(leaf.bytes[(WINDOWS_AT + column) % REACH]));
         let mut holds = vdupq_n_u16(u16::MAX);
         let mut column = 0;
         while column < g {
-            let end = |at: usize| vdupq_n_u16(u16_at(leaf.bytes, at + 2 * column));
-            holds = vandq_u16(holds, inside(end(leaf.lo_at as usize), window(column), end(hi_at)));
+            let lane = |at: usize| vdupq_n_u16(u16_at(leaf.bytes, at + 2 * column));
+            holds = vandq_u16(holds, vcleq_u16(vsubq_u16(window(column), lane(lo_at)), lane(spans_at)));
             column += 1;
         }
         let mut lane = g;
         while lane < lanes {
-            let x = window(column);
-            // SAFETY: see REACH: at most 255 lanes, then 16 bytes, of lower and of upper ends.
-            let lo = unsafe { at(bytes, leaf.lo_at as usize + 2 * lane) };
-            let these = if lane < hi_lanes {
+            // SAFETY: see REACH: at most 63 lanes, then 16 bytes, of lower ends and of spans.
+            let above = vsubq_u16(window(column), unsafe { at(bytes, lo_at + 2 * lane) });
+            let these = if lane < ranged {
                 // SAFETY: as above.
-                inside(lo, x, unsafe { at(bytes, hi_at + 2 * lane) })
+                vcleq_u16(above, unsafe { at(bytes, spans_at + 2 * lane) })
             } else {
-                vceqq_u16(lo, x)
+                vceqzq_u16(above)
             };
             holds = vandq_u16(holds, these);
             lane += n;
