@@ -278,7 +278,7 @@ pub(crate) struct Parts {
 
 /// Expected visits of a leaf of `count` rules that is not cut.
 pub(crate) fn fat_visits(count: usize, shape: &Shape) -> f64 {
-    1.0 + (count - shape.leaf_rules) as f64 / 24.0
+    2.0 + (count - shape.leaf_rules) as f64 / 12.0
 }
 
 /// The values of interval `slot` within `range`.
