@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  0              1      2      3      4                12
-//!  shape          lanes  spans  marks  window u8 × 8    position u32 × n    lo u16 × lanes    span u16 × spans
-//!  n − 1 + 8 g    u8     u8     u8     g, then r, e     not falling         g + (r + e)·n     g + r·n
+//!  shape          lanes  spans  marks  window u8 × 8    position u32 × n    span u16 × spans    lo u16 × lanes
+//!  n − 1 + 8 g    u8     u8     u8     g, then r, e     not falling         g + r·n             g + (r + e)·n
 //!
 //!  with more than 8 columns, as IPv6 may need: 12 windows, positions from 16 on
 //! ```
@@ -156,13 +156,19 @@ impl Layout {
     /// Offset of the lower ends.
     #[inline(always)]
     pub fn lo_at(&self) -> usize {
-        self.header_bytes() + if self.form == Form::New { 4 * self.rules } else { 0 }
+        match self.form {
+            Form::New => self.spans_at() + 2 * self.spans(),
+            Form::Old => self.header_bytes(),
+        }
     }
 
     /// Offset of the spans, of the upper ends in the old form.
     #[inline(always)]
     pub fn spans_at(&self) -> usize {
-        self.lo_at() + 2 * self.lanes()
+        match self.form {
+            Form::New => self.header_bytes() + 4 * self.rules,
+            Form::Old => self.lo_at() + 2 * self.lanes(),
+        }
     }
 
     /// Offset of the positions.
@@ -178,7 +184,7 @@ impl Layout {
     #[inline(always)]
     pub fn bytes(&self) -> usize {
         match self.form {
-            Form::New => self.spans_at() + 2 * self.spans(),
+            Form::New => self.lo_at() + 2 * self.lanes(),
             Form::Old => self.positions_at() + 4 * self.rules,
         }
     }
@@ -333,10 +339,10 @@ pub fn encode(positions: &[u32], columns: &[Column]) -> Option<Vec<u8>> {
     positions.iter().for_each(|p| out.extend(p.to_le_bytes()));
     let put = |out: &mut Vec<u8>, value: u32| out.extend((value as u16).to_le_bytes());
     let span = |r: &(u32, u32)| r.1 - r.0;
-    guards.iter().for_each(|c| put(&mut out, c.ranges[0].0));
-    ranges.iter().chain(&exact).flat_map(|c| &c.ranges).for_each(|r| put(&mut out, r.0));
     guards.iter().for_each(|c| put(&mut out, span(&c.ranges[0])));
     ranges.iter().flat_map(|c| &c.ranges).for_each(|r| put(&mut out, span(r)));
+    guards.iter().for_each(|c| put(&mut out, c.ranges[0].0));
+    ranges.iter().chain(&exact).flat_map(|c| &c.ranges).for_each(|r| put(&mut out, r.0));
     Some(out)
 }
 
@@ -389,16 +395,16 @@ impl<'a> Lean<'a> {
         self.shape >> 3
     }
 
-    /// Offset of the lower ends: up to 48.
+    /// Offset of the spans: up to 48.
     #[inline(always)]
-    pub fn lo_at(&self) -> usize {
+    pub fn spans_at(&self) -> usize {
         (self.positions_at + 4 * self.rules()) as usize
     }
 
-    /// Offset of the spans: up to 174.
+    /// Offset of the lower ends: up to 174.
     #[inline(always)]
-    pub fn spans_at(&self) -> usize {
-        self.lo_at() + 2 * self.lanes as usize
+    pub fn lo_at(&self) -> usize {
+        self.spans_at() + 2 * self.spans as usize
     }
 
     /// The position of a rule, whose number is cut to six bits: [`Leaf::position`].

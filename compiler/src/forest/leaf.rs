@@ -139,18 +139,18 @@ pub(crate) fn lean(boxes: &Boxes, list: &[u32], region: &Bounds) -> Option<(Kind
     out[header.len()..].iter_mut().zip(windows).for_each(|(byte, column)| *byte = column.window);
     let places = out[layout.positions_at()..].as_chunks_mut::<4>().0;
     places.iter_mut().zip(list).for_each(|(place, &i)| *place = boxes.position(i).to_le_bytes());
-    let mut places = out[layout.lo_at()..].as_chunks_mut::<2>().0.iter_mut();
+    let mut places = out[layout.spans_at()..].as_chunks_mut::<2>().0.iter_mut();
     let mut put = |x: u16| {
         if let Some(place) = places.next() {
             *place = x.to_le_bytes();
         }
     };
-    lean.of(Sort::Guard).for_each(|c| put(c.lo[0]));
-    let columns = lean.of(Sort::Range).chain(lean.of(Sort::Exact));
-    columns.for_each(|c| c.lo[..rules].iter().for_each(|&x| put(x)));
     let mut put_span = |(lo, hi): (&u16, &u16)| put(hi - lo);
     lean.of(Sort::Guard).for_each(|c| put_span((&c.lo[0], &c.hi[0])));
     lean.of(Sort::Range).for_each(|c| c.lo[..rules].iter().zip(&c.hi).for_each(&mut put_span));
+    lean.of(Sort::Guard).for_each(|c| put(c.lo[0]));
+    let columns = lean.of(Sort::Range).chain(lean.of(Sort::Exact));
+    columns.for_each(|c| c.lo[..rules].iter().for_each(|&x| put(x)));
     let kind = if layout.lanes() <= VECTOR_LANES { Kind::Lean } else { Kind::Lean2 };
     Some((kind, out))
 }
