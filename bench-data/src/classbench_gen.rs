@@ -58,10 +58,13 @@ impl Options {
 }
 
 /// The spread that makes a set of so many filters repeat prefixes about as much as the
-/// literature's sets of that size: none up to 1,000, then a tenth more with every doubling, up
-/// to seven tenths.
+/// literature's sets of that size. Of 1,000 filters they repeat what their shape was read off; of 10,000 they
+/// have a tenth to nine tenths of the addresses that were possible, of 100,000 nearly all: of acl1's 99,618
+/// filters 99,572 have a source of their own.
 pub fn default_spread(filters: u32) -> Share {
-    Share::percent((10 * (filters / 1000).checked_ilog2().unwrap_or(0)).min(70))
+    const BY_DOUBLINGS: [u32; 8] = [0, 10, 20, 30, 50, 75, 93, 97];
+    let doublings = (filters / 1000).checked_ilog2().unwrap_or(0) as usize;
+    Share::percent(BY_DOUBLINGS[doublings.min(BY_DOUBLINGS.len() - 1)])
 }
 
 /// Why no set was made.
@@ -351,7 +354,7 @@ mod tests {
     #[test]
     fn larger_sets_are_opened_further() {
         let percents = [0, 1000, 2000, 10_000, 100_000, 10_000_000].map(default_spread);
-        assert_eq!(percents, [0, 0, 10, 30, 60, 70].map(Share::percent));
+        assert_eq!(percents, [0, 0, 10, 30, 93, 97].map(Share::percent));
     }
 
     #[test]
