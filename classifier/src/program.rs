@@ -223,6 +223,32 @@ pub fn encode(op: &Op, out: &mut Vec<u32>) {
     }
 }
 
+/// The largest dimension that programs test, which stand side by side in `words`.
+pub(crate) fn dim_max(words: &[u32]) -> Option<Dim> {
+    let mut max = None;
+    let mut at = 0;
+    let count = |at: usize| words.get(at).copied().unwrap_or(0);
+    while let Some(&head) = words.get(at) {
+        at += match head & 0xff {
+            4 | 11 => 3,
+            10 => 2,
+            _ => 1,
+        };
+        for _ in 0..if head & 0xff == 1 { head >> 8 } else { 0 } {
+            let tests = count(at);
+            at += 1;
+            for _ in 0..tests {
+                max = max.max(Dim::from_number((count(at) >> 8) as u8));
+                at += 3;
+            }
+            if at >= words.len() {
+                return max;
+            }
+        }
+    }
+    max
+}
+
 /// Reads operations from the programs section; ends at the first word that makes no sense.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {

@@ -29,6 +29,7 @@
 
 pub mod bpf;
 mod calendar;
+mod chunks;
 mod clock;
 mod connection;
 mod counted;

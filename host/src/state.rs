@@ -7,6 +7,7 @@ use hipac_classifier::{Answer, Packet};
 use hipac_rules::{Extension, Ruleset, TableKind, Target};
 
 use crate::calendar::Calendar;
+use crate::chunks::Chunks;
 use crate::clock::{Hz, Time};
 use crate::connection::{ConnBytes, ConnLimit, Tracking};
 use crate::counted::{Quota, Statistic};
@@ -129,6 +130,7 @@ enum Kept {
     Program(bpf::Program),
     Calendar(Calendar),
     Compare(Compare),
+    Chunks(Box<Chunks>),
 }
 
 /// What a target does to the state.
@@ -239,6 +241,10 @@ impl State {
                 Some(text) => Kept::Program(bpf::Program::parse(text)?),
                 None => return Ok(None),
             },
+            "sctp" => match Chunks::new(settings)? {
+                Some(chunks) => Kept::Chunks(Box::new(chunks)),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -290,6 +296,7 @@ impl State {
         let held = match kept {
             Kept::HashLimit(rule) => return rule.ask(buckets.get_mut(rule.table)?, packet, arrival, hz, now),
             Kept::Recent(rule) => return Some(rule.ask(lists.get_mut(rule.list)?, packet, hz, now)),
+            Kept::Chunks(chunks) => return chunks.ask(packet, arrival),
             Kept::Limit(limit) => limit.holds(now),
             Kept::Statistic(statistic) => statistic.holds()?,
             Kept::Quota(quota) => quota.holds(packet.length),
@@ -315,7 +322,7 @@ impl State {
                     && match self.matches.get(&(number, index)) {
                         None | Some(Kept::ConnBytes(_) | Kept::ConnLimit(_) | Kept::Program(_)) => true,
                         Some(Kept::Statistic(statistic)) => statistic.clone().holds().is_none(),
-                        Some(Kept::Text(_) | Kept::Words(_)) => !has_wire || rewrites,
+                        Some(Kept::Text(_) | Kept::Words(_) | Kept::Chunks(_)) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)
                         }

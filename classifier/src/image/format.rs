@@ -3,7 +3,7 @@
 //! ```text
 //!  offset  size
 //!  0       8     "hipacimg"
-//!  8       4     format version: 1, or 2
+//!  8       4     format version: 1, 2 or 3
 //!  12      4     family: 4 or 6
 //!  16      8     bytes of the whole image
 //!  24      4     CRC-32 of all bytes from 64 on
@@ -24,12 +24,13 @@
 //!  verdicts   4   name u32
 //!  names      –   count u32, end of each u32, then the bytes
 //!  arena      16  the forest, see `forest`; ends with 64 zero bytes
-//!  sets       –   version 2 only: IP sets, see `sets`
+//!  sets       –   from version 2 on: IP sets, see `sets`
 //! ```
 //!
 //! Version 2 is version 1 with one section more and dimensions from 29 on. An image that has
 //! neither IP sets nor such dimensions is written as version 1, byte for byte as ever: builds that
-//! know no other read it.
+//! know no other read it. Version 3 is version 2 with dimensions from 55 on, and is written for an image
+//! that has one.
 //!
 //! All numbers are little-endian; all references are offsets: the file is position independent
 //! and can be mapped. What a version means never changes; a change makes a new version.
@@ -38,13 +39,22 @@
 pub const MAGIC: [u8; 8] = *b"hipacimg";
 
 /// The latest version, which this build reads as well as those before it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The first version.
 pub const VERSION_1: u32 = 1;
 
-/// Dimensions that version 1 knows: those with smaller numbers.
-pub const VERSION_1_DIMS: u8 = 29;
+/// The second version.
+pub const VERSION_2: u32 = 2;
+
+/// Dimensions that a version knows: those with smaller numbers.
+pub fn dims_in(version: u32) -> u8 {
+    match version {
+        VERSION_1 => 29,
+        VERSION_2 => 55,
+        _ => crate::dim::Dim::COUNT as u8,
+    }
+}
 
 /// Bytes before the section table.
 pub const HEADER_BYTES: usize = 64;
@@ -117,7 +127,7 @@ impl Section {
 
 // A change of what the bytes hold needs a new version: this line makes whoever adds a dimension
 // or a section think of it.
-const _: () = assert!(crate::dim::Dim::COUNT == 55 && Section::COUNT == 11 && VERSION == 2);
+const _: () = assert!(crate::dim::Dim::COUNT == 67 && Section::COUNT == 11 && VERSION == 3);
 
 /// Sections begin at multiples of this.
 pub const ALIGNMENT: usize = 64;

@@ -132,6 +132,11 @@ impl<B: AsRef<[u8]>> Image<B> {
         self
     }
 
+    /// The version of its format.
+    pub fn version(&self) -> u32 {
+        crate::forest::u32_at(self.bytes.as_ref(), 8)
+    }
+
     /// The machine that looks up.
     pub fn machine(&self) -> Machine {
         self.machine

@@ -1,7 +1,9 @@
 //! Writing an image from its parts.
 
 use super::format::{self, EntryRecord, Section};
+use crate::dim::Dim;
 use crate::key::{SLOT_BYTES, Slot};
+use crate::program;
 
 /// Where a source rule stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,11 +56,13 @@ impl Parts {
 
     /// The first version that can say all of it.
     fn version(&self) -> u32 {
-        let is_new = |slot: &Slot| slot.dim.number() >= format::VERSION_1_DIMS;
-        if self.sets.is_empty() && !self.slots.iter().any(is_new) {
-            format::VERSION_1
-        } else {
-            format::VERSION
+        let in_key = self.slots.iter().map(|slot| slot.dim).max();
+        let last = in_key.max(program::dim_max(&self.programs)).map_or(0, Dim::number);
+        let knows = |version| last < format::dims_in(version);
+        match self.sets.is_empty() && knows(format::VERSION_1) {
+            true => format::VERSION_1,
+            false if knows(format::VERSION_2) => format::VERSION_2,
+            false => format::VERSION,
         }
     }
 

@@ -319,7 +319,11 @@ fn send(
     if found != wanted {
         return Ok(Err(format!("matched: {found}")));
     }
-    let Ok(seen) = packet_of(of, &session.host, &sent) else { return Ok(Err("is no packet to us".into())) };
+    let Ok(mut seen) = packet_of(of, &session.host, &sent) else {
+        return Ok(Err("is no packet to us".into()));
+    };
+    // The kernel tells nobody; the connection was made so.
+    seen.helper = packet.helper;
     let judged = judge(oracle, None, of, seen, true);
     Ok(match judged.difference {
         Some(difference) => Err(format!("{difference:?} on {}", packet_text::show(&seen))),
