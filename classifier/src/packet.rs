@@ -161,11 +161,18 @@ pub enum Fact {
     /// Which extension headers an IPv6 packet has, in bits as the kernel's `ipv6header` numbers them: hop-by-hop 128,
     /// destination 64, routing 32, fragment 16, AH 8, then ESP 4 or none 2 or another protocol 1; 0 when they break off.
     ExtHeaders,
+    /// Where a route without a mark leads back to the source, as `rpfilter` asks: 1 nowhere, 2 out by another
+    /// interface, 3 out by the input interface, 4 to this host by another interface, 5 to this host by the
+    /// input interface; 0 when nobody says. No dimension.
+    WayBack,
+    /// The socket of this host that would take the packet, as `socket` asks: 1 none, 2 one bound to an address,
+    /// 3 to any, 4 and 5 the same and transparent; 0 when nobody says. No dimension.
+    Receiver,
 }
 
 impl Fact {
     /// How many there are.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 23;
 
     /// How many, the first ones, may need more than 16 bits.
     const WIDE: usize = 12;
@@ -175,7 +182,8 @@ impl Fact {
         use Fact::*;
         [
             Cpu, Realm, InGroup, OutGroup, Uid, Gid, Socket, Spi, DccpType, Mss, AhSpi, FragId, AhLength,
-            AhReserved, FragFlags, RtType, RtSegments, RtLength, DstLength, HbhLength, ExtHeaders,
+            AhReserved, FragFlags, RtType, RtSegments, RtLength, DstLength, HbhLength, ExtHeaders, WayBack,
+            Receiver,
         ]
     };
 
@@ -192,6 +200,7 @@ impl Fact {
             Fact::RtLength | Fact::DstLength | Fact::HbhLength => (0xff + 1) * 8,
             Fact::RtType | Fact::RtSegments => 0x100,
             Fact::ExtHeaders => 0xff,
+            Fact::WayBack | Fact::Receiver => 5,
             _ => u32::MAX,
         }
     }

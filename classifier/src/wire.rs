@@ -399,19 +399,19 @@ fn read_transport(packet: &mut Packet, payload: &[u8]) {
     }
 }
 
-/// The maximum segment size among the options of a TCP header.
+/// The maximum segment size among the options of a TCP header, found as the kernel finds it: the end of the
+/// list is one more byte of nothing, and an option without a length is a byte long.
 fn segment_size(header: &[u8]) -> Option<u32> {
     let end = usize::from(header.get(12)? >> 4) * 4;
     let mut options = header.get(20..end)?;
     loop {
-        match options {
-            // The end; one byte of nothing; the size.
-            [0, ..] | [] => return None,
-            [1, rest @ ..] => options = rest,
+        let step = match options {
+            [] => return None,
             [2, 4, a, b, ..] => return Some(u16::from_be_bytes([*a, *b]).into()),
-            [_, length, ..] if *length >= 2 => options = options.get(usize::from(*length)..)?,
-            _ => return None,
-        }
+            [0 | 1, ..] | [_] => 1,
+            [_, length, ..] => usize::from(*length).max(1),
+        };
+        options = options.get(step..)?;
     }
 }
 
@@ -563,6 +563,33 @@ mod tests {
         check(&v6(59, &[]), "59 Under4 0>0 flags 0 length 40");
         check(&v4(47, 0, &transport(4)), "47 Under8 0>0 flags 0 length 24");
         check(&v4(47, 0, &transport(19)), "47 Under20 0>0 flags 0 length 39");
+    }
+
+    #[test]
+    fn a_segment_size_is_found_as_the_kernel_finds_it() {
+        #[track_caller]
+        fn check(options: &[u8], expected: u32) {
+            let mut header = transport(20);
+            header[12] = ((20 + options.len()) as u8 / 4) << 4;
+            header.extend(options);
+            let packet = Packet::from_ip_bytes(&v4(6, 0, &header)).unwrap();
+            assert_eq!(packet.facts.get(Fact::Mss), expected, "{options:?}");
+        }
+        let none = Fact::Mss.max();
+        check(&[], none);
+        check(&[2, 4, 5, 180], 1460);
+        check(&[1, 1, 1, 1, 2, 4, 5, 180], 1460);
+        check(&[3, 3, 7, 1, 2, 4, 5, 180], 1460);
+        // Behind the end of the list, behind an option of no length, or of one.
+        check(&[0, 0, 0, 0, 2, 4, 5, 180], 1460);
+        check(&[9, 0, 1, 1, 2, 4, 5, 180], 1460);
+        check(&[9, 1, 1, 1, 2, 4, 5, 180], 1460);
+        // Of another length, or inside of an option, or cut off.
+        check(&[2, 3, 5, 180, 1, 1, 1, 1], none);
+        check(&[9, 8, 1, 1, 2, 4, 5, 180], none);
+        check(&[9, 9, 1, 1, 2, 4, 5, 180], none);
+        check(&[1, 2, 4, 5], none);
+        check(&[1, 1, 1, 2], none);
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod limit;
 mod play;
 mod rateest;
 mod recent;
+mod route;
 mod settings;
 mod state;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::hashlimit::{self, HashLimit};
 use crate::limit::Limit;
 use crate::rateest::{Compare, Estimator};
 use crate::recent::{List, Recent};
+use crate::route::{Receiver, RpFilter};
 use crate::settings::Settings;
 use crate::text::Text;
 use crate::words::Words;
@@ -131,6 +132,8 @@ enum Kept {
     Calendar(Calendar),
     Compare(Compare),
     Chunks(Box<Chunks>),
+    RpFilter(RpFilter),
+    Receiver(Receiver),
 }
 
 /// What a target does to the state.
@@ -245,6 +248,11 @@ impl State {
                 Some(chunks) => Kept::Chunks(Box::new(chunks)),
                 None => return Ok(None),
             },
+            "rpfilter" => Kept::RpFilter(RpFilter::new(settings)),
+            "socket" => match Receiver::new(settings) {
+                Some(receiver) => Kept::Receiver(receiver),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -297,6 +305,8 @@ impl State {
             Kept::HashLimit(rule) => return rule.ask(buckets.get_mut(rule.table)?, packet, arrival, hz, now),
             Kept::Recent(rule) => return Some(rule.ask(lists.get_mut(rule.list)?, packet, hz, now)),
             Kept::Chunks(chunks) => return chunks.ask(packet, arrival),
+            Kept::RpFilter(filter) => filter.holds(packet)?,
+            Kept::Receiver(receiver) => receiver.holds(packet)?,
             Kept::Limit(limit) => limit.holds(now),
             Kept::Statistic(statistic) => statistic.holds()?,
             Kept::Quota(quota) => quota.holds(packet.length),
@@ -321,6 +331,7 @@ impl State {
                 extension.match_meaning(ruleset.family).residual.is_some()
                     && match self.matches.get(&(number, index)) {
                         None | Some(Kept::ConnBytes(_) | Kept::ConnLimit(_) | Kept::Program(_)) => true,
+                        Some(Kept::RpFilter(_) | Kept::Receiver(_)) => true,
                         Some(Kept::Statistic(statistic)) => statistic.clone().holds().is_none(),
                         Some(Kept::Text(_) | Kept::Words(_) | Kept::Chunks(_)) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {

@@ -110,6 +110,13 @@ pub enum Field {
     /// Which extension headers an IPv6 packet has: hop-by-hop 128, destination 64, routing 32, fragment 16, AH 8, then
     /// ESP 4 or none 2 or another protocol 1; 0 when they break off.
     ExtHeaders,
+    /// Where a route leads back to the source: 1 nowhere, 2 out by another interface, 3 out by the input interface,
+    /// 4 to this host by another interface, 5 to this host by the input interface; 0 when nobody says. Nothing
+    /// tests it: `rpfilter` asks for it, so that what is not known stays so.
+    WayBack,
+    /// The socket of this host that would take the packet: 1 none, 2 one bound to an address, 3 to any, 4 and 5 the
+    /// same and transparent; 0 when nobody says. Nothing tests it: `socket` asks for it.
+    Receiver,
     /// Name of the conntrack helper of the connection that this one belongs to, empty when there is none; tested by
     /// [`ValueSet::Interface`], whose names are of the same form.
     Helper,
@@ -164,6 +171,8 @@ impl Field {
             Field::DstLength => "dst-length",
             Field::HbhLength => "hbh-length",
             Field::ExtHeaders => "extension headers",
+            Field::WayBack => "way back",
+            Field::Receiver => "receiver",
             Field::Helper => "helper",
             Field::Membership => "set",
         }

@@ -16,7 +16,7 @@ pub enum Value {
 }
 
 /// The fields that hold numbers.
-pub const NUMBERS: [Field; 39] = [
+pub const NUMBERS: [Field; 41] = [
     Field::Source,
     Field::Destination,
     Field::Protocol,
@@ -56,6 +56,8 @@ pub const NUMBERS: [Field; 39] = [
     Field::DstLength,
     Field::HbhLength,
     Field::ExtHeaders,
+    Field::WayBack,
+    Field::Receiver,
 ];
 
 /// How many of them, from the first on, most rulesets look at. What is behind these is drawn and changed for
@@ -138,6 +140,8 @@ fn fact(field: Field) -> Option<Fact> {
         Field::DstLength => Fact::DstLength,
         Field::HbhLength => Fact::HbhLength,
         Field::ExtHeaders => Fact::ExtHeaders,
+        Field::WayBack => Fact::WayBack,
+        Field::Receiver => Fact::Receiver,
         _ => return None,
     })
 }

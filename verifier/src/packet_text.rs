@@ -30,6 +30,8 @@
 //! | `--ahspi` `--ahlen`, `--fragid`, `--rt-type` `--rt-segsleft` `--rt-len`, `--dst-len`, `--hbh-len` | number: of the first such extension header of IPv6 |
 //! | `--ah-reserved` | none: a reserved field of it is not zero |
 //! | `--frag-flags` | of its fragment header: 8 that there is one, 4 later fragment, 2 more follow, 1 reserved bits |
+//! | `--way-back` | where a route leads back to the source, for `rpfilter`: `none`, `other` or `same` interface, `local` (to this host), `local-same` |
+//! | `--receiver` | the socket that would take it, for `socket`: `none`, `bound`, `any`, `transparent`, `transparent-any` |
 //! | `--ext-headers` | which there are: hop-by-hop 128, destination 64, routing 32, fragment 16, AH 8, ESP 4, none 2, other 1 |
 
 mod read;
@@ -92,8 +94,13 @@ pub(crate) const L4_STATES: &Names = &[
     ("under20", L4::Under20 as u8),
 ];
 
+pub(crate) const WAYS_BACK: &Names =
+    &[("unknown", 0), ("none", 1), ("other", 2), ("same", 3), ("local", 4), ("local-same", 5)];
+pub(crate) const RECEIVERS: &Names =
+    &[("unknown", 0), ("none", 1), ("bound", 2), ("any", 3), ("transparent", 4), ("transparent-any", 5)];
+
 /// The fields in the order in which they are printed.
-const ORDER: [Field; 44] = [
+const ORDER: [Field; 46] = [
     Field::InInterface,
     Field::OutInterface,
     Field::Source,
@@ -138,6 +145,8 @@ const ORDER: [Field; 44] = [
     Field::DstLength,
     Field::HbhLength,
     Field::ExtHeaders,
+    Field::WayBack,
+    Field::Receiver,
 ];
 const _: () = assert!(ORDER.len() == fields::NUMBERS.len() + fields::INTERFACES.len());
 
@@ -223,6 +232,8 @@ fn write_field(f: &mut fmt::Formatter<'_>, packet: &Packet, field: Field) -> fmt
         Field::RtLength => write!(f, "--rt-len {}", fields::number(p, field)),
         Field::DstLength => write!(f, "--dst-len {}", fields::number(p, field)),
         Field::HbhLength => write!(f, "--hbh-len {}", fields::number(p, field)),
+        Field::WayBack => write!(f, "--way-back {}", name(WAYS_BACK, fields::number(p, field) as u8)),
+        Field::Receiver => write!(f, "--receiver {}", name(RECEIVERS, fields::number(p, field) as u8)),
         Field::ExtHeaders => write!(f, "--ext-headers {:#04x}", fields::number(p, field)),
         _ => Ok(()),
     }

@@ -6,7 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hipac_classifier::{InterfaceName, Packet};
 use hipac_rules::{Family, Field, names};
 
-use super::{CT_STATES, L4_STATES, Names, PACKET_TYPES, ROUTE_TYPES, TCP_FLAGS, is_icmp, words};
+use super::{
+    CT_STATES, L4_STATES, Names, PACKET_TYPES, RECEIVERS, ROUTE_TYPES, TCP_FLAGS, WAYS_BACK, is_icmp, words,
+};
 use crate::fields;
 
 /// What is wrong with the text of a packet. Displays as the words in question and what would be right.
@@ -50,7 +52,7 @@ const fn flag(names: &'static [&'static str], field: Field, kind: Kind) -> Flag 
     Flag { names, field, kind }
 }
 
-const FLAGS: [Flag; 46] = [
+const FLAGS: [Flag; 48] = [
     flag(&["-i", "--in-interface"], Field::InInterface, Kind::Interface),
     flag(&["-o", "--out-interface"], Field::OutInterface, Kind::Interface),
     flag(&["-s", "--source", "--src"], Field::Source, Kind::Address),
@@ -96,6 +98,8 @@ const FLAGS: [Flag; 46] = [
     flag(&["--rt-len"], Field::RtLength, Kind::Number(&[])),
     flag(&["--dst-len"], Field::DstLength, Kind::Number(&[])),
     flag(&["--hbh-len"], Field::HbhLength, Kind::Number(&[])),
+    flag(&["--way-back"], Field::WayBack, Kind::Number(WAYS_BACK)),
+    flag(&["--receiver"], Field::Receiver, Kind::Number(RECEIVERS)),
     flag(&["--ext-headers"], Field::ExtHeaders, Kind::Number(&[])),
 ];
 
