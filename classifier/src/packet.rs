@@ -168,11 +168,18 @@ pub enum Fact {
     /// The socket of this host that would take the packet, as `socket` asks: 1 none, 2 one bound to an address,
     /// 3 to any, 4 and 5 the same and transparent; 0 when nobody says. No dimension.
     Receiver,
+    /// IPsec that `policy` sees: 1 none, 2 the packet came out of some, 3 goes into some, 4 both; 0 when nobody
+    /// says. No dimension.
+    Ipsec,
+    /// Whether this host has the addresses by the packet's own interfaces, as `addrtype --limit-iface-…` asks:
+    /// 1, and 1 more for the source by the input interface, 2 by the output interface, 4 and 8 for the
+    /// destination likewise; 0 when nobody says. No dimension.
+    OwnInterfaces,
 }
 
 impl Fact {
     /// How many there are.
-    pub const COUNT: usize = 23;
+    pub const COUNT: usize = 25;
 
     /// How many, the first ones, may need more than 16 bits.
     const WIDE: usize = 12;
@@ -181,9 +188,31 @@ impl Fact {
     pub const ALL: [Fact; Fact::COUNT] = {
         use Fact::*;
         [
-            Cpu, Realm, InGroup, OutGroup, Uid, Gid, Socket, Spi, DccpType, Mss, AhSpi, FragId, AhLength,
-            AhReserved, FragFlags, RtType, RtSegments, RtLength, DstLength, HbhLength, ExtHeaders, WayBack,
+            Cpu,
+            Realm,
+            InGroup,
+            OutGroup,
+            Uid,
+            Gid,
+            Socket,
+            Spi,
+            DccpType,
+            Mss,
+            AhSpi,
+            FragId,
+            AhLength,
+            AhReserved,
+            FragFlags,
+            RtType,
+            RtSegments,
+            RtLength,
+            DstLength,
+            HbhLength,
+            ExtHeaders,
+            WayBack,
             Receiver,
+            Ipsec,
+            OwnInterfaces,
         ]
     };
 
@@ -201,6 +230,8 @@ impl Fact {
             Fact::RtType | Fact::RtSegments => 0x100,
             Fact::ExtHeaders => 0xff,
             Fact::WayBack | Fact::Receiver => 5,
+            Fact::Ipsec => 4,
+            Fact::OwnInterfaces => 16,
             _ => u32::MAX,
         }
     }

@@ -35,6 +35,7 @@ mod connection;
 mod counted;
 mod hashlimit;
 mod limit;
+mod options;
 mod play;
 mod rateest;
 mod recent;

@@ -117,6 +117,13 @@ pub enum Field {
     /// The socket of this host that would take the packet: 1 none, 2 one bound to an address, 3 to any, 4 and 5 the
     /// same and transparent; 0 when nobody says. Nothing tests it: `socket` asks for it.
     Receiver,
+    /// IPsec: 1 none, 2 the packet came out of some, 3 goes into some, 4 both; 0 when nobody says. Nothing tests it:
+    /// `policy` asks for it.
+    Ipsec,
+    /// Whether this host has the addresses by the packet's own interfaces: 1, and 1 more for the source by the input
+    /// interface, 2 by the output interface, 4 and 8 for the destination likewise; 0 when nobody says. Nothing tests
+    /// it: `addrtype --limit-iface-…` asks for it.
+    OwnInterfaces,
     /// Name of the conntrack helper of the connection that this one belongs to, empty when there is none; tested by
     /// [`ValueSet::Interface`], whose names are of the same form.
     Helper,
@@ -173,6 +180,8 @@ impl Field {
             Field::ExtHeaders => "extension headers",
             Field::WayBack => "way back",
             Field::Receiver => "receiver",
+            Field::Ipsec => "ipsec",
+            Field::OwnInterfaces => "own interfaces",
             Field::Helper => "helper",
             Field::Membership => "set",
         }

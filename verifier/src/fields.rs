@@ -16,7 +16,7 @@ pub enum Value {
 }
 
 /// The fields that hold numbers.
-pub const NUMBERS: [Field; 41] = [
+pub const NUMBERS: [Field; 43] = [
     Field::Source,
     Field::Destination,
     Field::Protocol,
@@ -58,6 +58,8 @@ pub const NUMBERS: [Field; 41] = [
     Field::ExtHeaders,
     Field::WayBack,
     Field::Receiver,
+    Field::Ipsec,
+    Field::OwnInterfaces,
 ];
 
 /// How many of them, from the first on, most rulesets look at. What is behind these is drawn and changed for
@@ -142,6 +144,8 @@ fn fact(field: Field) -> Option<Fact> {
         Field::ExtHeaders => Fact::ExtHeaders,
         Field::WayBack => Fact::WayBack,
         Field::Receiver => Fact::Receiver,
+        Field::Ipsec => Fact::Ipsec,
+        Field::OwnInterfaces => Fact::OwnInterfaces,
         _ => return None,
     })
 }

@@ -32,6 +32,8 @@
 //! | `--frag-flags` | of its fragment header: 8 that there is one, 4 later fragment, 2 more follow, 1 reserved bits |
 //! | `--way-back` | where a route leads back to the source, for `rpfilter`: `none`, `other` or `same` interface, `local` (to this host), `local-same` |
 //! | `--receiver` | the socket that would take it, for `socket`: `none`, `bound`, `any`, `transparent`, `transparent-any` |
+//! | `--ipsec` | for `policy`: `none`, or the packet came out of some (`in`), goes into some (`out`), `both` |
+//! | `--own-interfaces` | for `addrtype --limit-iface-…`: 1, and 1 more when this host has the source by the input interface, 2 by the output interface, 4 and 8 for the destination |
 //! | `--ext-headers` | which there are: hop-by-hop 128, destination 64, routing 32, fragment 16, AH 8, ESP 4, none 2, other 1 |
 
 mod read;
@@ -96,11 +98,12 @@ pub(crate) const L4_STATES: &Names = &[
 
 pub(crate) const WAYS_BACK: &Names =
     &[("unknown", 0), ("none", 1), ("other", 2), ("same", 3), ("local", 4), ("local-same", 5)];
+pub(crate) const IPSEC: &Names = &[("unknown", 0), ("none", 1), ("in", 2), ("out", 3), ("both", 4)];
 pub(crate) const RECEIVERS: &Names =
     &[("unknown", 0), ("none", 1), ("bound", 2), ("any", 3), ("transparent", 4), ("transparent-any", 5)];
 
 /// The fields in the order in which they are printed.
-const ORDER: [Field; 46] = [
+const ORDER: [Field; 48] = [
     Field::InInterface,
     Field::OutInterface,
     Field::Source,
@@ -147,6 +150,8 @@ const ORDER: [Field; 46] = [
     Field::ExtHeaders,
     Field::WayBack,
     Field::Receiver,
+    Field::Ipsec,
+    Field::OwnInterfaces,
 ];
 const _: () = assert!(ORDER.len() == fields::NUMBERS.len() + fields::INTERFACES.len());
 
@@ -232,6 +237,8 @@ fn write_field(f: &mut fmt::Formatter<'_>, packet: &Packet, field: Field) -> fmt
         Field::RtLength => write!(f, "--rt-len {}", fields::number(p, field)),
         Field::DstLength => write!(f, "--dst-len {}", fields::number(p, field)),
         Field::HbhLength => write!(f, "--hbh-len {}", fields::number(p, field)),
+        Field::Ipsec => write!(f, "--ipsec {}", name(IPSEC, fields::number(p, field) as u8)),
+        Field::OwnInterfaces => write!(f, "--own-interfaces {}", fields::number(p, field)),
         Field::WayBack => write!(f, "--way-back {}", name(WAYS_BACK, fields::number(p, field) as u8)),
         Field::Receiver => write!(f, "--receiver {}", name(RECEIVERS, fields::number(p, field) as u8)),
         Field::ExtHeaders => write!(f, "--ext-headers {:#04x}", fields::number(p, field)),

@@ -479,6 +479,39 @@ fn time_passes_as_in_the_kernel() {
 }
 
 #[test]
+fn options_of_tcp_are_found_as_in_the_kernel() {
+    if !is_inside("options_of_tcp_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let rules: Vec<String> = (1..9)
+            .flat_map(|n| ["", "! "].map(|not| format!("-p tcp -m tcp {not}--tcp-option {n}")))
+            .collect();
+        for family in FAMILIES {
+            check(family, &rules, |sides| {
+                for i in 0..400 {
+                    let options = 4 * below(r, 5) as usize;
+                    let mut payload = vec![0; 20];
+                    payload[12] = ((20 + options) as u8 / 4) << 4;
+                    payload[13] = 2;
+                    payload.extend((0..options).map(|_| below(r, 9) as u8));
+                    // A header that is cut off, or too short for one.
+                    match below(r, 12) {
+                        0 => payload.truncate(20 + below(r, 4) as usize),
+                        1 => payload[12] = (below(r, 16) as u8) << 4,
+                        _ => {}
+                    }
+                    sides.send(i % 8, 64, 6, &payload);
+                }
+                Fair::Yes
+            });
+        }
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;

@@ -7,7 +7,8 @@ use hipac_classifier::{InterfaceName, Packet};
 use hipac_rules::{Family, Field, names};
 
 use super::{
-    CT_STATES, L4_STATES, Names, PACKET_TYPES, RECEIVERS, ROUTE_TYPES, TCP_FLAGS, WAYS_BACK, is_icmp, words,
+    CT_STATES, IPSEC, L4_STATES, Names, PACKET_TYPES, RECEIVERS, ROUTE_TYPES, TCP_FLAGS, WAYS_BACK, is_icmp,
+    words,
 };
 use crate::fields;
 
@@ -52,7 +53,7 @@ const fn flag(names: &'static [&'static str], field: Field, kind: Kind) -> Flag 
     Flag { names, field, kind }
 }
 
-const FLAGS: [Flag; 48] = [
+const FLAGS: [Flag; 50] = [
     flag(&["-i", "--in-interface"], Field::InInterface, Kind::Interface),
     flag(&["-o", "--out-interface"], Field::OutInterface, Kind::Interface),
     flag(&["-s", "--source", "--src"], Field::Source, Kind::Address),
@@ -100,6 +101,8 @@ const FLAGS: [Flag; 48] = [
     flag(&["--hbh-len"], Field::HbhLength, Kind::Number(&[])),
     flag(&["--way-back"], Field::WayBack, Kind::Number(WAYS_BACK)),
     flag(&["--receiver"], Field::Receiver, Kind::Number(RECEIVERS)),
+    flag(&["--ipsec"], Field::Ipsec, Kind::Number(IPSEC)),
+    flag(&["--own-interfaces"], Field::OwnInterfaces, Kind::Number(&[])),
     flag(&["--ext-headers"], Field::ExtHeaders, Kind::Number(&[])),
 ];
 
