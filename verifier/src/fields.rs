@@ -62,6 +62,9 @@ pub const NUMBERS: [Field; 43] = [
     Field::OwnInterfaces,
 ];
 
+/// Those of them that no rule tests: residual matches ask for them.
+pub const ASKED: [Field; 4] = [Field::WayBack, Field::Receiver, Field::Ipsec, Field::OwnInterfaces];
+
 /// How many of them, from the first on, most rulesets look at. What is behind these is drawn and changed for
 /// rulesets that test it, and left alone for others.
 pub const COMMON: usize = 18;
