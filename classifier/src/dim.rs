@@ -121,13 +121,37 @@ pub enum Dim {
     Set14,
     /// The same for others.
     Set15,
+    /// Security parameter index of the first AH header among the extension headers of IPv6; 0 when there is none.
+    AhSpi,
+    /// Identification of the first fragment header of IPv6; 0 when there is none.
+    FragId,
+    /// Bytes of the first AH header among the extension headers of IPv6; 0 when there is none.
+    AhLength,
+    /// 1 when its reserved field is not zero.
+    AhReserved,
+    /// What the first fragment header of IPv6 says, see [`Fact::FragFlags`].
+    FragFlags,
+    /// Type of the first routing header of IPv6; 256 when there is none.
+    RtType,
+    /// Segments left in it; 256 likewise.
+    RtSegments,
+    /// Its bytes; 0 likewise.
+    RtLength,
+    /// Bytes of the first destination options header of IPv6; 0 when there is none.
+    DstLength,
+    /// Bytes of the first hop-by-hop options header of IPv6; 0 likewise.
+    HbhLength,
+    /// Which extension headers an IPv6 packet has, see [`Fact::ExtHeaders`].
+    ExtHeaders,
+    /// Rank of the name of the connection's helper.
+    Helper,
 }
 
 impl Dim {
     /// How many there are.
-    pub const COUNT: usize = 55;
+    pub const COUNT: usize = 67;
 
-    /// How many hold bits of IP sets; they are the last ones.
+    /// How many hold bits of IP sets.
     pub const SETS: usize = 16;
 
     /// All, by rising number.
@@ -189,6 +213,18 @@ impl Dim {
             Set13,
             Set14,
             Set15,
+            AhSpi,
+            FragId,
+            AhLength,
+            AhReserved,
+            FragFlags,
+            RtType,
+            RtSegments,
+            RtLength,
+            DstLength,
+            HbhLength,
+            ExtHeaders,
+            Helper,
         ]
     };
 
@@ -213,7 +249,7 @@ impl Dim {
         match self {
             Source0 | Source1 | Source2 | Source3 | Destination0 | Destination1 | Destination2
             | Destination3 | Mark | ConnMark | Length => u32::MAX,
-            SourcePort | DestinationPort | InInterface | OutInterface | PhysIn | PhysOut => 0xffff,
+            SourcePort | DestinationPort | InInterface | OutInterface | PhysIn | PhysOut | Helper => 0xffff,
             Protocol | TcpFlags | Ttl | Tos | PacketType | SourceType | DestinationType => 0xff,
             MacHigh => (1 << 25) - 1,
             MacLow => (1 << 24) - 1,
@@ -222,7 +258,13 @@ impl Dim {
             Bridged | Socket => 1,
             DccpType => 15,
             Mss => 0x1_ffff,
-            Cpu | Realm | InGroup | OutGroup | Uid | Gid | Spi => u32::MAX,
+            Cpu | Realm | InGroup | OutGroup | Uid | Gid | Spi | AhSpi | FragId => u32::MAX,
+            AhReserved => 1,
+            FragFlags => 15,
+            AhLength => 0x7ff,
+            RtType | RtSegments => 0x1ff,
+            RtLength | DstLength | HbhLength => 0xfff,
+            ExtHeaders => 0xff,
             _ => 0xff,
         }
     }
@@ -230,17 +272,25 @@ impl Dim {
     /// The fact that it holds.
     #[inline]
     pub fn fact(self) -> Option<Fact> {
-        Fact::ALL.get(self.index().checked_sub(Dim::Cpu.index())?).copied()
+        // Two runs of them, with the dimensions of IP sets between.
+        let at = self.index();
+        let of = |first: Dim| at.checked_sub(first.index());
+        match of(Dim::AhSpi) {
+            Some(_) if self == Dim::Helper => None,
+            Some(i) => Fact::ALL.get(Dim::Set0.index() - Dim::Cpu.index() + i).copied(),
+            None if self.is_set() => None,
+            None => Fact::ALL.get(of(Dim::Cpu)?).copied(),
+        }
     }
 
     /// It holds bits of IP sets.
     pub fn is_set(self) -> bool {
-        self.index() >= Dim::COUNT - Dim::SETS
+        self.index().checked_sub(Dim::Set0.index()).is_some_and(|i| i < Dim::SETS)
     }
 
     /// The dimension of that number of those that hold bits of IP sets.
     pub fn of_sets(index: usize) -> Option<Dim> {
-        Dim::ALL[Dim::COUNT - Dim::SETS..].get(index).copied()
+        Dim::ALL[Dim::Set0.index()..][..Dim::SETS].get(index).copied()
     }
 
     /// Bytes it takes in a [`Key`](crate::key::Key): 2 or 4.
@@ -312,6 +362,18 @@ impl Dim {
             Set13 => "set[13]",
             Set14 => "set[14]",
             Set15 => "set[15]",
+            AhSpi => "ah-spi",
+            FragId => "frag-id",
+            AhLength => "ah-length",
+            AhReserved => "ah-reserved",
+            FragFlags => "frag-flags",
+            RtType => "rt-type",
+            RtSegments => "rt-segments",
+            RtLength => "rt-length",
+            DstLength => "dst-length",
+            HbhLength => "hbh-length",
+            ExtHeaders => "extension headers",
+            Helper => "helper",
         }
     }
 }
@@ -407,6 +469,7 @@ pub fn value_of(packet: &Packet, dim: Dim, ranks: Ranks<'_>) -> u32 {
         PhysIn => ranks.rank(packet.phys_in),
         PhysOut => ranks.rank(packet.phys_out),
         Bridged => packet.bridged.into(),
+        Helper => ranks.rank(packet.helper),
         // Only an image knows its sets: see `KeyMaker::raw`.
         _ => dim.fact().map_or(0, |fact| packet.facts.get(fact)),
     }
@@ -425,6 +488,10 @@ mod tests {
         assert_eq!(Dim::from_number(Dim::COUNT as u8), None);
         for fact in Fact::ALL {
             let dims: Vec<Dim> = Dim::ALL.into_iter().filter(|d| d.fact() == Some(fact)).collect();
+            if matches!(fact, Fact::WayBack | Fact::Receiver | Fact::Ipsec | Fact::OwnInterfaces) {
+                assert_eq!(dims, []);
+                continue;
+            }
             assert_eq!(dims.len(), 1, "{fact:?}");
             assert_eq!(format!("{:?}", dims[0]), format!("{fact:?}"));
             assert!(fact.max() <= dims[0].max() && fact.usual() <= fact.max());

@@ -59,6 +59,8 @@ pub struct Packet {
     pub phys_out: InterfaceName,
     /// The packet is being bridged, not routed.
     pub bridged: bool,
+    /// Name of the conntrack helper of the connection that this one belongs to; empty: none.
+    pub helper: InterfaceName,
     /// What few rules look at.
     pub facts: Facts,
 }
@@ -93,6 +95,7 @@ impl Default for Packet {
             phys_in: InterfaceName::NONE,
             phys_out: InterfaceName::NONE,
             bridged: false,
+            helper: InterfaceName::NONE,
             facts: Facts::default(),
         }
     }
@@ -134,16 +137,83 @@ pub enum Fact {
     DccpType,
     /// Maximum segment size that a TCP header offers; 65536 when it offers none.
     Mss,
+    /// Security parameter index of the first AH header among the extension headers of IPv6; 0 when there is none.
+    AhSpi,
+    /// Identification of the first fragment header of IPv6; 0 when there is none.
+    FragId,
+    /// Bytes of the first AH header among the extension headers of IPv6; 0 when there is none.
+    AhLength,
+    /// 1 when its reserved field is not zero.
+    AhReserved,
+    /// What the first fragment header of IPv6 says: 8 that there is one, 4 that this is a later fragment, 2 that more
+    /// follow, 1 that a reserved field is not zero.
+    FragFlags,
+    /// Type of the first routing header of IPv6; 256 when there is none.
+    RtType,
+    /// Segments left in it; 256 likewise.
+    RtSegments,
+    /// Its bytes; 0 likewise.
+    RtLength,
+    /// Bytes of the first destination options header of IPv6; 0 when there is none.
+    DstLength,
+    /// Bytes of the first hop-by-hop options header of IPv6; 0 likewise.
+    HbhLength,
+    /// Which extension headers an IPv6 packet has, in bits as the kernel's `ipv6header` numbers them: hop-by-hop 128,
+    /// destination 64, routing 32, fragment 16, AH 8, then ESP 4 or none 2 or another protocol 1; 0 when they break off.
+    ExtHeaders,
+    /// Where a route without a mark leads back to the source, as `rpfilter` asks: 1 nowhere, 2 out by another
+    /// interface, 3 out by the input interface, 4 to this host by another interface, 5 to this host by the
+    /// input interface; 0 when nobody says. No dimension.
+    WayBack,
+    /// The socket of this host that would take the packet, as `socket` asks: 1 none, 2 one bound to an address,
+    /// 3 to any, 4 and 5 the same and transparent; 0 when nobody says. No dimension.
+    Receiver,
+    /// IPsec that `policy` sees: 1 none, 2 the packet came out of some, 3 goes into some, 4 both; 0 when nobody
+    /// says. No dimension.
+    Ipsec,
+    /// Whether this host has the addresses by the packet's own interfaces, as `addrtype --limit-iface-…` asks:
+    /// 1, and 1 more for the source by the input interface, 2 by the output interface, 4 and 8 for the
+    /// destination likewise; 0 when nobody says. No dimension.
+    OwnInterfaces,
 }
 
 impl Fact {
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 25;
+
+    /// How many, the first ones, may need more than 16 bits.
+    const WIDE: usize = 12;
 
     /// All, by rising number.
     pub const ALL: [Fact; Fact::COUNT] = {
         use Fact::*;
-        [Cpu, Realm, InGroup, OutGroup, Uid, Gid, Socket, Spi, DccpType, Mss]
+        [
+            Cpu,
+            Realm,
+            InGroup,
+            OutGroup,
+            Uid,
+            Gid,
+            Socket,
+            Spi,
+            DccpType,
+            Mss,
+            AhSpi,
+            FragId,
+            AhLength,
+            AhReserved,
+            FragFlags,
+            RtType,
+            RtSegments,
+            RtLength,
+            DstLength,
+            HbhLength,
+            ExtHeaders,
+            WayBack,
+            Receiver,
+            Ipsec,
+            OwnInterfaces,
+        ]
     };
 
     /// The largest number that a packet can have.
@@ -152,6 +222,16 @@ impl Fact {
             Fact::Socket => 1,
             Fact::DccpType => 15,
             Fact::Mss => 0x1_0000,
+            Fact::AhReserved => 1,
+            Fact::FragFlags => 15,
+            // A byte counts words of 4 bytes, or of 8, besides the first ones.
+            Fact::AhLength => (0xff + 2) * 4,
+            Fact::RtLength | Fact::DstLength | Fact::HbhLength => (0xff + 1) * 8,
+            Fact::RtType | Fact::RtSegments => 0x100,
+            Fact::ExtHeaders => 0xff,
+            Fact::WayBack | Fact::Receiver => 5,
+            Fact::Ipsec => 4,
+            Fact::OwnInterfaces => 16,
             _ => u32::MAX,
         }
     }
@@ -160,7 +240,9 @@ impl Fact {
     pub fn usual(self) -> u32 {
         match self {
             Fact::Uid | Fact::Gid => u32::MAX,
-            Fact::Mss => Fact::Mss.max(),
+            Fact::Mss | Fact::RtType | Fact::RtSegments => self.max(),
+            // A protocol, and nothing before it.
+            Fact::ExtHeaders => 1,
             _ => 0,
         }
     }
@@ -168,11 +250,16 @@ impl Fact {
 
 /// A packet's facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Facts([u32; Fact::COUNT]);
+pub struct Facts {
+    wide: [u32; Fact::WIDE],
+    narrow: [u16; Fact::COUNT - Fact::WIDE],
+}
 
 impl Default for Facts {
     fn default() -> Facts {
-        Facts(Fact::ALL.map(Fact::usual))
+        let mut facts = Facts { wide: [0; Fact::WIDE], narrow: [0; Fact::COUNT - Fact::WIDE] };
+        Fact::ALL.into_iter().for_each(|fact| facts.set(fact, fact.usual()));
+        facts
     }
 }
 
@@ -180,12 +267,20 @@ impl Facts {
     /// One of them.
     #[inline]
     pub fn get(&self, fact: Fact) -> u32 {
-        self.0[fact as usize]
+        match (fact as usize).checked_sub(Fact::WIDE) {
+            None => self.wide[fact as usize],
+            Some(at) => self.narrow[at].into(),
+        }
     }
 
-    /// Sets one of them.
+    /// Sets one of them, to [`Fact::max`] at most.
     pub fn set(&mut self, fact: Fact, value: u32) {
-        self.0[fact as usize] = value;
+        let value = value.min(fact.max());
+        match (fact as usize).checked_sub(Fact::WIDE) {
+            None => self.wide[fact as usize] = value,
+            // No such fact can be more.
+            Some(at) => self.narrow[at] = value as u16,
+        }
     }
 }
 

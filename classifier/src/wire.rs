@@ -20,10 +20,12 @@
 //!   IP part, and rules that do not look that far hold as ever.
 //! - Bytes behind the packet's own length (padding of a short frame) do not belong to it.
 //!
-//! What never reaches a rule in the kernel is an error here. So are two IPv6 packets that do
+//! What never reaches a rule in the kernel is an error here. So are three IPv6 packets that do
 //! reach one: when the extension headers break off, or go on in a later fragment, the kernel
-//! drops the packet at the first rule that tests a protocol. No field of a [`Packet`] could
-//! say this, so it is refused and not guessed at. Header checksums are not looked at:
+//! drops the packet at the first rule that tests a protocol; when it ends within one of
+//! them, at the first that tests this one (older kernels take that for no match; how long
+//! further headers of its kind say they are matters to no rule). No field of a [`Packet`] could say this, so
+//! it is refused and not guessed at. Header checksums are not looked at:
 //! captures of outgoing packets are full of ones not yet filled in.
 //!
 //! Cost: one pass over the headers, nothing allocated.
@@ -33,7 +35,7 @@ use std::fmt;
 use etherparse::err::{ipv4, ipv6};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 
-use crate::packet::{Fact, L4, Packet};
+use crate::packet::{Fact, Facts, L4, Packet};
 
 /// Protocol numbers that this file tells apart.
 mod protocol {
@@ -47,6 +49,7 @@ mod protocol {
     pub(super) const ESP: u8 = 50;
     pub(super) const AH: u8 = 51;
     pub(super) const ICMPV6: u8 = 58;
+    pub(super) const NO_NEXT: u8 = 59;
     pub(super) const DESTINATION: u8 = 60;
     pub(super) const IPCOMP: u8 = 108;
     pub(super) const SCTP: u8 = 132;
@@ -99,6 +102,13 @@ pub enum WireError {
         /// Where it begins.
         offset: usize,
     },
+    /// An IPv6 extension header whose fields rules can test is not all there.
+    ExtensionShort {
+        /// The extension header's number.
+        header: u8,
+        /// Where it begins.
+        offset: usize,
+    },
     /// A later IPv6 fragment begins in the middle of extension headers.
     ExtensionInFragment {
         /// The extension header's number, as the fragment header names it.
@@ -135,6 +145,11 @@ impl fmt::Display for WireError {
                 f,
                 "extension header {header} should begin at byte {offset}, where the packet has ended: the \
                  kernel drops such a packet at the first rule that tests a protocol"
+            ),
+            WireError::ExtensionShort { header, offset } => write!(
+                f,
+                "the packet ends within extension header {header}, which begins at byte {offset}: the kernel \
+                 drops such a packet at the first rule that tests a field of it"
             ),
             WireError::ExtensionInFragment { header } => write!(
                 f,
@@ -211,7 +226,7 @@ fn from_ipv6(bytes: &[u8]) -> Result<Packet, WireError> {
         length: u32::try_from(total).map_err(|_| WireError::TooLong { given: bytes.len() })?,
         ..Packet::default()
     };
-    let upper = walk_extensions(whole, next_header)?;
+    let upper = walk_extensions(whole, next_header, &mut packet.facts)?;
     packet.protocol = upper.protocol;
     match upper.fragment_offset_bytes {
         // The last extension header may claim more bytes than there are; then none are left.
@@ -241,19 +256,31 @@ struct Upper {
 
 /// Walks the extension headers of the IPv6 packet `whole`. Each step goes on by 8 bytes at
 /// least, so the packet's length bounds it.
-fn walk_extensions(whole: &[u8], mut next_header: u8) -> Result<Upper, WireError> {
+fn walk_extensions(whole: &[u8], mut next_header: u8, facts: &mut Facts) -> Result<Upper, WireError> {
     let mut offset = IPV6_HEADER_BYTES;
+    let mut seen = 0;
     while is_extension(next_header) {
         let cut = WireError::ExtensionCut { header: next_header, offset };
         let rest = whole.get(offset..).unwrap_or_default();
-        // Like the kernel, this wants the two bytes that lead on, and not the whole header.
+        // Like the kernel, this wants the two bytes that lead on, of two kinds the next two as well, and not
+        // the whole header.
         let &[following, length, ..] = rest else { return Err(cut) };
+        if matches!(next_header, protocol::ROUTING | protocol::FRAGMENT) && rest.len() < 4 {
+            return Err(cut);
+        }
+        // What rules say of a kind of header, they say of the first.
+        if seen & kind(next_header) == 0 {
+            let short = WireError::ExtensionShort { header: next_header, offset };
+            read_extension(next_header, rest, facts).ok_or(short)?;
+        }
+        seen |= kind(next_header);
         let header_bytes = match next_header {
             protocol::FRAGMENT => {
                 let &[_, _, high, low, ..] = rest else { return Err(cut) };
                 // The low three bits are flags; what is left counts bytes already.
                 let fragment_offset_bytes = u16::from_be_bytes([high, low]) & !7;
                 if fragment_offset_bytes != 0 {
+                    facts.set(Fact::ExtHeaders, headers_seen(seen, following, whole.len(), offset + 8));
                     return later_fragment(following, offset, fragment_offset_bytes);
                 }
                 8
@@ -264,7 +291,66 @@ fn walk_extensions(whole: &[u8], mut next_header: u8) -> Result<Upper, WireError
         next_header = following;
         offset += header_bytes;
     }
+    facts.set(Fact::ExtHeaders, headers_seen(seen, next_header, whole.len(), offset));
     Ok(Upper { protocol: next_header, offset, fragment_offset_bytes: 0 })
+}
+
+/// The bit of an extension header among those of [`Fact::ExtHeaders`].
+fn kind(header: u8) -> u32 {
+    match header {
+        protocol::HOP_BY_HOP => 128,
+        protocol::DESTINATION => 64,
+        protocol::ROUTING => 32,
+        protocol::FRAGMENT => 16,
+        protocol::AH => 8,
+        protocol::ESP => 4,
+        protocol::NO_NEXT => 2,
+        _ => 1,
+    }
+}
+
+/// [`Fact::ExtHeaders`], when `next` follows behind those seen, at `offset` of `total` bytes.
+fn headers_seen(seen: u32, next: u8, total: usize, offset: usize) -> u32 {
+    match (next, total.checked_sub(offset)) {
+        // The last header claims more than there is: the kernel looks no further.
+        (protocol::ESP | protocol::NO_NEXT, None) => seen,
+        // Of ESP two bytes are wanted.
+        (protocol::ESP, Some(0..2)) => 0,
+        _ => seen | kind(next),
+    }
+}
+
+/// The fields that rules test of an extension header, which `rest` begins with; `None` when not all of it is
+/// there.
+fn read_extension(header: u8, rest: &[u8], facts: &mut Facts) -> Option<()> {
+    let word = |at: usize| rest.get(at..)?.first_chunk::<4>().map(|b| u32::from_be_bytes(*b));
+    let length = u32::from(*rest.get(1)?);
+    let bytes = (length + 1) * 8;
+    let whole = |bytes: u32| (bytes as usize <= rest.len()).then_some(bytes);
+    match header {
+        protocol::AH => {
+            let (spi, _sequence_number) = (word(4)?, word(8)?);
+            facts.set(Fact::AhLength, whole((length + 2) * 4)?);
+            facts.set(Fact::AhReserved, u32::from(rest[2..4] != [0, 0]));
+            facts.set(Fact::AhSpi, spi);
+        }
+        protocol::FRAGMENT => {
+            let (head, id) = (word(0)?, word(4)?);
+            let (is_reserved, is_later) = (head & 0x00ff_0006 != 0, head & 0xfff8 != 0);
+            let flags = 8 | u32::from(is_later) << 2 | (head & 1) << 1 | u32::from(is_reserved);
+            facts.set(Fact::FragFlags, flags);
+            facts.set(Fact::FragId, id);
+        }
+        protocol::ROUTING => {
+            facts.set(Fact::RtLength, whole(bytes)?);
+            facts.set(Fact::RtType, rest[2].into());
+            facts.set(Fact::RtSegments, rest[3].into());
+        }
+        protocol::DESTINATION => facts.set(Fact::DstLength, whole(bytes)?),
+        protocol::HOP_BY_HOP => facts.set(Fact::HbhLength, whole(bytes)?),
+        _ => {}
+    }
+    Some(())
 }
 
 fn later_fragment(protocol: u8, offset: usize, fragment_offset_bytes: u16) -> Result<Upper, WireError> {
@@ -313,19 +399,19 @@ fn read_transport(packet: &mut Packet, payload: &[u8]) {
     }
 }
 
-/// The maximum segment size among the options of a TCP header.
+/// The maximum segment size among the options of a TCP header, found as the kernel finds it: the end of the
+/// list is one more byte of nothing, and an option without a length is a byte long.
 fn segment_size(header: &[u8]) -> Option<u32> {
     let end = usize::from(header.get(12)? >> 4) * 4;
     let mut options = header.get(20..end)?;
     loop {
-        match options {
-            // The end; one byte of nothing; the size.
-            [0, ..] | [] => return None,
-            [1, rest @ ..] => options = rest,
+        let step = match options {
+            [] => return None,
             [2, 4, a, b, ..] => return Some(u16::from_be_bytes([*a, *b]).into()),
-            [_, length, ..] if *length >= 2 => options = options.get(usize::from(*length)..)?,
-            _ => return None,
-        }
+            [0 | 1, ..] | [_] => 1,
+            [_, length, ..] => usize::from(*length).max(1),
+        };
+        options = options.get(step..)?;
     }
 }
 
@@ -480,6 +566,33 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_size_is_found_as_the_kernel_finds_it() {
+        #[track_caller]
+        fn check(options: &[u8], expected: u32) {
+            let mut header = transport(20);
+            header[12] = ((20 + options.len()) as u8 / 4) << 4;
+            header.extend(options);
+            let packet = Packet::from_ip_bytes(&v4(6, 0, &header)).unwrap();
+            assert_eq!(packet.facts.get(Fact::Mss), expected, "{options:?}");
+        }
+        let none = Fact::Mss.max();
+        check(&[], none);
+        check(&[2, 4, 5, 180], 1460);
+        check(&[1, 1, 1, 1, 2, 4, 5, 180], 1460);
+        check(&[3, 3, 7, 1, 2, 4, 5, 180], 1460);
+        // Behind the end of the list, behind an option of no length, or of one.
+        check(&[0, 0, 0, 0, 2, 4, 5, 180], 1460);
+        check(&[9, 0, 1, 1, 2, 4, 5, 180], 1460);
+        check(&[9, 1, 1, 1, 2, 4, 5, 180], 1460);
+        // Of another length, or inside of an option, or cut off.
+        check(&[2, 3, 5, 180, 1, 1, 1, 1], none);
+        check(&[9, 8, 1, 1, 2, 4, 5, 180], none);
+        check(&[9, 9, 1, 1, 2, 4, 5, 180], none);
+        check(&[1, 2, 4, 5], none);
+        check(&[1, 1, 1, 2], none);
+    }
+
+    #[test]
     fn a_later_fragment_has_no_ports_and_a_first_one_has() {
         let more_fragments = 0x2000;
         check(&v4(6, more_fragments, &transport(20)), "6 Whole 1000>80 flags 18 length 40");
@@ -556,8 +669,80 @@ mod tests {
             "extension header 44 should begin at byte 40, where the packet has ended: the kernel drops \
              such a packet at the first rule that tests a protocol",
         );
-        // The header claims 2,048 bytes: the protocol is known, its header out of reach.
-        check(&v6(60, &[6, 255, 0, 0, 0, 0, 0, 0]), "6 Under4 0>0 flags 0 length 48");
+        check(
+            &v6(43, &[6, 0, 4]),
+            "extension header 43 should begin at byte 40, where the packet has ended: the kernel drops \
+             such a packet at the first rule that tests a protocol",
+        );
+        // The second header claims 2,048 bytes: the protocol is known, its header out of reach.
+        let second = [60, 0, 0, 0, 0, 0, 0, 0, 6, 255, 0, 0, 0, 0, 0, 0];
+        check(&v6(60, &second), "6 Under4 0>0 flags 0 length 56");
+    }
+
+    /// The facts that extension headers give, that differ from those of a packet without.
+    #[track_caller]
+    fn check_facts(next_header: u8, payload: &[u8], expected: &str) {
+        let found = Packet::from_ip_bytes(&v6(next_header, payload));
+        let facts = found.map(|packet| {
+            let differ =
+                Fact::ALL.into_iter().filter(|f| *f != Fact::Spi && packet.facts.get(*f) != f.usual());
+            let shown: Vec<String> = differ.map(|f| format!("{f:?} {}", packet.facts.get(f))).collect();
+            shown.join(", ")
+        });
+        assert_eq!(facts.unwrap_or_else(|error| error.to_string()), expected);
+    }
+
+    const AH: [u8; 16] = [59, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 9, 0, 0, 0, 0];
+
+    #[test]
+    fn what_rules_test_of_extension_headers_is_read() {
+        check_facts(6, &transport(20), "");
+        check_facts(59, &[], "ExtHeaders 2");
+        check_facts(50, &[0; 8], "ExtHeaders 4");
+        check_facts(50, &[0], "ExtHeaders 0");
+        check_facts(51, &AH, "AhSpi 258, AhLength 16, ExtHeaders 10");
+        check_facts(
+            51,
+            &[&[6, 2, 0, 1], &AH[4..]].concat(),
+            "AhSpi 258, AhLength 16, AhReserved 1, ExtHeaders 9",
+        );
+        check_facts(0, &[59, 0, 1, 4, 0, 0, 0, 0], "HbhLength 8, ExtHeaders 130");
+        check_facts(60, &[&[59, 1, 1][..], &[0; 13]].concat(), "DstLength 16, ExtHeaders 66");
+        check_facts(43, &[59, 0, 4, 3, 0, 0, 0, 0], "RtType 4, RtSegments 3, RtLength 8, ExtHeaders 34");
+        check_facts(44, &[59, 0, 0, 0, 0, 0, 0, 7], "FragId 7, FragFlags 8, ExtHeaders 18");
+        check_facts(44, &[17, 0, 0, 9, 0, 0, 1, 0, 0], "FragId 256, FragFlags 14, ExtHeaders 17");
+        check_facts(44, &[50, 0, 0, 8, 0, 0, 1, 0, 0], "FragId 256, FragFlags 12, ExtHeaders 0");
+        for reserved in [[59, 1, 0, 0], [59, 0, 0, 2], [59, 0, 0, 4]] {
+            check_facts(44, &[&reserved[..], &[0, 0, 0, 7]].concat(), "FragId 7, FragFlags 9, ExtHeaders 18");
+        }
+    }
+
+    #[test]
+    fn of_several_headers_of_a_kind_the_first_counts() {
+        let second = [6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        check_facts(60, &[&[60, 0, 0, 0, 0, 0, 0, 0][..], &second].concat(), "DstLength 8, ExtHeaders 65");
+        let second = [43, 0, 9, 9, 0, 0, 0, 0, 59, 0, 1, 1, 0, 0, 0, 0];
+        check_facts(43, &second, "RtType 9, RtSegments 9, RtLength 8, ExtHeaders 34");
+    }
+
+    #[test]
+    fn a_first_header_that_claims_more_than_there_is_is_refused() {
+        check_facts(60, &[60, 0, 0, 0, 0, 0, 0, 0, 59, 255], "DstLength 8, ExtHeaders 64");
+        check_facts(60, &[60, 0, 0, 0, 0, 0, 0, 0, 50, 255], "DstLength 8, ExtHeaders 64");
+        check_facts(60, &[60, 0, 0, 0, 0, 0, 0, 0, 6, 255], "DstLength 8, ExtHeaders 65");
+        let within = |header| {
+            format!(
+                "the packet ends within extension header {header}, which begins at byte 40: the kernel drops \
+                 such a packet at the first rule that tests a field of it"
+            )
+        };
+        check_facts(60, &[6, 255, 0, 0, 0, 0, 0, 0], &within(60));
+        check_facts(0, &[6, 1, 0, 0, 0, 0, 0, 0], &within(0));
+        check_facts(43, &[59, 1, 4, 0, 0, 0, 0, 0], &within(43));
+        check_facts(51, &AH[..15], &within(51));
+        check_facts(51, &[59, 0, 0, 0, 0, 0, 1, 2], &within(51));
+        check_facts(51, &[&[59, 1][..], &AH[2..12]].concat(), "AhSpi 258, AhLength 12, ExtHeaders 10");
+        check_facts(44, &[59, 0, 0, 0, 0, 0, 0], &within(44));
     }
 
     #[test]

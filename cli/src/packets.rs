@@ -115,7 +115,7 @@ fn flags_of_record(flags: &[String], record: &csv::StringRecord) -> String {
         flags.iter().zip(record.iter()).filter(|(flag, value)| !value.is_empty() && *flag != AT)
     {
         // Flags without a value: the cell says whether they are given.
-        if matches!(flag.as_str(), "-f" | "--bridged" | "--socket") {
+        if matches!(flag.as_str(), "-f" | "--bridged" | "--socket" | "--ah-reserved") {
             if !matches!(value, "0" | "no" | "false") {
                 text.push_str(flag);
                 text.push(' ');

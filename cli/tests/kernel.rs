@@ -109,7 +109,10 @@ fn real_rulesets_match_in_the_kernel_what_the_oracle_and_the_image_match() {
         let path: PathBuf = if fixed.exists() { fixed } else { corpus.join("rulesets").join(name) };
         let path = path.to_str().expect("a name in UTF-8");
         // What our parser refuses is the business of the tests of texts.
-        if hipac(&["check", path]).code == Some(1) && !path.contains(".aud6") {
+        // (A set that is not given is a warning there; for the kernel, and for both sides, it is an empty one.)
+        let checked = hipac(&["check", path]);
+        let is_sound = checked.stdout.contains(": 0 errors");
+        if checked.code == Some(1) && !is_sound && !path.contains(".aud6") {
             println!("left out, with errors: {path}");
             continue;
         }

@@ -334,8 +334,9 @@ fn finish(
     Compiled { image, cost: total, entries: entries.collect(), visits }
 }
 
-/// The fields whose values are names of interfaces.
-const INTERFACES: [Field; 4] = [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut];
+/// The fields whose values are names: of interfaces, and of a helper.
+const INTERFACES: [Field; 5] =
+    [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut, Field::Helper];
 
 /// All bounds of interface names that the rules set, rising.
 fn interface_ranks(ruleset: &Ruleset) -> Result<Vec<u128>, CompileError> {

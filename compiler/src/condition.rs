@@ -298,6 +298,18 @@ impl Space<'_> {
             (Field::Spi, _) => &[(Spi, 32)],
             (Field::DccpType, _) => &[(DccpType, 4)],
             (Field::Mss, _) => &[(Mss, 17)],
+            (Field::AhSpi, _) => &[(AhSpi, 32)],
+            (Field::FragId, _) => &[(FragId, 32)],
+            (Field::AhLength, _) => &[(AhLength, 11)],
+            (Field::AhReserved, _) => &[(AhReserved, 1)],
+            (Field::FragFlags, _) => &[(FragFlags, 4)],
+            (Field::RtType, _) => &[(RtType, 9)],
+            (Field::RtSegments, _) => &[(RtSegments, 9)],
+            (Field::RtLength, _) => &[(RtLength, 12)],
+            (Field::DstLength, _) => &[(DstLength, 12)],
+            (Field::HbhLength, _) => &[(HbhLength, 12)],
+            (Field::ExtHeaders, _) => &[(ExtHeaders, 8)],
+            (Field::Helper, _) => &[(Helper, 16)],
             // A field that this build does not index cannot come from a registry of this build.
             _ => &[],
         }

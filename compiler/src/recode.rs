@@ -11,12 +11,20 @@ use hipac_classifier::Dim;
 use crate::interval::IntervalSet;
 
 /// Dimensions whose order means nothing, so that classes may be numbered at will.
-pub const RECODED: [Dim; 5 + Dim::SETS] = {
-    let flags = [Dim::TcpFlags, Dim::CtState, Dim::PacketType, Dim::SourceType, Dim::DestinationType];
-    let mut all = [Dim::TcpFlags; 5 + Dim::SETS];
+pub const RECODED: [Dim; 7 + Dim::SETS] = {
+    let flags = [
+        Dim::TcpFlags,
+        Dim::CtState,
+        Dim::PacketType,
+        Dim::SourceType,
+        Dim::DestinationType,
+        Dim::FragFlags,
+        Dim::ExtHeaders,
+    ];
+    let mut all = [Dim::TcpFlags; 7 + Dim::SETS];
     let mut i = 0;
     while i < all.len() {
-        all[i] = if i < 5 { flags[i] } else { Dim::ALL[Dim::COUNT - Dim::SETS + i - 5] };
+        all[i] = if i < 7 { flags[i] } else { Dim::ALL[Dim::Set0 as usize + i - 7] };
         i += 1;
     }
     all

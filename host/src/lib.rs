@@ -29,14 +29,17 @@
 
 pub mod bpf;
 mod calendar;
+mod chunks;
 mod clock;
 mod connection;
 mod counted;
 mod hashlimit;
 mod limit;
+mod options;
 mod play;
 mod rateest;
 mod recent;
+mod route;
 mod settings;
 mod state;
 #[cfg(test)]

@@ -7,13 +7,16 @@ use hipac_classifier::{Answer, Packet};
 use hipac_rules::{Extension, Ruleset, TableKind, Target};
 
 use crate::calendar::Calendar;
+use crate::chunks::Chunks;
 use crate::clock::{Hz, Time};
 use crate::connection::{ConnBytes, ConnLimit, Tracking};
 use crate::counted::{Quota, Statistic};
 use crate::hashlimit::{self, HashLimit};
 use crate::limit::Limit;
+use crate::options::TcpOption;
 use crate::rateest::{Compare, Estimator};
 use crate::recent::{List, Recent};
+use crate::route::{Policy, Receiver, RpFilter, TypeByInterface};
 use crate::settings::Settings;
 use crate::text::Text;
 use crate::words::Words;
@@ -129,6 +132,12 @@ enum Kept {
     Program(bpf::Program),
     Calendar(Calendar),
     Compare(Compare),
+    Chunks(Box<Chunks>),
+    RpFilter(RpFilter),
+    Receiver(Receiver),
+    Policy(Policy),
+    TypeByInterface(TypeByInterface),
+    TcpOption(TcpOption),
 }
 
 /// What a target does to the state.
@@ -239,6 +248,21 @@ impl State {
                 Some(text) => Kept::Program(bpf::Program::parse(text)?),
                 None => return Ok(None),
             },
+            "sctp" => match Chunks::new(settings)? {
+                Some(chunks) => Kept::Chunks(Box::new(chunks)),
+                None => return Ok(None),
+            },
+            "rpfilter" => Kept::RpFilter(RpFilter::new(settings)),
+            "socket" => match Receiver::new(settings) {
+                Some(receiver) => Kept::Receiver(receiver),
+                None => return Ok(None),
+            },
+            "policy" => Kept::Policy(Policy::new(settings)),
+            "addrtype" => Kept::TypeByInterface(TypeByInterface::new(settings)),
+            "tcp" => match TcpOption::new(settings) {
+                Some(option) => Kept::TcpOption(option),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -290,6 +314,12 @@ impl State {
         let held = match kept {
             Kept::HashLimit(rule) => return rule.ask(buckets.get_mut(rule.table)?, packet, arrival, hz, now),
             Kept::Recent(rule) => return Some(rule.ask(lists.get_mut(rule.list)?, packet, hz, now)),
+            Kept::Chunks(chunks) => return chunks.ask(packet, arrival),
+            Kept::TcpOption(option) => return option.ask(packet, arrival),
+            Kept::Policy(policy) => policy.holds(packet)?,
+            Kept::TypeByInterface(types) => types.holds(packet)?,
+            Kept::RpFilter(filter) => filter.holds(packet)?,
+            Kept::Receiver(receiver) => receiver.holds(packet)?,
             Kept::Limit(limit) => limit.holds(now),
             Kept::Statistic(statistic) => statistic.holds()?,
             Kept::Quota(quota) => quota.holds(packet.length),
@@ -304,6 +334,12 @@ impl State {
         Some(Answer::from(held))
     }
 
+    /// The residual part of match `match_index` of that rule is evaluated here, when what it asks for is given.
+    pub fn evaluates(&self, (table, chain, rule): (TableKind, usize, usize), match_index: usize) -> bool {
+        let place = self.number(table, chain, rule).zip(u8::try_from(match_index).ok());
+        place.is_some_and(|place| self.matches.contains_key(&place))
+    }
+
     /// Some match of these rules may have no answer, for packets whose bytes are given or not: a caller who wants
     /// to ask what else could happen has to keep a copy of the state.
     pub fn may_not_know(&self, ruleset: &Ruleset, has_wire: bool) -> bool {
@@ -314,8 +350,16 @@ impl State {
                 extension.match_meaning(ruleset.family).residual.is_some()
                     && match self.matches.get(&(number, index)) {
                         None | Some(Kept::ConnBytes(_) | Kept::ConnLimit(_) | Kept::Program(_)) => true,
+                        Some(
+                            Kept::RpFilter(_)
+                            | Kept::Receiver(_)
+                            | Kept::Policy(_)
+                            | Kept::TypeByInterface(_),
+                        ) => true,
                         Some(Kept::Statistic(statistic)) => statistic.clone().holds().is_none(),
-                        Some(Kept::Text(_) | Kept::Words(_)) => !has_wire || rewrites,
+                        Some(Kept::Text(_) | Kept::Words(_) | Kept::Chunks(_) | Kept::TcpOption(_)) => {
+                            !has_wire || rewrites
+                        }
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)
                         }

@@ -58,7 +58,7 @@ fn replaced(checksum: u16, old: u16, new: u16) -> u16 {
 }
 
 /// Where the transport header begins, in a later fragment what stands in its place.
-fn transport(packet: &Packet, bytes: &[u8]) -> Option<usize> {
+pub(crate) fn transport(packet: &Packet, bytes: &[u8]) -> Option<usize> {
     if !packet.is_v6 {
         return Some(usize::from(bytes.first()? & 0x0f) * 4);
     }

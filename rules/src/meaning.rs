@@ -86,6 +86,47 @@ pub enum Field {
     DccpType,
     /// Maximum segment size that a TCP header offers; 65536 when it offers none.
     Mss,
+    /// Security parameter index of the first AH header among the extension headers of IPv6; 0 when there is none.
+    AhSpi,
+    /// Identification of the first fragment header of IPv6; 0 when there is none.
+    FragId,
+    /// Bytes of the first AH header among the extension headers of IPv6; 0 when there is none.
+    AhLength,
+    /// 1 when its reserved field is not zero.
+    AhReserved,
+    /// What the first fragment header of IPv6 says: 8 that there is one, 4 that this is a later fragment, 2 that more
+    /// follow, 1 that a reserved field is not zero.
+    FragFlags,
+    /// Type of the first routing header of IPv6; 256 when there is none.
+    RtType,
+    /// Segments left in it; 256 likewise.
+    RtSegments,
+    /// Its bytes; 0 likewise.
+    RtLength,
+    /// Bytes of the first destination options header of IPv6; 0 when there is none.
+    DstLength,
+    /// Bytes of the first hop-by-hop options header of IPv6; 0 likewise.
+    HbhLength,
+    /// Which extension headers an IPv6 packet has: hop-by-hop 128, destination 64, routing 32, fragment 16, AH 8, then
+    /// ESP 4 or none 2 or another protocol 1; 0 when they break off.
+    ExtHeaders,
+    /// Where a route leads back to the source: 1 nowhere, 2 out by another interface, 3 out by the input interface,
+    /// 4 to this host by another interface, 5 to this host by the input interface; 0 when nobody says. Nothing
+    /// tests it: `rpfilter` asks for it, so that what is not known stays so.
+    WayBack,
+    /// The socket of this host that would take the packet: 1 none, 2 one bound to an address, 3 to any, 4 and 5 the
+    /// same and transparent; 0 when nobody says. Nothing tests it: `socket` asks for it.
+    Receiver,
+    /// IPsec: 1 none, 2 the packet came out of some, 3 goes into some, 4 both; 0 when nobody says. Nothing tests it:
+    /// `policy` asks for it.
+    Ipsec,
+    /// Whether this host has the addresses by the packet's own interfaces: 1, and 1 more for the source by the input
+    /// interface, 2 by the output interface, 4 and 8 for the destination likewise; 0 when nobody says. Nothing tests
+    /// it: `addrtype --limit-iface-…` asks for it.
+    OwnInterfaces,
+    /// Name of the conntrack helper of the connection that this one belongs to, empty when there is none; tested by
+    /// [`ValueSet::Interface`], whose names are of the same form.
+    Helper,
     /// All of the packet that IP sets look at; tested by [`ValueSet::Member`] alone.
     Membership,
 }
@@ -126,6 +167,22 @@ impl Field {
             Field::Spi => "spi",
             Field::DccpType => "dccp-type",
             Field::Mss => "mss",
+            Field::AhSpi => "ah-spi",
+            Field::FragId => "frag-id",
+            Field::AhLength => "ah-length",
+            Field::AhReserved => "ah-reserved",
+            Field::FragFlags => "frag-flags",
+            Field::RtType => "rt-type",
+            Field::RtSegments => "rt-segments",
+            Field::RtLength => "rt-length",
+            Field::DstLength => "dst-length",
+            Field::HbhLength => "hbh-length",
+            Field::ExtHeaders => "extension headers",
+            Field::WayBack => "way back",
+            Field::Receiver => "receiver",
+            Field::Ipsec => "ipsec",
+            Field::OwnInterfaces => "own interfaces",
+            Field::Helper => "helper",
             Field::Membership => "set",
         }
     }

@@ -120,6 +120,41 @@ fn the_rest_of_the_fields() {
 }
 
 #[test]
+fn extension_headers_are_looked_for_and_then_at() {
+    let v6 = |text, expected| check_family(text, Family::V6, expected);
+    v6("-m ah", "AhLength {8-1028}");
+    v6("-m ah ! --ahspi 5:6", "AhLength {8-1028}; AhSpi not {5-6}");
+    v6("-m ah --ahlen 16 --ahres", "AhLength {8-1028}; AhLength {16}; AhReserved {0}");
+    v6("-m ah ! --ahlen 16", "AhLength {8-1028}; AhLength {8-15 17-1028}");
+    v6("-m ah ! --ahlen 0", "AhLength {8-1028}");
+    v6("-m frag --fragid 7", "FragFlags 0x8/0x8; FragId {7}");
+    v6("-m frag ! --fragid 7 --fraglen 5", "FragFlags 0x8/0x8; FragId not {7}");
+    v6("-m frag --fragres --fragfirst --fragmore", "FragFlags 0xa/0xf");
+    v6("-m frag --fraglast", "FragFlags 0x8/0xa");
+    v6("-m rt --rt-type 0 --rt-segsleft 0", "RtType {0-255}; RtType {0}; RtSegments {0}");
+    v6("-m rt ! --rt-type 0 ! --rt-segsleft 3:", "RtType {0-255}; RtType {1-255}; RtSegments {0-2}");
+    v6("-m rt --rt-type 256", "RtType {0-255}; RtType {}");
+    v6("-m rt ! --rt-len 16", "RtType {0-255}; RtLength {8-15 17-2048}");
+    v6("-m rt --rt-type 0 --rt-0-res", "RtType {0-255}; RtType {0}; pure");
+    v6("-m hbh --hbh-len 8", "HbhLength {8-2048}; HbhLength {8}");
+    v6("-m hbh ! --hbh-len 0", "HbhLength {8-2048}; HbhLength {8-2048}");
+    v6("-m dst --dst-opts 1:4", "DstLength {8-2048}; pure");
+    v6("-m ipv6header --header dst,none", "ExtHeaders {66}");
+    v6("-m ipv6header ! --header dst,none", "ExtHeaders {1-65 67-255}");
+    v6("-m ipv6header --header hop,dst --soft", "ExtHeaders {192-255}");
+    v6("-m ipv6header ! --header dst,hop --soft", "ExtHeaders {1-63}");
+    check("-p ah -m ah --ahspi 5", "L4>=12; Spi {5}");
+}
+
+#[test]
+fn a_helper_is_a_name_of_which_the_kernel_compares_the_first_bytes() {
+    check("-m helper --helper sip", "Helper \"s\" or Helper \"si\" or Helper \"sip\"");
+    check("-m helper ! --helper ab", "Helper not \"a\"; Helper not \"ab\"");
+    check("-m helper --helper \"\"", "Helper not \"\"");
+    check("-m helper ! --helper \"\"", "Helper \"\"");
+}
+
+#[test]
 fn what_no_field_decides_is_residual() {
     check("-m limit", "stateful");
     check("-m recent --set", "stateful");

@@ -16,7 +16,7 @@ pub enum Value {
 }
 
 /// The fields that hold numbers.
-pub const NUMBERS: [Field; 28] = [
+pub const NUMBERS: [Field; 43] = [
     Field::Source,
     Field::Destination,
     Field::Protocol,
@@ -45,14 +45,36 @@ pub const NUMBERS: [Field; 28] = [
     Field::Spi,
     Field::DccpType,
     Field::Mss,
+    Field::AhSpi,
+    Field::FragId,
+    Field::AhLength,
+    Field::AhReserved,
+    Field::FragFlags,
+    Field::RtType,
+    Field::RtSegments,
+    Field::RtLength,
+    Field::DstLength,
+    Field::HbhLength,
+    Field::ExtHeaders,
+    Field::WayBack,
+    Field::Receiver,
+    Field::Ipsec,
+    Field::OwnInterfaces,
 ];
+
+/// Those of them that no rule tests: residual matches ask for them.
+pub const ASKED: [Field; 4] = [Field::WayBack, Field::Receiver, Field::Ipsec, Field::OwnInterfaces];
 
 /// How many of them, from the first on, most rulesets look at. What is behind these is drawn and changed for
 /// rulesets that test it, and left alone for others.
 pub const COMMON: usize = 18;
 
-/// The fields that hold interface names.
-pub const INTERFACES: [Field; 4] = [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut];
+/// The fields that hold names: of interfaces, and of a helper.
+pub const INTERFACES: [Field; 5] =
+    [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut, Field::Helper];
+
+/// How many of these most rulesets look at.
+pub const COMMON_NAMES: usize = 4;
 
 /// Set in the number of [`Field::Mac`] when there is an Ethernet header.
 const MAC_PRESENT: u128 = 1 << 48;
@@ -94,6 +116,7 @@ pub fn read(packet: &Packet, field: Field) -> Option<Value> {
         Field::OutInterface => return Some(Value::Interface(p.out_interface)),
         Field::PhysIn => return Some(Value::Interface(p.phys_in)),
         Field::PhysOut => return Some(Value::Interface(p.phys_out)),
+        Field::Helper => return Some(Value::Interface(p.helper)),
         _ => p.facts.get(fact(field)?).into(),
     }))
 }
@@ -111,6 +134,21 @@ fn fact(field: Field) -> Option<Fact> {
         Field::Spi => Fact::Spi,
         Field::DccpType => Fact::DccpType,
         Field::Mss => Fact::Mss,
+        Field::AhSpi => Fact::AhSpi,
+        Field::FragId => Fact::FragId,
+        Field::AhLength => Fact::AhLength,
+        Field::AhReserved => Fact::AhReserved,
+        Field::FragFlags => Fact::FragFlags,
+        Field::RtType => Fact::RtType,
+        Field::RtSegments => Fact::RtSegments,
+        Field::RtLength => Fact::RtLength,
+        Field::DstLength => Fact::DstLength,
+        Field::HbhLength => Fact::HbhLength,
+        Field::ExtHeaders => Fact::ExtHeaders,
+        Field::WayBack => Fact::WayBack,
+        Field::Receiver => Fact::Receiver,
+        Field::Ipsec => Fact::Ipsec,
+        Field::OwnInterfaces => Fact::OwnInterfaces,
         _ => return None,
     })
 }
@@ -209,6 +247,7 @@ pub fn write_interface(packet: &mut Packet, field: Field, name: InterfaceName) -
         Field::OutInterface => packet.out_interface = name,
         Field::PhysIn => packet.phys_in = name,
         Field::PhysOut => packet.phys_out = name,
+        Field::Helper => packet.helper = name,
         _ => return false,
     }
     true

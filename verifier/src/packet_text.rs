@@ -23,7 +23,18 @@
 //! | `--pkt-type` | `unicast`, `broadcast`, `multicast`, `otherhost`, or a number |
 //! | `--src-type` `--dst-type` | route type, `LOCAL` or a number |
 //! | `--l4` | `whole`, `fragment`, `fragment8`, `under4`, `under8`, `under12`, `under20` |
-//! | `-f` `--bridged` | none: a later fragment; bridged, not routed |
+//! | `-f` `--bridged` `--socket` | none: a later fragment; bridged, not routed; a socket of this host sends it |
+//! | `--cpu` `--realm` `--src-group` `--dst-group` `--uid-owner` `--gid-owner` | number |
+//! | `--spi` `--dccp-type` `--mss` | number |
+//! | `--helper` | name of the conntrack helper of the connection that this one belongs to |
+//! | `--ahspi` `--ahlen`, `--fragid`, `--rt-type` `--rt-segsleft` `--rt-len`, `--dst-len`, `--hbh-len` | number: of the first such extension header of IPv6 |
+//! | `--ah-reserved` | none: a reserved field of it is not zero |
+//! | `--frag-flags` | of its fragment header: 8 that there is one, 4 later fragment, 2 more follow, 1 reserved bits |
+//! | `--way-back` | where a route leads back to the source, for `rpfilter`: `none`, `other` or `same` interface, `local` (to this host), `local-same` |
+//! | `--receiver` | the socket that would take it, for `socket`: `none`, `bound`, `any`, `transparent`, `transparent-any` |
+//! | `--ipsec` | for `policy`: `none`, or the packet came out of some (`in`), goes into some (`out`), `both` |
+//! | `--own-interfaces` | for `addrtype --limit-iface-…`: 1, and 1 more when this host has the source by the input interface, 2 by the output interface, 4 and 8 for the destination |
+//! | `--ext-headers` | which there are: hop-by-hop 128, destination 64, routing 32, fragment 16, AH 8, ESP 4, none 2, other 1 |
 
 mod read;
 mod words;
@@ -85,8 +96,14 @@ pub(crate) const L4_STATES: &Names = &[
     ("under20", L4::Under20 as u8),
 ];
 
+pub(crate) const WAYS_BACK: &Names =
+    &[("unknown", 0), ("none", 1), ("other", 2), ("same", 3), ("local", 4), ("local-same", 5)];
+pub(crate) const IPSEC: &Names = &[("unknown", 0), ("none", 1), ("in", 2), ("out", 3), ("both", 4)];
+pub(crate) const RECEIVERS: &Names =
+    &[("unknown", 0), ("none", 1), ("bound", 2), ("any", 3), ("transparent", 4), ("transparent-any", 5)];
+
 /// The fields in the order in which they are printed.
-const ORDER: [Field; 32] = [
+const ORDER: [Field; 48] = [
     Field::InInterface,
     Field::OutInterface,
     Field::Source,
@@ -119,6 +136,22 @@ const ORDER: [Field; 32] = [
     Field::Spi,
     Field::DccpType,
     Field::Mss,
+    Field::Helper,
+    Field::AhSpi,
+    Field::FragId,
+    Field::AhLength,
+    Field::AhReserved,
+    Field::FragFlags,
+    Field::RtType,
+    Field::RtSegments,
+    Field::RtLength,
+    Field::DstLength,
+    Field::HbhLength,
+    Field::ExtHeaders,
+    Field::WayBack,
+    Field::Receiver,
+    Field::Ipsec,
+    Field::OwnInterfaces,
 ];
 const _: () = assert!(ORDER.len() == fields::NUMBERS.len() + fields::INTERFACES.len());
 
@@ -193,6 +226,22 @@ fn write_field(f: &mut fmt::Formatter<'_>, packet: &Packet, field: Field) -> fmt
         Field::Spi => write!(f, "--spi {}", fields::number(p, field)),
         Field::DccpType => write!(f, "--dccp-type {}", fields::number(p, field)),
         Field::Mss => write!(f, "--mss {}", fields::number(p, field)),
+        Field::Helper => write!(f, "--helper {}", words::quote(&p.helper.to_string())),
+        Field::AhSpi => write!(f, "--ahspi {}", fields::number(p, field)),
+        Field::FragId => write!(f, "--fragid {}", fields::number(p, field)),
+        Field::AhLength => write!(f, "--ahlen {}", fields::number(p, field)),
+        Field::AhReserved => f.write_str("--ah-reserved"),
+        Field::FragFlags => write!(f, "--frag-flags {}", fields::number(p, field)),
+        Field::RtType => write!(f, "--rt-type {}", fields::number(p, field)),
+        Field::RtSegments => write!(f, "--rt-segsleft {}", fields::number(p, field)),
+        Field::RtLength => write!(f, "--rt-len {}", fields::number(p, field)),
+        Field::DstLength => write!(f, "--dst-len {}", fields::number(p, field)),
+        Field::HbhLength => write!(f, "--hbh-len {}", fields::number(p, field)),
+        Field::Ipsec => write!(f, "--ipsec {}", name(IPSEC, fields::number(p, field) as u8)),
+        Field::OwnInterfaces => write!(f, "--own-interfaces {}", fields::number(p, field)),
+        Field::WayBack => write!(f, "--way-back {}", name(WAYS_BACK, fields::number(p, field) as u8)),
+        Field::Receiver => write!(f, "--receiver {}", name(RECEIVERS, fields::number(p, field) as u8)),
+        Field::ExtHeaders => write!(f, "--ext-headers {:#04x}", fields::number(p, field)),
         _ => Ok(()),
     }
 }

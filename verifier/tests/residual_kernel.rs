@@ -477,3 +477,91 @@ fn time_passes_as_in_the_kernel() {
         Fair::Yes
     });
 }
+
+#[test]
+fn options_of_tcp_are_found_as_in_the_kernel() {
+    if !is_inside("options_of_tcp_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let rules: Vec<String> = (1..9)
+            .flat_map(|n| ["", "! "].map(|not| format!("-p tcp -m tcp {not}--tcp-option {n}")))
+            .collect();
+        for family in FAMILIES {
+            check(family, &rules, |sides| {
+                for i in 0..400 {
+                    let options = 4 * below(r, 5) as usize;
+                    let mut payload = vec![0; 20];
+                    payload[12] = ((20 + options) as u8 / 4) << 4;
+                    payload[13] = 2;
+                    payload.extend((0..options).map(|_| below(r, 9) as u8));
+                    // A header that is cut off, or too short for one.
+                    match below(r, 12) {
+                        0 => payload.truncate(20 + below(r, 4) as usize),
+                        1 => payload[12] = (below(r, 16) as u8) << 4,
+                        _ => {}
+                    }
+                    sides.send(i % 8, 64, 6, &payload);
+                }
+                Fair::Yes
+            });
+        }
+    }
+}
+
+#[test]
+fn chunks_are_walked_as_in_the_kernel() {
+    if !is_inside("chunks_are_walked_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        // Where `!` stands before broken chunks the kernel counts the rule before it drops the packet.
+        chunks(seed, &["", "! "], 0);
+        chunks(seed, &[""], 30);
+    }
+}
+
+fn chunks(seed: u64, nots: &[&str], percent_broken: u32) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let r = &mut random;
+    let names = ["DATA", "INIT", "SACK", "ABORT", "DATA:Be", "DATA:i", "ABORT:T", "PAD", "FORWARD_TSN"];
+    let mut rules = Vec::new();
+    for _ in 0..60 {
+        let (not, which) = (pick(r, nots), pick(r, &["all", "any", "only"]));
+        let mut list: Vec<&str> = Vec::new();
+        for _ in 0..=below(r, 3) {
+            let name = pick(r, &names);
+            let kind = |name: &str| name.split(':').next().map(str::to_owned);
+            if !list.iter().any(|other| kind(other) == kind(name)) {
+                list.push(name);
+            }
+        }
+        let list = if below(r, 12) == 0 { pick(r, &["ALL", "NONE"]).to_owned() } else { list.join(",") };
+        rules.push(format!("-p sctp -m sctp {not}--chunk-types {which} {list}"));
+    }
+    for family in FAMILIES {
+        check(family, &rules, |sides| {
+            for i in 0..300 {
+                let mut payload = vec![0; 12];
+                for _ in 0..=below(r, 3) {
+                    let length = 4 + below(r, 9) as u16;
+                    let kind = [0, 0, 1, 3, 6, 77, 132, 192][below(r, 8) as usize];
+                    payload.extend([kind, below(r, 16) as u8]);
+                    payload.extend(length.to_be_bytes());
+                    payload.resize(payload.len() + usize::from(length).next_multiple_of(4) - 4, 9);
+                }
+                if below(r, 100) < percent_broken {
+                    match below(r, 3) {
+                        0 => payload.truncate(12 + below(r, 12) as usize),
+                        1 => payload.extend([3, 0, 0, 0]),
+                        _ => payload.extend([3, 0]),
+                    }
+                }
+                sides.send(i % 8, 64, 132, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}

@@ -111,6 +111,7 @@ impl<B: AsRef<[u8]>> Image<B> {
         let mut count = 0;
         for slot in self.key_maker().slots() {
             count += 1;
+            self.audit_dim(slot.dim)?;
             for byte in &mut used[slot.offset.into()..][..slot.dim.key_bytes()] {
                 ensure!(!*byte, "two dimensions share a byte of the key");
                 *byte = true;
@@ -131,6 +132,17 @@ impl<B: AsRef<[u8]>> Image<B> {
         ensure!(
             (1..ranks.count()).all(|i| ranks.bound(i - 1) < ranks.bound(i)),
             "interface bounds do not rise"
+        );
+        Ok(())
+    }
+
+    /// The version has the dimension.
+    fn audit_dim(&self, dim: Dim) -> Result<(), AuditError> {
+        let version = self.version();
+        ensure!(
+            dim.number() < format::dims_in(version),
+            "format version {version} has no dimension for {}",
+            dim.name()
         );
         Ok(())
     }
@@ -256,16 +268,19 @@ impl<B: AsRef<[u8]>> Image<B> {
                 "the program of position {position} has bits that say nothing"
             );
             let inside = |to: u32| position < to && to <= entry.first + entry.count;
-            match op {
+            match &op {
+                Op::Clause(alternatives) => {
+                    alternatives.iter().flatten().try_for_each(|test| self.audit_dim(test.dim))?;
+                }
                 Op::Effect(_) => has_effect = true,
-                Op::Verdict(id) => self.audit_verdict(id, position)?,
+                Op::Verdict(id) => self.audit_verdict(*id, position)?,
                 Op::Skip(to) => {
-                    ensure!(inside(to), "position {position} skips to {to}, outside of its entry")
+                    ensure!(inside(*to), "position {position} skips to {to}, outside of its entry")
                 }
                 Op::Call { entry: called, back } => {
-                    ensure!(inside(back), "position {position} comes back to {back}, outside of its entry");
+                    ensure!(inside(*back), "position {position} comes back to {back}, outside of its entry");
                     ensure!(
-                        self.entry(EntryId(called)).is_some_and(|e| e.called),
+                        self.entry(EntryId(*called)).is_some_and(|e| e.called),
                         "position {position} calls entry {called}, which cannot be called"
                     );
                 }

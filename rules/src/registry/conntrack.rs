@@ -153,7 +153,7 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         )
         .not()
         .required()
-        .pure()],
+        .clauses(helper)],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
@@ -279,3 +279,23 @@ fn cluster_finish(settings: &mut Vec<Setting>, _: &FinishContext<'_>) -> Result<
         _ => Ok(()),
     }
 }
+
+/// The kernel compares as many bytes as the helper's own name has: it may be the first part of the one in the
+/// rule, as `ftp` is of `ftp-2121`. No name in the rule means any helper.
+fn helper(setting: &Setting, _: Family) -> Vec<Clause> {
+    let Value::Text(name) = &setting.value else { return Vec::new() };
+    let is = |name: &str, prefix, negated| Test {
+        field: Field::Helper,
+        negated,
+        set: ValueSet::Interface { name: name.into(), prefix },
+    };
+    if name.is_empty() {
+        return vec![vec![is("", false, !setting.negated)]];
+    }
+    let ends = (1..=name.len().min(HELPER_BYTES_MAX)).filter(|&end| name.is_char_boundary(end));
+    let tests = ends.map(|end| is(&name[..end], false, setting.negated));
+    if setting.negated { tests.map(|test| vec![test]).collect() } else { vec![tests.collect()] }
+}
+
+/// Bytes that the name of a helper has in the kernel.
+const HELPER_BYTES_MAX: usize = 15;

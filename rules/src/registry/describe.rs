@@ -276,4 +276,10 @@ target), `kernel_checked` (null: nobody has asked), `laws`, and `options`, each 
 a rule asks for the rest, too (`set`: when the set is not given). *Residual* is a function of the packet and
 the host that no field holds, asked for when a rule gets there; *stateful* is what counts, records or draws when it is asked. An
 extension that is not in the table is read, kept word by word and printed as it was; answers that hang on it say so.
+
+Some that could be told by a few bits are residual all the same. `rpfilter`, `socket`, `policy` and `addrtype` by interface ask
+what only the host knows: where the caller says it (`--way-back`, `--receiver`, `--ipsec`, `--own-interfaces` of a packet) they
+are answered, else the answer says \"if\", which a dimension, having a value for every packet, could not. What SCTP's
+`--chunk-types` does hangs on where the kernel's walk over the chunks stops, which depends on the rule: it is walked over
+the packet's bytes when it is asked. Options within `hbh`, `dst` and `rt` headers have no end that a field could hold.
 ";

@@ -1,9 +1,10 @@
 //! Matches on IPv6 extension headers.
 
-use crate::meaning::Residual;
+use crate::meaning::{Field, Residual};
 use crate::model::{Family, Hook, Setting};
 use crate::value::Value;
 
+use super::headers6;
 use super::kind::{CustomKind, ValueFault, ValueKind, number_within, parse_number};
 use super::spec::{ExtensionSpec, Families, FinishContext, Law, OptionSpec, Quirks, flag, option, setting};
 
@@ -38,32 +39,41 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "frag",
         help: "the fragment header",
         options: &[
-            option("fragid", ValueKind::range(U32), "identification").not().hidden("0:4294967295"),
-            length("fraglen"),
-            flag("fragres", "the reserved field is zero"),
-            flag("fragfirst", "the first fragment"),
-            flag("fragmore", "more fragments follow"),
-            flag("fraglast", "the last fragment"),
+            option("fragid", ValueKind::range(U32), "identification")
+                .not()
+                .hidden("0:4294967295")
+                .tests(Field::FragId),
+            option("fraglen", ValueKind::number(U32), "length of the header, which the kernel ignores").not(),
+            flag("fragres", "the reserved field is zero").tests(Field::FragFlags),
+            flag("fragfirst", "the first fragment").tests(Field::FragFlags),
+            flag("fragmore", "more fragments follow").tests(Field::FragFlags),
+            flag("fraglast", "the last fragment").tests(Field::FragFlags),
         ],
         laws: &[Law::OneOf(&["fragmore", "fraglast"])],
+        residual: None,
+        quirks: Quirks::meaning(headers6::frag),
         ..V6
     },
     ExtensionSpec {
         name: "hbh",
         help: "the hop-by-hop options header",
         options: &[
-            length("hbh-len"),
-            option("hbh-opts", ValueKind::Custom(&TLV_LIST), "options, with their lengths"),
+            length("hbh-len").tests(Field::HbhLength),
+            option("hbh-opts", ValueKind::Custom(&TLV_LIST), "options, with their lengths").pure(),
         ],
+        residual: None,
+        quirks: Quirks::partly(headers6::hbh),
         ..V6
     },
     ExtensionSpec {
         name: "dst",
         help: "the destination options header",
         options: &[
-            length("dst-len"),
-            option("dst-opts", ValueKind::Custom(&TLV_LIST), "options, with their lengths"),
+            length("dst-len").tests(Field::DstLength),
+            option("dst-opts", ValueKind::Custom(&TLV_LIST), "options, with their lengths").pure(),
         ],
+        residual: None,
+        quirks: Quirks::partly(headers6::dst),
         ..V6
     },
     ExtensionSpec {
@@ -79,28 +89,34 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "rt",
         help: "the routing header",
         options: &[
-            option("rt-type", ValueKind::number(U32), "type").not(),
-            option("rt-segsleft", ValueKind::range(U32), "segments left").not().hidden("0:4294967295"),
-            length("rt-len"),
-            flag("rt-0-res", "the reserved field of type 0 is zero"),
-            option("rt-0-addrs", ValueKind::text(1024), "addresses of type 0"),
-            flag("rt-0-not-strict", "the addresses need not be all there are"),
+            option("rt-type", ValueKind::number(U32), "type").not().tests(Field::RtType),
+            option("rt-segsleft", ValueKind::range(U32), "segments left")
+                .not()
+                .hidden("0:4294967295")
+                .tests(Field::RtSegments),
+            length("rt-len").tests(Field::RtLength),
+            flag("rt-0-res", "the reserved field of type 0 is zero").pure(),
+            option("rt-0-addrs", ValueKind::text(1024), "addresses of type 0").pure(),
+            flag("rt-0-not-strict", "the addresses need not be all there are").pure(),
         ],
         laws: &[
             Law::Needs("rt-0-res", "rt-type"),
             Law::Needs("rt-0-addrs", "rt-type"),
             Law::Needs("rt-0-not-strict", "rt-0-addrs"),
         ],
-        quirks: Quirks::finish(rt_finish),
+        residual: None,
+        quirks: Quirks { finish: Some(rt_finish), ..Quirks::partly(headers6::rt) },
         ..V6
     },
     ExtensionSpec {
         name: "ipv6header",
         help: "which extension headers there are",
         options: &[
-            option("header", ValueKind::ExactSet(HEADERS), "these").not().required(),
+            option("header", ValueKind::ExactSet(HEADERS), "these").not().required().tests(Field::ExtHeaders),
             flag("soft", "and maybe others"),
         ],
+        residual: None,
+        quirks: Quirks::meaning(headers6::ipv6header),
         ..V6
     },
     ExtensionSpec {

@@ -23,6 +23,7 @@ mod alter;
 mod checked;
 mod conntrack;
 mod describe;
+mod headers6;
 mod host;
 mod ipv6;
 mod kind;

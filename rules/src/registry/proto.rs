@@ -2,11 +2,12 @@
 //!
 //! All of them want a transport header, so a later fragment never matches.
 
-use crate::meaning::{Clause, Field, L4Need, Residual, Test, ValueSet};
+use crate::meaning::{Clause, Field, L4Need, Test, ValueSet};
 use crate::model::{Family, Setting};
 use crate::names::{ICMP_TYPES, ICMPV6_TYPES};
 use crate::value::Value;
 
+use super::headers6;
 use super::kind::{CustomKind, Radix, ValueFault, ValueKind, number_within, parse_number};
 use super::spec::{ExtensionSpec, Families, FinishContext, Law, OptionSpec, Quirks, flag, option, setting};
 
@@ -167,19 +168,18 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         name: "ah",
         help: "the IPv6 authentication header",
         families: Families::Only(Family::V6),
-        residual: Some(Residual::Pure),
         options: &[
-            // The index of an extension header, which no field of a packet has.
             option("ahspi", ValueKind::range(u32::MAX as u64), "index or range of indexes")
                 .not()
                 .hidden("0:4294967295")
-                .pure(),
+                .tests(Field::AhSpi),
             option("ahlen", ValueKind::number(u32::MAX as u64), "length of the header")
                 .not()
-                .pure()
+                .tests(Field::AhLength)
                 .hidden("0"),
-            flag("ahres", "the reserved field is zero").pure(),
+            flag("ahres", "the reserved field is zero").tests(Field::AhReserved),
         ],
+        quirks: Quirks::meaning(headers6::ah),
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {

@@ -397,7 +397,7 @@ fn numbers(name: &str, prefix: bool) -> Option<(u128, u128)> {
 }
 
 pub(super) fn is_name(dim: Dim) -> bool {
-    matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut)
+    matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut | Dim::Helper)
 }
 
 /// The dimensions of a field, the most significant first.
@@ -438,6 +438,18 @@ pub(super) fn words(field: Field, family: Family) -> &'static [Dim] {
         (Field::Spi, _) => &[Spi],
         (Field::DccpType, _) => &[DccpType],
         (Field::Mss, _) => &[Mss],
+        (Field::AhSpi, _) => &[AhSpi],
+        (Field::FragId, _) => &[FragId],
+        (Field::AhLength, _) => &[AhLength],
+        (Field::AhReserved, _) => &[AhReserved],
+        (Field::FragFlags, _) => &[FragFlags],
+        (Field::RtType, _) => &[RtType],
+        (Field::RtSegments, _) => &[RtSegments],
+        (Field::RtLength, _) => &[RtLength],
+        (Field::DstLength, _) => &[DstLength],
+        (Field::HbhLength, _) => &[HbhLength],
+        (Field::ExtHeaders, _) => &[ExtHeaders],
+        (Field::Helper, _) => &[Helper],
         _ => &[],
     }
 }

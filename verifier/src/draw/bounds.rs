@@ -19,16 +19,21 @@ const MEMBERS_MAX: usize = 4096;
 pub(super) struct Bounds {
     numbers: BTreeMap<Field, Vec<u128>>,
     names: Vec<InterfaceName>,
+    /// Fields of names that rules test.
+    named: BTreeSet<Field>,
 }
 
 impl Bounds {
     /// Collects from all tests. Costs memory in proportion to them.
     pub(super) fn collect(family: Family, tests: impl Iterator<Item = Test>) -> Bounds {
         let mut numbers: BTreeMap<Field, Vec<u128>> = BTreeMap::new();
-        let mut names = BTreeSet::new();
+        let (mut names, mut named) = (BTreeSet::new(), BTreeSet::new());
         for test in tests {
             match &test.set {
-                ValueSet::Interface { name, prefix } => names.extend(names_beside(name, *prefix)),
+                ValueSet::Interface { name, prefix } => {
+                    named.insert(test.field);
+                    names.extend(names_beside(name, *prefix));
+                }
                 ValueSet::Member(membership) => {
                     for (field, number) in members::bounds(membership, MEMBERS_MAX) {
                         numbers.entry(field).or_default().push(number);
@@ -44,12 +49,12 @@ impl Bounds {
         }
         names.insert(InterfaceName::NONE);
         names.extend(InterfaceName::new("unknown0"));
-        Bounds { numbers, names: names.into_iter().collect() }
+        Bounds { numbers, names: names.into_iter().collect(), named }
     }
 
     /// Some rule tests the field.
     pub(super) fn has(&self, field: Field) -> bool {
-        self.numbers.contains_key(&field)
+        self.numbers.contains_key(&field) || self.named.contains(&field)
     }
 
     /// A number on or beside a bound of the field; `None` when no rule tests it.

@@ -37,7 +37,7 @@ use hipac_rules::ipset::Column;
 use hipac_rules::{Family, Field, Hook, TableKind, Test, ValueSet};
 
 use crate::Oracle;
-use crate::fields::{self, INTERFACES, NUMBERS};
+use crate::fields::{self, COMMON_NAMES, INTERFACES, NUMBERS};
 use crate::members;
 use crate::outcomes::Script;
 use bounds::Bounds;
@@ -72,6 +72,8 @@ pub struct Drawer<'o> {
     paths: Paths,
     /// What is drawn: common numbers, interfaces, then what else rules test.
     fields: Vec<Field>,
+    /// Those of them that hold names.
+    names: Vec<Field>,
 }
 
 impl<'o> Drawer<'o> {
@@ -80,9 +82,11 @@ impl<'o> Drawer<'o> {
         let tests = path::all_rules(oracle.ruleset()).flat_map(|id| path::clauses(oracle, id)).flatten();
         let bounds = Bounds::collect(oracle.family(), tests);
         let (common, rare) = NUMBERS.split_at(fields::COMMON);
-        let rare = rare.iter().filter(|&&field| bounds.has(field));
-        let fields = common.iter().chain(&INTERFACES).chain(rare).copied().collect();
-        Drawer { oracle, seed, bounds, paths: Paths::new(oracle.ruleset()), fields }
+        let (interfaces, rare_names) = INTERFACES.split_at(COMMON_NAMES);
+        let rare = rare.iter().chain(rare_names).filter(|&&field| bounds.has(field));
+        let fields: Vec<Field> = common.iter().chain(interfaces).chain(rare).copied().collect();
+        let names = fields.iter().copied().filter(|field| INTERFACES.contains(field)).collect();
+        Drawer { oracle, seed, bounds, paths: Paths::new(oracle.ruleset()), fields, names }
     }
 
     /// The cases of a block; none when the ruleset has no table.
@@ -145,7 +149,7 @@ impl<'o> Drawer<'o> {
                 fields::write_number(packet, field, number);
             }
         }
-        for field in INTERFACES {
+        for &field in &self.names {
             fields::write_interface(packet, field, self.bounds.name(random));
         }
         packet.l4 = l4(random);
@@ -159,7 +163,7 @@ impl<'o> Drawer<'o> {
             fields::write_number(packet, field, uniform_number(family, field, random));
         }
         packet.l4 = l4(random);
-        for field in INTERFACES {
+        for &field in &self.names {
             let letters: String =
                 (0..random.below(4)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
             fields::write_interface(

@@ -41,6 +41,9 @@ pub enum Cause {
     /// `connlimit` drops a packet that belongs to no connection and whose header is too short to say which one it
     /// would be.
     Connlimit,
+    /// `connlimit` drops a packet of a connection when it counts none: newer kernels count connections as they begin,
+    /// and one that was there before, or was made by hand, is not among them.
+    ConnlimitUnseen,
     /// The stack did not like an option or an extension header that rules do not look at.
     ExtensionHeader,
 }
@@ -65,6 +68,7 @@ impl Cause {
             Cause::Translation => "address translation failed",
             Cause::TcpOffset => "TCP options out of bounds, dropped by what reads them",
             Cause::Connlimit => "header cut short, dropped by connlimit",
+            Cause::ConnlimitUnseen => "connection that connlimit has not seen begin, dropped by it",
             Cause::ExtensionHeader => "extension header refused",
         }
     }
@@ -211,8 +215,11 @@ pub(super) fn at_options(packet: &Packet, bytes: &[u8]) -> Option<Cause> {
 
 /// Why a packet got no further in a table of which some rule counts connections.
 pub(super) fn at_connlimit(packet: &Packet) -> Option<Cause> {
-    let has_none = matches!(packet.ct_state, CtState::Invalid | CtState::Untracked);
-    (has_none && packet.l4 != L4::Whole).then_some(Cause::Connlimit)
+    match packet.ct_state {
+        CtState::Established => Some(Cause::ConnlimitUnseen),
+        CtState::Invalid | CtState::Untracked if packet.l4 != L4::Whole => Some(Cause::Connlimit),
+        _ => None,
+    }
 }
 
 /// Why a packet that a hook's last chain let pass did not reach the next hook.

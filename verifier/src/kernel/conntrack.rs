@@ -3,7 +3,7 @@
 
 use std::io;
 
-use hipac_classifier::Packet;
+use hipac_classifier::{InterfaceName, Packet};
 use rustix::net::netlink::NETFILTER;
 
 use super::craft::ICMP_ID;
@@ -32,7 +32,7 @@ impl Connections {
     }
 
     /// Makes the connection of a packet in its original direction, with replies seen; one that another
-    /// connection expected, when `is_related`.
+    /// connection expected, when `is_related` or when the packet names the helper of that one.
     ///
     /// # Errors
     /// Connection tracking does not take it: it is there already, or of a protocol that is not tracked so.
@@ -41,11 +41,12 @@ impl Connections {
         const CONFIRMED: u32 = 1 << 3;
         self.made += 1;
         let status = if is_related { CONFIRMED } else { SEEN_REPLY | CONFIRMED };
-        if is_related {
-            let master = Packet { protocol: 17, source_port: 9, destination_port: 9, ..*packet };
+        if is_related || !packet.helper.is_none() {
+            let source_port = if packet.helper.is_none() { 9 } else { 10 };
+            let master = Packet { protocol: 17, source_port, destination_port: 9, ..*packet };
             // There already, from the packet before, is as good.
             let _ = self.add(&master, SEEN_REPLY | CONFIRMED, None);
-            return self.add(packet, status, Some(&master));
+            return self.add(&Packet { helper: InterfaceName::NONE, ..*packet }, status, Some(&master));
         }
         self.add(packet, status, None)
     }
@@ -67,6 +68,10 @@ impl Connections {
             message = message.nest(4, |m| {
                 m.nest(1, |m| m.attribute(1, &[ESTABLISHED]).attribute(4, &LIBERAL).attribute(5, &LIBERAL))
             });
+        }
+        if !packet.helper.is_none() {
+            let name = [packet.helper.as_bytes(), &[0]].concat();
+            message = message.nest(5, |m| m.attribute(1, &name));
         }
         if let Some(master) = master {
             message = message.nest(14, |m| tuple(m, master, false));

@@ -6,7 +6,7 @@
 //! INVALID connections come from. Whether the bytes say what was meant does not matter for a comparison: both
 //! sides see these bytes.
 
-use hipac_classifier::{L4, Packet};
+use hipac_classifier::{Fact, L4, Packet};
 
 use crate::draw::Random;
 
@@ -270,8 +270,9 @@ struct Extensions {
 
 impl Extensions {
     fn draw(&mut self, packet: &Packet, fragment_offset: u16, random: &mut Random) {
+        let is_asked = self.push_asked(packet, random);
         // Protocols that are extension headers are made by their own number: nothing is put before them.
-        if random.percent(30) {
+        if !is_asked && random.percent(30) {
             let count = 1 + random.below(3);
             for place in 0..count {
                 match random.below(4) {
@@ -283,14 +284,51 @@ impl Extensions {
                 }
             }
         }
-        if fragment_offset != 0 || random.percent(3) {
-            let more = u16::from(random.percent(50));
-            let [a, b] = (fragment_offset << 3 | more).to_be_bytes();
-            self.push(44, &[a, b, 0, 0, 0, 9]);
+        let flags = packet.facts.get(Fact::FragFlags);
+        if fragment_offset != 0 || flags != 0 || random.percent(3) {
+            let more = if flags == 0 { u16::from(random.percent(50)) } else { (flags >> 1 & 1) as u16 };
+            let reserved = if flags & 1 == 1 { 2 + 2 * random.below(3) as u16 } else { 0 };
+            let [a, b] = (fragment_offset << 3 | more | reserved).to_be_bytes();
+            let id = if flags == 0 { 9 } else { packet.facts.get(Fact::FragId) };
+            let [c, d, e, f] = id.to_be_bytes();
+            self.push(44, &[a, b, c, d, e, f]);
         }
         if let Some(last) = self.last {
             self.bytes[last] = packet.protocol;
         }
+    }
+
+    /// Headers that say what the packet's facts say, as far as they can; whether there were any.
+    fn push_asked(&mut self, packet: &Packet, random: &mut Random) -> bool {
+        let get = |fact| packet.facts.get(fact);
+        let headers = get(Fact::ExtHeaders);
+        let mut options = |number: u8, bit: u32, length: u32| {
+            if length != 0 || headers & bit != 0 {
+                let bytes = (length.clamp(8, 256) as usize).next_multiple_of(8);
+                self.announce(number);
+                // Options that are padding, of 255 bytes at most each.
+                self.bytes.extend([59, (bytes / 8 - 1) as u8, 1, (bytes - 4) as u8]);
+                self.bytes.extend(vec![0; bytes - 4]);
+            }
+        };
+        options(0, 128, get(Fact::HbhLength));
+        options(60, 64, get(Fact::DstLength));
+        if get(Fact::RtType) <= 0xff || headers & 32 != 0 {
+            let bytes = (get(Fact::RtLength).clamp(8, 2048) as usize).next_multiple_of(8);
+            let (kind, left) = (get(Fact::RtType) as u8, get(Fact::RtSegments) as u8);
+            self.announce(43);
+            self.bytes.extend([59, (bytes / 8 - 1) as u8, kind, left]);
+            self.bytes.extend(vec![0; bytes - 4]);
+        }
+        if get(Fact::AhLength) != 0 || get(Fact::AhSpi) != 0 || headers & 8 != 0 {
+            let bytes = (get(Fact::AhLength).clamp(12, 1028) as usize).next_multiple_of(4);
+            let reserved = if get(Fact::AhReserved) == 1 { 1 + random.below(200) as u8 } else { 0 };
+            self.announce(51);
+            self.bytes.extend([59, (bytes / 4 - 2) as u8, reserved, 0]);
+            self.bytes.extend(get(Fact::AhSpi).to_be_bytes());
+            self.bytes.extend(vec![0; bytes - 8]);
+        }
+        self.first.is_some()
     }
 
     /// A header of 8 bytes.

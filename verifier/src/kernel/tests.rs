@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use super::host::{ETHERNET, Route};
 use super::judge::{Sent, judge, packet_of};
 use super::probe::Looks;
-use super::session::Session;
+use super::session::{Session, Traversal};
 use super::*;
-use crate::{Oracle, RuleId, packet_text};
-use hipac_classifier::{CtState, Packet};
+use crate::{Event, Exact, Oracle, RuleId, Script, packet_text};
+use hipac_classifier::{CtState, Fact, Packet};
+use hipac_host::{Arrival, State, Time};
 use hipac_rules::registry::{self, KernelCheck, Kind};
-use hipac_rules::{Family, Hook, ParseOptions, Ruleset, TableKind, parse};
+use hipac_rules::{Family, Hook, ParseOptions, Residual, Ruleset, TableKind, parse};
 
 fn read(text: &str, family: Family) -> Ruleset {
     let parsed = parse(text, &ParseOptions { family: Some(family), ..ParseOptions::default() });
@@ -277,6 +279,28 @@ fn run_cases(family: Family, cases: &[Case<'_>]) -> Result<(), KernelError> {
     Ok(())
 }
 
+/// Whether the rule matches when its residual matches are evaluated over the packet's bytes and over what the case
+/// says of the host; `None` when their answers hang on what came before, or are not known.
+fn evaluated(
+    oracle: &Oracle<'_>,
+    of: &Traversal,
+    packet: &Packet,
+    seen: &Packet,
+    (hook, rule): (Hook, RuleId),
+) -> Option<bool> {
+    let mut seen = *seen;
+    for fact in [Fact::WayBack, Fact::Receiver, Fact::Ipsec, Fact::OwnInterfaces] {
+        seen.facts.set(fact, packet.facts.get(fact));
+    }
+    let now = Time::from(SystemTime::now());
+    let mut state = State::new(oracle.ruleset(), hipac_host::Options::default(), now).expect("rules");
+    let arrival = Arrival { wire: Some(&of.entry.bytes), ..Arrival::at(now) };
+    let mut exact = Exact::new(&mut state, arrival, Script::AllHold);
+    let evaluation = oracle.evaluate(TableKind::Mangle, hook, &seen, &mut exact);
+    let is_pure = oracle.meanings(rule).iter().all(|m| matches!(m.residual, None | Some(Residual::Pure)));
+    (is_pure && exact.assumed() == 0).then(|| evaluation.events.contains(&Event::Matched(rule)))
+}
+
 /// Sends one packet, and looks whether the rule matched in the kernel as wanted, and at the oracle.
 fn send(
     session: &mut Session,
@@ -319,9 +343,15 @@ fn send(
     if found != wanted {
         return Ok(Err(format!("matched: {found}")));
     }
-    let Ok(seen) = packet_of(of, &session.host, &sent) else { return Ok(Err("is no packet to us".into())) };
+    let Ok(mut seen) = packet_of(of, &session.host, &sent) else {
+        return Ok(Err("is no packet to us".into()));
+    };
+    // The kernel tells nobody; the connection was made so.
+    seen.helper = packet.helper;
     let judged = judge(oracle, None, of, seen, true);
+    let by_us = evaluated(oracle, of, packet, &seen, (hook, rule));
     Ok(match judged.difference {
+        None if by_us.is_some_and(|found| found != wanted) => Err(format!("evaluated: {}", !wanted)),
         Some(difference) => Err(format!("{difference:?} on {}", packet_text::show(&seen))),
         None => Ok(()),
     })

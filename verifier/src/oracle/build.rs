@@ -10,7 +10,7 @@ use hipac_rules::{
 
 use super::head::Heads;
 use super::{Body, Chain, Oracle, Table, Target};
-use crate::fields::{INTERFACES, NUMBERS};
+use crate::fields::{ASKED, INTERFACES, NUMBERS};
 use crate::rule_id::RuleId;
 
 /// Why a ruleset has no oracle. Displays with the place in the rules.
@@ -143,7 +143,9 @@ fn can_evaluate(meaning: &MatchMeaning) -> bool {
     meaning.clauses.iter().flatten().all(|test| match test.set {
         ValueSet::Interface { .. } => INTERFACES.contains(&test.field),
         ValueSet::Member(_) => test.field == Field::Membership,
-        ValueSet::Ranges(_) | ValueSet::Masked { .. } => NUMBERS.contains(&test.field),
+        ValueSet::Ranges(_) | ValueSet::Masked { .. } => {
+            NUMBERS.contains(&test.field) && !ASKED.contains(&test.field)
+        }
     })
 }
 

@@ -6,7 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hipac_classifier::{InterfaceName, Packet};
 use hipac_rules::{Family, Field, names};
 
-use super::{CT_STATES, L4_STATES, Names, PACKET_TYPES, ROUTE_TYPES, TCP_FLAGS, is_icmp, words};
+use super::{
+    CT_STATES, IPSEC, L4_STATES, Names, PACKET_TYPES, RECEIVERS, ROUTE_TYPES, TCP_FLAGS, WAYS_BACK, is_icmp,
+    words,
+};
 use crate::fields;
 
 /// What is wrong with the text of a packet. Displays as the words in question and what would be right.
@@ -50,7 +53,7 @@ const fn flag(names: &'static [&'static str], field: Field, kind: Kind) -> Flag 
     Flag { names, field, kind }
 }
 
-const FLAGS: [Flag; 34] = [
+const FLAGS: [Flag; 50] = [
     flag(&["-i", "--in-interface"], Field::InInterface, Kind::Interface),
     flag(&["-o", "--out-interface"], Field::OutInterface, Kind::Interface),
     flag(&["-s", "--source", "--src"], Field::Source, Kind::Address),
@@ -85,6 +88,22 @@ const FLAGS: [Flag; 34] = [
     flag(&["--spi"], Field::Spi, Kind::Number(&[])),
     flag(&["--dccp-type"], Field::DccpType, Kind::Number(&[])),
     flag(&["--mss"], Field::Mss, Kind::Number(&[])),
+    flag(&["--helper"], Field::Helper, Kind::Interface),
+    flag(&["--ahspi"], Field::AhSpi, Kind::Number(&[])),
+    flag(&["--fragid"], Field::FragId, Kind::Number(&[])),
+    flag(&["--ahlen"], Field::AhLength, Kind::Number(&[])),
+    flag(&["--ah-reserved"], Field::AhReserved, Kind::Set(1)),
+    flag(&["--frag-flags"], Field::FragFlags, Kind::Number(&[])),
+    flag(&["--rt-type"], Field::RtType, Kind::Number(&[])),
+    flag(&["--rt-segsleft"], Field::RtSegments, Kind::Number(&[])),
+    flag(&["--rt-len"], Field::RtLength, Kind::Number(&[])),
+    flag(&["--dst-len"], Field::DstLength, Kind::Number(&[])),
+    flag(&["--hbh-len"], Field::HbhLength, Kind::Number(&[])),
+    flag(&["--way-back"], Field::WayBack, Kind::Number(WAYS_BACK)),
+    flag(&["--receiver"], Field::Receiver, Kind::Number(RECEIVERS)),
+    flag(&["--ipsec"], Field::Ipsec, Kind::Number(IPSEC)),
+    flag(&["--own-interfaces"], Field::OwnInterfaces, Kind::Number(&[])),
+    flag(&["--ext-headers"], Field::ExtHeaders, Kind::Number(&[])),
 ];
 
 /// The packet that a text describes: see [the module](super) for its flags.

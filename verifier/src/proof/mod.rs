@@ -549,7 +549,7 @@ impl<B: AsRef<[u8]>> Prover<'_, B> {
 fn bits_of(dim: Dim) -> u32 {
     match dim {
         // Fifteen bytes of a name.
-        Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut => 120,
+        Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut | Dim::Helper => 120,
         Dim::L4 => 0,
         _ => 32 - dim.max().leading_zeros(),
     }

@@ -126,7 +126,8 @@ impl Space {
 
     fn axis(&self, dim: Dim, offset: usize, recode: Option<u8>, keys: &KeyMaker<'_>) -> Option<Axis> {
         let raw_max = self.raw().max(dim);
-        let is_name = matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut);
+        let is_name =
+            matches!(dim, Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut | Dim::Helper);
         let (kind, max) = match recode {
             // Tables are for dimensions of few values whose order means nothing; and states of the
             // header say which root is asked.
@@ -214,7 +215,7 @@ impl Space {
     /// A packet can have this raw value.
     pub(super) fn is_possible(&self, dim: Dim, raw: u32) -> bool {
         match dim {
-            Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut => {
+            Dim::InInterface | Dim::OutInterface | Dim::PhysIn | Dim::PhysOut | Dim::Helper => {
                 self.names.sample(raw).is_some()
             }
             Dim::CtState => raw & 7 <= 4 && raw <= 31,

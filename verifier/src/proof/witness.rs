@@ -438,6 +438,7 @@ impl<B: AsRef<[u8]>> Seeker<'_, B> {
             Dim::OutInterface => packet.out_interface = name.unwrap_or(packet.out_interface),
             Dim::PhysIn => packet.phys_in = name.unwrap_or(packet.phys_in),
             Dim::PhysOut => packet.phys_out = name.unwrap_or(packet.phys_out),
+            Dim::Helper => packet.helper = name.unwrap_or(packet.helper),
             Dim::TcpFlags => packet.tcp_flags = byte,
             Dim::CtState => {
                 packet.ct_state = CtState::ALL.get(raw as usize & 7).copied().unwrap_or(CtState::New);

@@ -67,7 +67,8 @@ pub(crate) struct Space {
 
 const MARKS: [Field; 2] = [Field::Mark, Field::ConnMark];
 /// Fields whose values are few, and whose order means little.
-const CLASSES: [Field; 4] = [Field::TcpFlags, Field::Tos, Field::CtState, Field::Ttl];
+const CLASSES: [Field; 6] =
+    [Field::TcpFlags, Field::Tos, Field::CtState, Field::Ttl, Field::FragFlags, Field::ExtHeaders];
 
 /// What rules look at, collected.
 #[derive(Default)]
@@ -133,7 +134,7 @@ impl Space {
     fn build(&mut self, seen: &Seen<'_>, wants_header: bool) {
         let family = self.family;
         // Axes stand in the order in which boxes are printed.
-        for field in [Field::InInterface, Field::OutInterface, Field::PhysIn, Field::PhysOut] {
+        for field in fields::INTERFACES {
             if let Some(tests) = seen.names.get(&field) {
                 self.push(AxisKey::Field(field), name_atoms(tests));
             }
