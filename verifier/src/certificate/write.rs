@@ -252,7 +252,8 @@ fn is_same<B: AsRef<[u8]>>(
         if Question::says_the_same(on, clauses, checked, program, &region) {
             continue;
         }
-        match of_program(on, clauses, checked, program, &region) {
+        let cut = || of_program(on, clauses, checked, program, &region);
+        match cut_of_nothing(&region).or_else(cut) {
             Some(step) if left > 0 => waiting.extend(halves(&region, step)),
             _ => return false,
         }
@@ -285,15 +286,8 @@ fn of_region<B: AsRef<[u8]>>(
     {
         return Some(Step(Kind::Inside, 0, 0));
     }
-    if corner(on, region).is_none() {
-        // Nothing is in it, which is seen when an axis is cut small enough.
-        let open = region
-            .iter()
-            .position(|p| p.mask != 0 && first_masked(p.lo, p.bits, p.mask).is_none_or(|x| x > p.hi));
-        if let Some(axis) = open {
-            let Piece { lo, hi, .. } = region[axis];
-            return Some(Step(Kind::Split, axis as u32, lo + (hi - lo) / 2));
-        }
+    if let Some(step) = cut_of_nothing(region) {
+        return Some(step);
     }
     if let Must::Be(program) = q.must {
         return of_program(on, q.clauses, q.checked, program, region);
@@ -361,6 +355,15 @@ fn corner<B: AsRef<[u8]>>(on: &Shared<'_, B>, region: &Region) -> Option<Region>
         (out[axis].lo, out[axis].hi) = (x, x);
     }
     Some(out)
+}
+
+/// Where nothing is in a region for the bits that are known of an axis: that is seen when it is cut small enough.
+fn cut_of_nothing(region: &Region) -> Option<Step> {
+    let is_nothing =
+        |p: &Piece| p.mask != 0 && first_masked(p.lo, p.bits, p.mask).is_none_or(|x| p.hi < x) && p.lo < p.hi;
+    let axis = region.iter().position(is_nothing)?;
+    let Piece { lo, hi, .. } = region[axis];
+    Some(Step(Kind::Split, axis as u32, lo + (hi - lo) / 2))
 }
 
 /// The first number at or above `lo` whose bits under a mask are these.
