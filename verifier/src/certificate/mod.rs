@@ -12,22 +12,20 @@
 //!   each stored box that is too large       split · inside · hidden …
 //! ```
 //!
-//! Every step is one sentence about one region, and the checker (`check` walks the rules, `follow` the forest,
-//! `place` and `meaning` read them) looks whether it is true: a region is one interval on each axis of the key, and a test of a rule
-//! holds for all of it, for none of it, or for some. It has neither sets of boxes nor a search, and takes
-//! nothing from the prover.
+//! Every step is one sentence about one region, and the [`checker`] looks whether it is true: a region is one
+//! range on each axis, some bits of which may be known besides, and a test of a rule holds for all of it, for none
+//! of it, or for some. It has neither sets of boxes nor a search, and takes nothing from the prover. That a
+//! program says the same as the clauses it stands for is shown in the same steps: cut until both hold or both fail.
 //!
 //! **What it checks by itself:** from rules and image alone, that each flat rule stands for the rule that the
 //! walk through the chains comes to, with its residual matches, changes, landings, calls and verdict;
 //! that in every region of every root what is stored holds, and what holds is stored or hidden, and
-//! that gates, smallest positions and the order in leaves pass over none of it. **What it takes for
-//! granted:** what matches and targets mean (`hipac_rules`), that readers of an image's records (`Leaf`, `Node`,
-//! `Root`, `Reader`, `KeyMaker` of the classifier) read what lookups read, and that lookups do what their scalar
-//! definition says. The certificate itself is not trusted: the checksums in it say *which* rules and
-//! image it is about, and that it is whole; nothing of the proof hangs on them.
-//!
-//! Not every proof is found in steps: of rules that repeat their matches in odd ways the writer may say that it
-//! found none. Then the proof stands, without a certificate.
+//! that filters of gates pass over none of it. **What it takes for granted:** what matches, targets and a rule's own
+//! part mean (`hipac_rules`), which dimensions a field is (`fields`), that readers of an image's records (`Lane`,
+//! `Node`, `Root`, `operations`, `KeyMaker` of the classifier) read what lookups read, that the image's own audit
+//! finds what is out of form (references that do not lead upward, wrong smallest positions, leaves out of order),
+//! and that lookups do what their scalar definition says. The certificate itself is not trusted: the checksums in
+//! it say *which* rules and image it is about, and that it is whole; nothing of the proof hangs on them.
 //!
 //! # Cost
 //! Linear in the certificate and the image.

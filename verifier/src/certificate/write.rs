@@ -3,13 +3,14 @@
 use std::rc::Rc;
 
 use hipac_classifier::Dim;
+use hipac_classifier::forest::lane::lane;
 use hipac_classifier::forest::{Kind as RefKind, Ref};
-use hipac_classifier::program::{DimTest, Wanted};
+use hipac_classifier::program::{DimTest, Op};
 use hipac_rules::{Clause, Field, Test, ValueSet};
 
 use super::Refused;
 use super::checker::forest::{Part, Place, Shared};
-use super::checker::region::{Piece, Region, is_name};
+use super::checker::region::{Piece, Region, is_name, set_of};
 use super::checker::{Alternatives, Asked, Clauses, Guide, Kind, List, Must, Question, Step};
 
 /// Regions looked at, at most, to see whether a clause of a program says what a rule does.
@@ -40,14 +41,15 @@ impl Guide for Finder {
             Asked::Rule { .. } if !self.checks.is_empty() => {
                 Step(Kind::Checks, self.checks.pop().unwrap_or(0), 0)
             }
-            Asked::Rule { fits, drops, clauses, may_be_left_out, program } => {
+            Asked::Rule { ops, drops, clauses, may_be_left_out } => {
+                let fits = !ops.is_empty() && (ops.last() == Some(&Op::Malformed)) == *drops;
                 let about_header = |clause: &&Rc<Clause>| clause.iter().all(|test| test.field == Field::L4);
                 let skips = match drops {
                     true => is_void(on, clauses.iter().filter(about_header)),
                     false => self.skips_void && is_void(on, clauses.iter()),
                 };
-                if *fits && !skips {
-                    self.checks = checked(on, clauses, program);
+                if fits && !skips {
+                    self.checks = checked(on, clauses, ops);
                     Step(Kind::Present, self.checks.len() as u32, 0)
                 } else if *may_be_left_out && !is_void(on, clauses.iter()) {
                     Step(Kind::Unfold, 0, 0)
@@ -107,17 +109,14 @@ impl Tested<'_> {
     fn set(&self) -> ValueSet {
         match self {
             Tested::Rule(test) => test.set.clone(),
-            Tested::Program(test) => match test.wanted {
-                Wanted::Range(lo, hi) => ValueSet::Ranges(vec![(lo.into(), hi.into())]),
-                Wanted::Masked { value, mask } => ValueSet::Masked { value: value.into(), mask: mask.into() },
-            },
+            Tested::Program(test) => set_of(test),
         }
     }
 
     /// A cut of a region in which it is not decided.
     fn cut<B: AsRef<[u8]>>(&self, on: &Shared<'_, B>, region: &Region, at: At) -> Option<Step> {
         let (axes, set) = (self.axes(on), self.set());
-        if on.space.test(&axes, &set, region) != (false, false) {
+        if on.space.test(&axes, &set, false, region) != (false, false) {
             return None;
         }
         let split = |axis: usize, turn: u32| Some(Step(Kind::Split, axis as u32, turn.checked_sub(1)?));
@@ -131,7 +130,7 @@ impl Tested<'_> {
                 let says = |x: u32| {
                     let mut one = region.clone();
                     (one[axis].lo, one[axis].hi) = (x, x);
-                    on.space.test(&axes, &set, &one)
+                    on.space.test(&axes, &set, false, &one)
                 };
                 let mut values = (lo..=hi).filter(|&x| says(x) != (true, true));
                 let first = says(values.next()?);
@@ -218,17 +217,18 @@ fn is_void<'c, B: AsRef<[u8]>>(on: &Shared<'_, B>, clauses: impl Iterator<Item =
 }
 
 /// The clauses of a rule that its program looks at.
-fn checked<B: AsRef<[u8]>>(on: &Shared<'_, B>, clauses: &Clauses, program: &[Alternatives]) -> Vec<u32> {
+fn checked<B: AsRef<[u8]>>(on: &Shared<'_, B>, clauses: &Clauses, ops: &[Op]) -> Vec<u32> {
     let mut out = Vec::new();
-    for said in program {
-        let said = std::slice::from_ref(said);
-        let dims: Vec<usize> = said.iter().flatten().flatten().map(|test| test.dim.index()).collect();
+    for op in ops {
+        let Op::Clause(said) = op else { break };
+        let dims: Vec<usize> = said.iter().flatten().map(|test| test.dim.index()).collect();
         let is_of = |test: &Test| on.space.axes_of(test.field).iter().any(|axis| dims.contains(axis));
         let is_about = |clause: &Clause| clause.iter().all(is_of);
         let all: Vec<u32> =
             (0..).zip(clauses).filter(|(_, clause)| is_about(clause)).map(|(n, _)| n).collect();
         // A clause of the rules (or several that say the same), or all that are about these fields.
-        let alone: Vec<u32> = all.iter().copied().filter(|&n| is_same(on, clauses, &[n], said)).collect();
+        let one = |&n: &u32| is_same(on, &vec![clauses[n as usize].clone()], std::slice::from_ref(said));
+        let alone: Vec<u32> = all.iter().copied().filter(one).collect();
         out.extend(if alone.is_empty() { all } else { alone });
     }
     out.sort_unstable();
@@ -236,23 +236,15 @@ fn checked<B: AsRef<[u8]>>(on: &Shared<'_, B>, clauses: &Clauses, program: &[Alt
     out
 }
 
-fn is_same<B: AsRef<[u8]>>(
-    on: &Shared<'_, B>,
-    clauses: &Clauses,
-    checked: &[u32],
-    program: &[Alternatives],
-) -> bool {
+fn is_same<B: AsRef<[u8]>>(on: &Shared<'_, B>, clauses: &Clauses, program: &[Alternatives]) -> bool {
     let mut waiting = vec![everything(on)];
     let mut left = SAME_REGIONS_MAX;
     while let Some(region) = waiting.pop() {
         left -= 1;
-        if region.iter().any(|piece| piece.is_empty()) {
+        if region.iter().any(|piece| piece.is_empty()) || says_the_same(on, clauses, program, &region) {
             continue;
         }
-        if Question::says_the_same(on, clauses, checked, program, &region) {
-            continue;
-        }
-        let cut = || of_program(on, clauses, checked, program, &region);
+        let cut = || of_program(on, clauses, program, &region);
         match cut_of_nothing(&region).or_else(cut) {
             Some(step) if left > 0 => waiting.extend(halves(&region, step)),
             _ => return false,
@@ -261,16 +253,25 @@ fn is_same<B: AsRef<[u8]>>(
     true
 }
 
+fn says_the_same<B: AsRef<[u8]>>(
+    on: &Shared<'_, B>,
+    clauses: &Clauses,
+    program: &[Alternatives],
+    region: &Region,
+) -> bool {
+    let list = List::default();
+    let (root, position, checked, must) = (Ref::EMPTY, 0, &[][..], Must::Be(program));
+    Question { list: &list, root, position, clauses, checked, must }.is_inside(on, region)
+}
+
 /// A cut of a region in which a program is not known to say what the rule does.
 fn of_program<B: AsRef<[u8]>>(
     on: &Shared<'_, B>,
     clauses: &Clauses,
-    checked: &[u32],
     program: &[Alternatives],
     region: &Region,
 ) -> Option<Step> {
-    let by_rule = checked.iter().filter_map(|&n| clauses.get(n as usize));
-    let by_rule = by_rule.flat_map(|clause| clause.iter()).map(Tested::Rule);
+    let by_rule = clauses.iter().flat_map(|clause| clause.iter()).map(Tested::Rule);
     let by_program = program.iter().flatten().flatten().map(Tested::Program);
     by_rule.chain(by_program).find_map(|test| test.cut(on, region, At::Middle))
 }
@@ -290,7 +291,7 @@ fn of_region<B: AsRef<[u8]>>(
         return Some(step);
     }
     if let Must::Be(program) = q.must {
-        return of_program(on, q.clauses, q.checked, program, region);
+        return of_program(on, q.clauses, program, region);
     }
     let undecided = || {
         let open = (0..).zip(q.clauses).filter(|(n, _)| !q.checked.contains(n));
@@ -394,16 +395,15 @@ fn on_the_way<B: AsRef<[u8]>>(
     if place.at.kind() == RefKind::Node {
         let mut below = Vec::new();
         for which in 0.. {
-            if !on.below((&point, place), which, &mut below) {
-                return None;
-            }
+            on.below(&point, place, which, &mut below)?;
             if below.drain(..).any(|(point, place)| has(on, place, &point, q.position)) {
                 return Some(Step(Kind::Down, which, 0));
             }
         }
     }
-    let lane = lanes_at(on, place.at, &point).into_iter().find(|&(_, position)| position == q.position)?.0;
-    for (part, (lo, hi)) in on.lane(place.at, lane)?.1 {
+    let number = lanes_at(on, place.at, &point).into_iter().find(|&(_, position)| position == q.position)?.0;
+    for want in lane(on.arena, place.at, number)?.wants {
+        let (part, (lo, hi)) = (on.of_lane(&want), want.range);
         let (first, last) = on.values(region, part);
         if lo <= first && last <= hi {
             continue;
@@ -421,20 +421,20 @@ fn on_the_way<B: AsRef<[u8]>>(
     {
         return shut(on, region, place).filter(|step| step.0 != Kind::Shut);
     }
-    Some(Step(Kind::Lane, lane as u32, 0))
+    Some(Step(Kind::Lane, number as u32, 0))
 }
 
 /// Lanes of a leaf that hold a point, and their positions.
 fn lanes_at<B: AsRef<[u8]>>(on: &Shared<'_, B>, at: Ref, point: &Region) -> Vec<(usize, u32)> {
     let mut out = Vec::new();
-    for lane in 0.. {
-        let Some((position, columns)) = on.lane(at, lane) else { break };
-        let holds = columns.into_iter().all(|(part, (lo, hi))| {
-            let (x, _) = on.values(point, part);
-            lo <= x && x <= hi
+    for number in 0.. {
+        let Some(lane) = lane(on.arena, at, number) else { break };
+        let holds = lane.wants.iter().all(|want| {
+            let (x, _) = on.values(point, on.of_lane(want));
+            want.range.0 <= x && x <= want.range.1
         });
         if holds {
-            out.push((lane, position));
+            out.push((number, lane.position));
         }
     }
     out
@@ -449,7 +449,7 @@ fn each<B: AsRef<[u8]>>(on: &Shared<'_, B>, place: Place, point: &Region, visit:
         return lanes_at(on, place.at, point).into_iter().for_each(|(_, position)| visit(position));
     }
     let mut below = Vec::new();
-    (0..).find(|&which| !on.below((point, place), which, &mut below));
+    (0..).find(|&which| on.below(point, place, which, &mut below).is_none());
     below.iter().for_each(|(point, place)| each(on, *place, point, visit));
 }
 

@@ -1,54 +1,53 @@
-//! Where keys of a region go in a forest: cells of trees, children and deferred parts of nodes, lanes of leaves.
+//! Where keys of a region go in a forest: cells of trees, children and deferred parts of nodes.
 
 use hipac_classifier::Image;
-use hipac_classifier::forest::fat::FatLeaf;
-use hipac_classifier::forest::leaf::Leaf;
-use hipac_classifier::forest::node::{NODE_BYTES, Node};
+use hipac_classifier::forest::node::Node;
 use hipac_classifier::forest::root::{Bits, Root, TreeRecord, cell_at, fold};
-use hipac_classifier::forest::{Kind, Ref, UNIT};
+use hipac_classifier::forest::{Ref, lane::Want};
 
 use super::region::{Region, Space};
 
 /// A place in a forest, and the tree and gate of the cell through which one came there.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::certificate) struct Place {
-    pub(in crate::certificate) at: Ref,
-    pub(in crate::certificate) gate: Option<(TreeRecord, u32)>,
+pub(crate) struct Place {
+    pub(crate) at: Ref,
+    pub(crate) gate: Option<(TreeRecord, u32)>,
 }
 
 /// Some bits of what keys hold on an axis; without one, of bytes that are not one axis' alone.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::certificate) struct Part {
-    pub(in crate::certificate) axis: Option<usize>,
-    pub(in crate::certificate) shift: u32,
-    pub(in crate::certificate) count: u32,
+pub(crate) struct Part {
+    pub(crate) axis: Option<usize>,
+    pub(crate) shift: u32,
+    pub(crate) count: u32,
 }
 
-/// A range of a part.
-type Column = (Part, (u32, u32));
-
 /// What all of a check looks at.
-pub(in crate::certificate) struct Shared<'a, B> {
-    pub(in crate::certificate) image: &'a Image<B>,
-    pub(in crate::certificate) space: Space,
-    pub(in crate::certificate) arena: &'a [u8],
+pub(crate) struct Shared<'a, B> {
+    pub(crate) image: &'a Image<B>,
+    pub(crate) space: Space,
+    pub(crate) arena: &'a [u8],
 }
 
 impl<B: AsRef<[u8]>> Shared<'_, B> {
     fn part(&self, window: u8, shift: u32, count: u32) -> Part {
         let byte = |i: u32| self.space.bytes.get(&(usize::from(window) + i as usize)).copied();
-        let (first, bytes) = (byte(0), (shift + count).div_ceil(8));
+        let (first, bytes) = (byte(0).filter(|_| count > 0), (shift + count).div_ceil(8));
         let follows = |i: u32| byte(i).zip(first).is_some_and(|(b, first)| b == (first.0, first.1 + i));
-        let axis = first.filter(|_| count > 0 && (0..bytes).all(follows));
+        let axis = first.filter(|_| (0..bytes).all(follows));
         Part { axis: axis.map(|(axis, _)| axis), shift: shift + axis.map_or(0, |(_, low)| 8 * low), count }
     }
 
-    pub(in crate::certificate) fn of_bits(&self, bits: Bits) -> Part {
+    pub(crate) fn of_bits(&self, bits: Bits) -> Part {
         self.part(bits.window, bits.shift.into(), bits.count())
     }
 
+    pub(crate) fn of_lane(&self, want: &Want) -> Part {
+        self.part(want.window, 0, 8 * want.bytes)
+    }
+
     /// Lowest and highest value of a part in a region, or more than that.
-    pub(in crate::certificate) fn values(&self, region: &Region, part: Part) -> (u32, u32) {
+    pub(crate) fn values(&self, region: &Region, part: Part) -> (u32, u32) {
         let ones = ((1u64 << part.count) - 1) as u32;
         let Some(piece) = part.axis.map(|axis| region[axis]) else { return (0, ones) };
         let (known, bits) = piece.known();
@@ -61,40 +60,39 @@ impl<B: AsRef<[u8]>> Shared<'_, B> {
     }
 
     /// The keys of a region that have a part in a range, and maybe others; none when it has none.
-    pub(in crate::certificate) fn narrow(&self, region: &Region, (part, (lo, hi)): Column) -> Option<Region> {
+    pub(crate) fn narrow(&self, region: &Region, part: Part, (lo, hi): (u32, u32)) -> Option<Region> {
         let (first, last) = self.values(region, part);
         let (lo, hi) = (lo.max(first), hi.min(last));
         let mut out = (lo <= hi).then(|| region.clone())?;
         let Some(piece) = part.axis.map(|axis| &mut out[axis]) else { return Some(out) };
-        let (ones, above) = ((1u64 << part.count) - 1, u64::from(piece.lo) >> part.shift >> part.count);
-        if above == u64::from(piece.hi) >> part.shift >> part.count {
-            let at = |x: u32| (above << part.count | u64::from(x)) << part.shift;
-            piece.lo = piece.lo.max(at(lo) as u32);
-            piece.hi = piece.hi.min((at(hi) | ((1 << part.shift) - 1)) as u32);
+        let above = |x: u32| u64::from(x) >> part.shift >> part.count;
+        if above(piece.lo) == above(piece.hi) {
+            let at = |x: u32| (above(piece.lo) << part.count | u64::from(x)) << part.shift;
+            let (lo, hi) = (at(lo) as u32, (at(hi) | ((1 << part.shift) - 1)) as u32);
+            (piece.lo, piece.hi) = (piece.lo.max(lo), piece.hi.min(hi));
         } else if lo == hi {
-            piece.mask |= (ones << part.shift) as u32;
+            piece.mask |= (((1u64 << part.count) - 1) << part.shift) as u32;
             piece.bits |= lo << part.shift;
         }
         Some(out)
     }
 
     /// Where keys of a region go from a place, each with its part of the region, the first on top: `which`
-    /// is a tree of a root; of a node 0 are the children, 1 is the deferred part. False when there is none.
-    pub(in crate::certificate) fn below(
+    /// is a tree of a root; of a node 0 are the children, 1 is the deferred part. `None` when there is none.
+    pub(crate) fn below(
         &self,
-        (region, place): (&Region, Place),
+        region: &Region,
+        place: Place,
         which: u32,
         out: &mut Vec<(Region, Place)>,
-    ) -> bool {
-        let before = out.len();
+    ) -> Option<()> {
         if place.at.is_root() {
-            let root = Root::view(self.arena, place.at.offset());
-            let Some(root) = root.filter(|root| (which as usize) < root.tree_count()) else { return false };
-            let tree = root.tree(which as usize);
+            let root = Root::view(self.arena, place.at.offset())?;
+            let tree = ((which as usize) < root.tree_count()).then(|| root.tree(which as usize))?;
             let [a, b] = tree.index.map(|bits| self.of_bits(bits));
             let each = |region: Region, part: Part| {
                 let (first, last) = self.values(&region, part);
-                (first..=last).filter_map(move |x| Some((x, self.narrow(&region, (part, (x, x)))?)))
+                (first..=last).rev().filter_map(move |x| Some((x, self.narrow(&region, part, (x, x))?)))
             };
             for (high, region) in each(region.clone(), a) {
                 for (low, region) in each(region, b) {
@@ -102,52 +100,25 @@ impl<B: AsRef<[u8]>> Shared<'_, B> {
                     out.push((region, Place { at: cell.reference, gate: Some((tree, cell.gate)) }));
                 }
             }
-            out[before..].reverse();
-            return true;
+            return Some(());
         }
-        let bytes = self.arena.get(place.at.offset()..).and_then(|bytes| bytes.first_chunk::<NODE_BYTES>());
-        let Some(bytes) = bytes.filter(|_| place.at.kind() == Kind::Node) else { return false };
-        let node = Node::decode(bytes);
-        let mut push = |region, at: Ref| out.push((region, Place { at, ..place }));
-        match which {
-            0 => {
-                let part = self.part(node.window, 0, 16);
-                for slot in (0..node.children.len()).rev() {
-                    let lo = slot.checked_sub(1).map_or(0, |before| u32::from(node.bounds[before]) + 1);
-                    let hi = node.bounds.get(slot).map_or(0xffff, |&bound| bound.into());
-                    self.narrow(region, (part, (lo, hi))).into_iter().for_each(|r| push(r, node.child(slot)));
-                }
-                true
-            }
-            1 if node.has_deferred => {
-                let unit = (node.base as usize).wrapping_sub(1).wrapping_mul(UNIT);
-                let word = self.arena.get(unit..).and_then(|bytes| bytes.first_chunk::<4>());
-                word.into_iter().for_each(|&word| push(region.clone(), Ref(u32::from_le_bytes(word))));
-                true
-            }
-            _ => false,
+        let node = Node::view(self.arena, place.at)?;
+        if which > 0 {
+            let (at, _) = node.deferred(self.arena).filter(|_| which == 1)?;
+            out.push((region.clone(), Place { at, ..place }));
+            return Some(());
         }
-    }
-
-    /// A lane of a leaf or of those in which it goes on: its position, and what it wants of keys.
-    pub(in crate::certificate) fn lane(&self, mut at: Ref, mut lane: usize) -> Option<(u32, Vec<Column>)> {
-        while at.kind() == Kind::Fat && !at.is_empty() {
-            let leaf = FatLeaf::view(self.arena, at.offset())?;
-            if lane < leaf.layout.rules {
-                let part = |c| self.part(leaf.window(c), 0, if leaf.is_wide(c) { 32 } else { 16 });
-                let columns = (0..leaf.layout.columns()).map(|c| (part(c), leaf.range(c, lane)));
-                return Some((leaf.position(lane), columns.collect()));
-            }
-            (at, lane) = (leaf.next(), lane - leaf.layout.rules);
+        for (slot, _) in node.children.iter().enumerate().rev() {
+            let lo = slot.checked_sub(1).map_or(0, |before| u32::from(node.bounds[before]) + 1);
+            let hi = node.bounds.get(slot).map_or(0xffff, |&bound| bound.into());
+            let inner = self.narrow(region, self.part(node.window, 0, 16), (lo, hi));
+            out.extend(inner.map(|inner| (inner, Place { at: node.child(slot), ..place })));
         }
-        let leaf = Leaf::view(self.arena, Some(at).filter(|at| at.is_leaf() && !at.is_empty())?.offset())?;
-        let range = |c| Some(leaf.range(c, lane)).map_or((1, 0), |(lo, hi)| (lo.into(), hi.into()));
-        let columns = (0..leaf.layout.columns()).map(|c| (self.part(leaf.window(c), 0, 16), range(c)));
-        (lane < leaf.layout.rules).then(|| (leaf.position(lane), columns.collect()))
+        Some(())
     }
 
     /// Bits that keys of a region have in a tree's filter.
-    pub(in crate::certificate) fn filter(&self, tree: &TreeRecord, region: &Region) -> u32 {
+    pub(crate) fn filter(&self, tree: &TreeRecord, region: &Region) -> u32 {
         let [a, b] = tree.filter.map(|bits| self.values(region, self.of_bits(bits)));
         let low = tree.filter[1].count();
         let values = (a.0..=a.1).flat_map(|x| (b.0..=b.1).map(move |y| x << low | y));

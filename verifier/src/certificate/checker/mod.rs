@@ -8,9 +8,10 @@ mod walk;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use hipac_classifier::forest::{Kind as RefKind, Ref, UNIT};
+use hipac_classifier::forest::lane::{Lane, Want, lane};
+use hipac_classifier::forest::{Ref, UNIT};
 use hipac_classifier::image::Section;
-use hipac_classifier::program::DimTest;
+use hipac_classifier::program::{DimTest, Op};
 use hipac_classifier::{Dim, Image};
 use hipac_rules::{Clause, Family, Ruleset};
 
@@ -18,16 +19,16 @@ use super::{Refused, wrong};
 use crate::agree::Compared;
 use forest::{Place, Shared};
 use region::{Region, Space};
-pub(super) use walk::List;
+pub(crate) use walk::List;
 
 /// Regions that wait, at most.
 const WAITING_MAX: usize = 1 << 22;
 /// Bytes of a step: kind, then its two numbers.
-pub(super) const STEP_BYTES: usize = 9;
+const STEP_BYTES: usize = 9;
 
 /// One sentence about a rule or a region, with its two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The next flat rule is this rule's. Its program looks at so many clauses, which follow.
     Present,
     /// No flat rule is: nothing that comes here satisfies it.
@@ -54,96 +55,80 @@ pub(super) enum Kind {
     Shut,
 }
 
-pub(super) const KINDS: [Kind; 12] = {
+pub(crate) const KINDS: [Kind; 12] = {
     use Kind::*;
     [Present, Absent, Unfold, Checks, Split, Bit, Outside, Hidden, Inside, Down, Lane, Shut]
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step(pub(super) Kind, pub(super) u32, pub(super) u32);
+pub(crate) struct Step(pub(crate) Kind, pub(crate) u32, pub(crate) u32);
 
 /// Says the next step.
-pub(super) trait Guide {
+pub(crate) trait Guide {
     fn next<B: AsRef<[u8]>>(&mut self, on: &Shared<'_, B>, asked: &Asked<'_>) -> Result<Step, Refused>;
 }
 
 /// Reads the steps of a certificate.
-pub(super) struct Reading<'c>(pub(super) &'c [u8]);
+pub(crate) struct Reading<'c>(pub(crate) &'c [u8]);
 
 impl Guide for Reading<'_> {
     fn next<B: AsRef<[u8]>>(&mut self, _: &Shared<'_, B>, _: &Asked<'_>) -> Result<Step, Refused> {
         let broken = Refused::Damaged("its steps end too early, or make no sense");
-        let Some((&[kind, a0, a1, a2, a3, b0, b1, b2, b3], rest)) = self.0.split_first_chunk::<STEP_BYTES>()
-        else {
-            return Err(broken);
-        };
+        let (step, rest) = self.0.split_first_chunk::<STEP_BYTES>().ok_or(broken.clone())?;
         self.0 = rest;
-        let kind = *KINDS.get(usize::from(kind)).ok_or(broken)?;
-        Ok(Step(kind, u32::from_le_bytes([a0, a1, a2, a3]), u32::from_le_bytes([b0, b1, b2, b3])))
+        let number = |at: usize| u32::from_le_bytes([step[at], step[at + 1], step[at + 2], step[at + 3]]);
+        Ok(Step(*KINDS.get(usize::from(step[0])).ok_or(broken)?, number(1), number(5)))
     }
 }
 
 /// What the next step is about.
-pub(super) enum Asked<'q> {
-    /// A rule, or a match of it that drops cut headers; whether the next flat rule can be its, and what its
-    /// program says first.
-    Rule { fits: bool, drops: bool, clauses: &'q Clauses, may_be_left_out: bool, program: &'q [Alternatives] },
+pub(crate) enum Asked<'q> {
+    /// A rule, or a match of it that drops cut headers, and what the next flat rule does when it is its.
+    Rule { ops: &'q [Op], drops: bool, clauses: &'q Clauses, may_be_left_out: bool },
     /// A region at a place.
     Region(&'q Question<'q>, &'q Region, Place),
 }
 
-pub(super) type Clauses = Vec<Rc<Clause>>;
+pub(crate) type Clauses = Vec<Rc<Clause>>;
 /// A program's clause.
-pub(super) type Alternatives = Vec<Vec<DimTest>>;
+pub(crate) type Alternatives = Vec<Vec<DimTest>>;
 
 /// What must be so in every part of a region.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'q> {
-    pub(super) list: &'q List,
-    pub(super) root: Ref,
-    pub(super) position: u32,
-    pub(super) clauses: &'q Clauses,
+pub(crate) struct Question<'q> {
+    pub(crate) list: &'q List,
+    pub(crate) root: Ref,
+    pub(crate) position: u32,
+    pub(crate) clauses: &'q Clauses,
     /// Clauses that the program looks at.
-    pub(super) checked: &'q [u32],
-    pub(super) must: Must<'q>,
+    pub(crate) checked: &'q [u32],
+    pub(crate) must: Must<'q>,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Must<'q> {
+pub(crate) enum Must<'q> {
     /// Wherever the clauses hold, the position is stored, or hidden.
     BeStored,
     /// They do not hold, or it is hidden.
     BeHidden,
     /// A lane holds the region: they hold there, or it is hidden.
     Hold,
-    /// The checked ones hold where all of a program's do.
+    /// They hold where all of a program's do.
     Be(&'q [Alternatives]),
 }
 
 impl Question<'_> {
-    /// What the index must decide holds, or what the program must.
-    pub(super) fn is_inside<B: AsRef<[u8]>>(&self, on: &Shared<'_, B>, region: &Region) -> bool {
-        if let Must::Be(program) = self.must {
-            return Question::says_the_same(on, self.clauses, self.checked, program, region);
-        }
-        let mut open = (0..).zip(self.clauses).filter(|(n, _)| !self.checked.contains(n));
-        open.all(|(_, clause)| on.space.is_inside(clause, region))
-    }
-
-    /// All clauses of a program hold in a region, and all that it looks at; or of both one fails.
-    pub(super) fn says_the_same<B: AsRef<[u8]>>(
-        on: &Shared<'_, B>,
-        clauses: &Clauses,
-        checked: &[u32],
-        program: &[Alternatives],
-        region: &Region,
-    ) -> bool {
+    /// What the index must decide holds; or of rule and program all clauses hold, or of both one fails.
+    pub(crate) fn is_inside<B: AsRef<[u8]>>(&self, on: &Shared<'_, B>, region: &Region) -> bool {
+        let inside = |clause: &Rc<Clause>| on.space.is_inside(clause, region);
+        let Must::Be(program) = self.must else {
+            return (0..).zip(self.clauses).all(|(n, clause)| self.checked.contains(&n) || inside(clause));
+        };
         let test = |t: &DimTest| on.space.of_program(t, region);
         let all = |clause: &Alternatives| clause.iter().any(|tests| tests.iter().all(|t| test(t).0));
         let none = |clause: &Alternatives| clause.iter().all(|tests| tests.iter().any(|t| test(t).1));
-        let mut rules = checked.iter().filter_map(|&n| clauses.get(n as usize));
-        program.iter().all(all) && rules.clone().all(|c| on.space.is_inside(c, region))
-            || program.iter().any(none) && rules.any(|c| on.space.is_outside(c, region))
+        program.iter().all(all) && self.clauses.iter().all(inside)
+            || program.iter().any(none) && self.clauses.iter().any(|c| on.space.is_outside(c, region))
     }
 }
 
@@ -162,7 +147,7 @@ pub struct Checked {
     pub steps: u64,
 }
 
-pub(super) struct Checker<'a, B, G> {
+pub(crate) struct Checker<'a, B, G> {
     ruleset: &'a Ruleset,
     on: Shared<'a, B>,
     guide: &'a mut G,
@@ -173,7 +158,7 @@ pub(super) struct Checker<'a, B, G> {
 }
 
 impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
-    pub(super) fn check(
+    pub(crate) fn check(
         ruleset: &'a Ruleset,
         image: &'a Image<B>,
         compared: Compared,
@@ -217,25 +202,23 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             if visits == 0 || waiting.len() > WAITING_MAX {
                 return wrong("the forest leads to the same places over and over");
             }
-            (0..).find(|&which| !self.on.below((&region, place), which, &mut waiting));
-            for lane in 0.. {
-                let Some((position, columns)) = self.on.lane(place.at, lane) else { break };
+            (0..).find(|&which| self.on.below(&region, place, which, &mut waiting).is_none());
+            for number in 0.. {
+                let Some(Lane { position, wants }) = lane(self.on.arena, place.at, number) else { break };
                 // Twice: what a window says of an axis may hang on one that is looked at later.
-                let mut columns = columns.iter().chain(&columns);
-                let held = columns.try_fold(region.clone(), |held, &column| self.on.narrow(&held, column));
+                let mut wants = wants.iter().chain(&wants);
+                let narrow = |held: Region, w: &Want| self.on.narrow(&held, self.on.of_lane(w), w.range);
+                let held = wants.try_fold(region.clone(), narrow);
                 let (Some(held), Some(flat)) = (held, list.flat(position)) else { continue };
                 self.checked.stored += 1;
                 let (clauses, checked, must) = (&flat.clauses, &*flat.checked, Must::Hold);
                 self.derive(&Question { list, root, position, clauses, checked, must }, held, place)?;
             }
         }
-        for (position, flat) in (list.record.first..).zip(&list.flats) {
-            let (clauses, checked, must) = (&flat.clauses, &*flat.checked, Must::BeStored);
-            let question = Question { list, root, position, clauses, checked, must };
-            self.derive(&question, everything.clone(), start)?;
-        }
-        for (position, clauses) in &list.absent {
-            let (&position, checked, must) = (position, &[][..], Must::BeHidden);
+        let stored = (list.record.first..).zip(&list.flats);
+        let stored = stored.map(|(at, flat)| (at, &flat.clauses, &*flat.checked, Must::BeStored));
+        let absent = list.absent.iter().map(|(at, clauses)| (*at, clauses, &[][..], Must::BeHidden));
+        for (position, clauses, checked, must) in stored.chain(absent) {
             let question = Question { list, root, position, clauses, checked, must };
             self.derive(&question, everything.clone(), start)?;
         }
@@ -245,7 +228,7 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
     /// Follows steps until nothing is left of a region.
     fn derive(&mut self, q: &Question<'_>, region: Region, place: Place) -> Result<(), Refused> {
         let mut waiting = vec![(region, place)];
-        while let Some((mut region, place)) = waiting.pop() {
+        while let Some((region, place)) = waiting.pop() {
             if region.iter().any(|piece| piece.is_empty()) {
                 continue;
             }
@@ -254,22 +237,20 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
             let gate =
                 |turned: u32| place.gate.map(|(tree, gate)| on.filter(&tree, &region) & (gate ^ turned));
             let is_true = match (kind, q.must) {
-                (Kind::Split | Kind::Bit, _) if (a as usize) < region.len() && b < u32::MAX => {
-                    let (axis, old) = (a as usize, region[a as usize]);
-                    let mut halves = [old; 2];
-                    if kind == Kind::Split {
-                        (halves[0].hi, halves[1].lo) = (b.min(old.hi), (b + 1).max(old.lo));
-                    } else {
-                        (halves[0].mask, halves[1].mask) = (old.mask | b, old.mask | b);
-                        (halves[0].bits, halves[1].bits) = (old.bits & !b, old.bits | b);
+                (Kind::Split | Kind::Bit, _) if (a as usize) < region.len() => {
+                    let (mut low, mut high) = (region.clone(), region);
+                    let (l, h) = (&mut low[a as usize], &mut high[a as usize]);
+                    let is_so = match kind {
+                        Kind::Split => l.lo <= b && b < l.hi,
+                        // One bit, whose value was open.
+                        _ => b.is_power_of_two() && l.mask & b == 0,
+                    };
+                    match kind {
+                        Kind::Split => (l.hi, h.lo) = (b, b.saturating_add(1)),
+                        _ => (l.mask, h.mask, h.bits) = (l.mask | b, h.mask | b, h.bits | b),
                     }
-                    // One bit, whose value was open.
-                    let is_bit = b.is_power_of_two() && old.mask & b == 0;
-                    for half in halves.into_iter().rev() {
-                        region[axis] = half;
-                        waiting.push((region.clone(), place));
-                    }
-                    kind == Kind::Split && old.lo <= b && b < old.hi || kind == Kind::Bit && is_bit
+                    waiting.extend([(high, place), (low, place)]);
+                    is_so
                 }
                 (Kind::Outside, Must::BeStored | Must::BeHidden) => {
                     q.clauses.get(a as usize).is_some_and(|clause| on.space.is_outside(clause, &region))
@@ -280,14 +261,14 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
                 }
                 (Kind::Inside, Must::Hold | Must::Be(_)) => q.is_inside(on, &region),
                 (Kind::Shut, Must::Hold) => gate(0) == Some(0),
-                (Kind::Down, Must::BeStored) => on.below((&region, place), a, &mut waiting),
-                (Kind::Lane, Must::BeStored) if place.at.kind() != RefKind::Node => {
-                    let within = |(first, last): (u32, u32), (lo, hi)| lo <= first && last <= hi;
-                    gate(u32::MAX).is_none_or(|closed| closed == 0)
-                        && on.lane(place.at, a as usize).is_some_and(|(position, columns)| {
-                            let holds = |&(part, range): &_| within(on.values(&region, part), range);
-                            position == q.position && columns.iter().all(holds)
-                        })
+                (Kind::Down, Must::BeStored) => on.below(&region, place, a, &mut waiting).is_some(),
+                (Kind::Lane, Must::BeStored) if gate(u32::MAX).is_none_or(|closed| closed == 0) => {
+                    let holds = |want: &Want| {
+                        let (first, last) = on.values(&region, on.of_lane(want));
+                        want.range.0 <= first && last <= want.range.1
+                    };
+                    lane(on.arena, place.at, a as usize)
+                        .is_some_and(|lane| lane.position == q.position && lane.wants.iter().all(holds))
                 }
                 _ => false,
             };

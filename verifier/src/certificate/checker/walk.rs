@@ -4,24 +4,21 @@ use std::rc::Rc;
 
 use hipac_classifier::EntryId;
 use hipac_classifier::forest::Ref;
-use hipac_classifier::image::{EntryRecord, Flat as FlatRecord, Section};
-use hipac_classifier::program::{Op, Reader};
-use hipac_rules::{
-    Clause, Effect, Field, FragmentTest, IpPart, L4Need, Residual, Rule, Target, TargetMeaning,
-};
-use hipac_rules::{Test, ValueSet};
+use hipac_classifier::image::EntryRecord;
+use hipac_classifier::program::Op;
+use hipac_rules::{Clause, Effect, Field, L4Need, Residual, Rule, Target, TargetMeaning, Test, ValueSet};
 
 use super::forest::Place;
-use super::{Alternatives, Asked, Checker, Clauses, Guide, Kind, Must, Question};
+use super::{Alternatives, Asked, Checker, Clauses, Guide, Kind, Must, Question, Step};
 use crate::agree::Compared;
 use crate::certificate::{Refused, wrong};
 
 /// A flat rule.
-pub(in crate::certificate) struct Flat {
-    pub(in crate::certificate) clauses: Clauses,
-    pub(in crate::certificate) checked: Vec<u32>,
+pub(crate) struct Flat {
+    pub(crate) clauses: Clauses,
+    pub(crate) checked: Vec<u32>,
     /// What satisfies it never looks for another flat rule before this position.
-    pub(in crate::certificate) until: u32,
+    pub(crate) until: u32,
     /// Where it leads when it matches.
     lands: u32,
     calls: Option<u32>,
@@ -31,15 +28,16 @@ pub(in crate::certificate) struct Flat {
 }
 
 /// The flat rules of an entry.
-pub(in crate::certificate) struct List {
-    pub(in crate::certificate) record: EntryRecord,
-    pub(in crate::certificate) flats: Vec<Flat>,
+#[derive(Default)]
+pub(crate) struct List {
+    pub(crate) record: EntryRecord,
+    pub(crate) flats: Vec<Flat>,
     /// What has no flat rule, and before which position.
-    pub(super) absent: Vec<(u32, Clauses)>,
+    pub(crate) absent: Vec<(u32, Clauses)>,
 }
 
 impl List {
-    pub(in crate::certificate) fn flat(&self, position: u32) -> Option<&Flat> {
+    pub(crate) fn flat(&self, position: u32) -> Option<&Flat> {
         self.flats.get(position.checked_sub(self.record.first)? as usize)
     }
 
@@ -94,13 +92,13 @@ struct Walk {
     landings: Vec<(usize, u32)>,
 }
 
-/// What a flat rule must be: what it looks at, what it asks and looks at then, and how it ends.
+/// What a flat rule must be: what it asks, each with what is looked at then, and how it ends.
+#[derive(Clone, Default)]
 struct Wanted {
-    clauses: Clauses,
-    rest: Vec<(String, Clauses)>,
-    /// None: the packet is malformed.
+    /// The first asks nothing.
+    parts: Vec<(String, Clauses)>,
+    drops: bool,
     verdict: Option<&'static str>,
-    ends: bool,
     calls: Option<usize>,
     /// To a label, or on.
     label: Option<usize>,
@@ -109,7 +107,7 @@ struct Wanted {
 
 impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
     /// The lists of all entries that packets come to.
-    pub(super) fn lists(&mut self) -> Result<Vec<List>, Refused> {
+    pub(crate) fn lists(&mut self) -> Result<Vec<List>, Refused> {
         let image = self.on.image;
         for (t, table) in self.ruleset.tables.iter().enumerate() {
             for (c, chain) in table.chains.iter().enumerate().filter(|(_, chain)| chain.hook.is_some()) {
@@ -185,7 +183,8 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
                 let meaning = extension.target_meaning(self.ruleset.family);
                 goes_on = matches!(meaning, TargetMeaning::Continue(_));
             }
-            frame.is_over |= !goes_on && rule.matches.is_empty() && of_ip_part(&rule.ip).is_empty();
+            frame.is_over |=
+                !goes_on && rule.matches.is_empty() && rule.ip.tests(self.ruleset.family).is_empty();
             if let Some((chain, path)) = self.rule(&mut walk, rule, path, label)? {
                 if frames.len() > chains.len() {
                     return wrong("chains jump in a circle");
@@ -208,129 +207,114 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
         &mut self,
         walk: &mut Walk,
         rule: &Rule,
-        mut clauses: Clauses,
+        mut path: Clauses,
         back: usize,
     ) -> Result<Option<(usize, Clauses)>, Refused> {
         let family = self.ruleset.family;
-        clauses.extend(of_ip_part(&rule.ip).into_iter().map(|test| Rc::new(vec![test])));
-        let (mut rest, mut pure) = (vec![], vec![]);
+        path.extend(rule.ip.tests(family).into_iter().map(|test| Rc::new(vec![test])));
+        let mut wanted = Wanted { parts: vec![(String::new(), path)], ..Wanted::default() };
+        let mut pure: Vec<(String, Clauses)> = vec![];
         for (number, extension) in rule.matches.iter().enumerate() {
             let meaning = extension.match_meaning(family);
-            let (drops, passes) = states(meaning.l4);
-            if meaning.l4 != L4Need::default() && rest.is_empty() {
-                let clauses = clauses.iter().cloned().chain([in_states(drops)]).collect();
-                let (rest, verdict, ends) = (pure.clone(), None, true);
-                let cut =
-                    Wanted { clauses, rest, verdict, ends, calls: None, label: None, may_be_left_out: false };
+            let (drops, passes) = meaning.l4.states();
+            if meaning.l4 != L4Need::default() && wanted.parts.len() == 1 {
+                let mut cut = Wanted { drops: true, ..wanted.clone() };
+                cut.parts[0].1.push(in_states(drops));
+                cut.parts.extend(pure.iter().cloned());
                 self.flat(walk, cut)?;
+                wanted.parts[0].1.push(in_states(passes));
+            } else if meaning.l4 != L4Need::default() {
+                wanted.parts.push((format!("{:?}", Op::Need { drops, passes }), vec![]));
             }
-            if meaning.l4 != L4Need::default() {
-                match rest.is_empty() {
-                    true => clauses.push(in_states(passes)),
-                    false => rest.push((format!("{:?}", Op::Need { drops, passes }), vec![])),
-                }
-            }
-            let to = rest.last_mut().map_or(&mut clauses, |(_, clauses)| clauses);
-            to.extend(meaning.clauses.into_iter().map(Rc::new));
+            let to = wanted.parts.iter_mut().next_back().map(|(_, clauses)| clauses);
+            to.into_iter().for_each(|to| to.extend(meaning.clauses.iter().cloned().map(Rc::new)));
             // Asked as the program says it. What is pure is asked behind all that fields decide.
             let asks = |kind| (format!("Residual {{ match_index: {number}, kind: {kind:?} }}"), vec![]);
             match meaning.residual {
                 None => {}
-                Some(kind @ Residual::Pure) if rest.is_empty() => pure.push(asks(kind)),
-                Some(kind) => rest.extend(pure.drain(..).chain([asks(kind)])),
+                Some(kind @ Residual::Pure) if wanted.parts.len() == 1 => pure.push(asks(kind)),
+                Some(kind) => wanted.parts.extend(pure.drain(..).chain([asks(kind)])),
             }
         }
-        rest.append(&mut pure);
-        let mut wanted = Wanted {
-            clauses: clauses.clone(),
-            rest,
-            verdict: None,
-            ends: false,
-            calls: None,
-            label: None,
-            may_be_left_out: false,
-        };
+        wanted.parts.append(&mut pure);
         match &rule.target {
             Target::None => {
                 // What is asked decides nothing when the rule only counts.
                 let pure = |(asks, clauses): &(String, Clauses)| asks.contains("Pure") && clauses.is_empty();
-                wanted.may_be_left_out = wanted.rest.iter().all(pure);
+                wanted.may_be_left_out = wanted.parts[1..].iter().all(pure);
             }
             Target::Jump(name) | Target::Goto(name) => {
                 let chain = self.ruleset.tables[walk.table].chain_index(name);
                 wanted.calls = Some(chain.ok_or(Refused::Wrong("a jump leads nowhere".into()))?);
                 wanted.label = matches!(rule.target, Target::Goto(_)).then_some(back);
                 // The rules of an unfolded chain would not ask it.
-                wanted.may_be_left_out = wanted.label.is_none() && wanted.rest.is_empty();
+                wanted.may_be_left_out = wanted.label.is_none() && wanted.parts.len() == 1;
             }
             Target::Extension(extension) => match extension.target_meaning(family) {
-                TargetMeaning::Verdict(name) => (wanted.verdict, wanted.ends) = (Some(name), true),
+                TargetMeaning::Verdict(name) => wanted.verdict = Some(name),
                 TargetMeaning::Continue(Effect::None) => {}
-                TargetMeaning::Continue(effect) => wanted.rest.push((format!("Effect({effect:?})"), vec![])),
+                TargetMeaning::Continue(effect) => wanted.parts.push((format!("Effect({effect:?})"), vec![])),
                 TargetMeaning::Return => wanted.label = Some(back),
             },
         }
         wanted.may_be_left_out &= self.checked.compared == Compared::Deciding && !walk.is_over;
         let calls = wanted.calls.filter(|_| wanted.label.is_none());
+        let path = wanted.parts[0].1.clone();
         let is_unfolded = match self.flat(walk, wanted)? {
             Kind::Present => walk.list.flats.last().is_some_and(|flat| flat.calls.is_none()),
             kind => kind == Kind::Unfold,
         };
-        Ok(calls.filter(|_| is_unfolded).map(|chain| (chain, clauses)))
+        Ok(calls.filter(|_| is_unfolded).map(|chain| (chain, path)))
     }
 
     /// The flat rule that something wants, or the step that says there is none.
-    fn flat(&mut self, walk: &mut Walk, wanted: Wanted) -> Result<Kind, Refused> {
-        let (at, clauses) = (walk.at, &wanted.clauses);
-        let ops = if at < walk.labels[0] { self.program(walk) } else { None };
-        let is_malformed = ops.as_ref().is_some_and(|ops| ops.last() == Some(&Op::Malformed));
-        let drops = wanted.ends && wanted.verdict.is_none();
-        let fits = ops.is_some() && is_malformed == drops;
+    fn flat(&mut self, walk: &mut Walk, mut wanted: Wanted) -> Result<Kind, Refused> {
+        let (at, end) = (walk.at, walk.labels[0]);
+        let ops = if at < end { self.program(walk).unwrap_or_default() } else { vec![] };
+        let clauses = wanted.parts[0].1.clone();
+        let (drops, may_be_left_out) = (wanted.drops, wanted.may_be_left_out);
+        let asked = Asked::Rule { ops: &ops, drops, clauses: &clauses, may_be_left_out };
+        let step = self.step(&asked)?;
+        match step.0 {
+            Kind::Present => {}
+            Kind::Absent => {
+                walk.list.absent.extend((!walk.is_over).then_some((at, clauses)));
+                return Ok(step.0);
+            }
+            Kind::Unfold if may_be_left_out => return Ok(step.0),
+            _ => return wrong(format!("position {at} is not of the rule that stands there")),
+        }
+        let mut checked = vec![];
+        for _ in 0..step.1 {
+            match self.step(&asked)? {
+                Step(Kind::Checks, n, _) if (n as usize) < clauses.len() => checked.push(n),
+                _ => return wrong(format!("position {at}: its program looks at other clauses")),
+            }
+        }
+        wanted.parts[0].1 = checked.iter().map(|&n| clauses[n as usize].clone()).collect();
         // What the program looks at, between what it asks and does.
         let mut parts: Vec<(String, Vec<Alternatives>)> = vec![(String::new(), vec![])];
-        for op in ops.iter().flatten() {
+        for op in ops.iter().take(ops.len().saturating_sub(1)) {
             match (op, parts.last_mut()) {
                 (Op::Clause(clause), Some((_, clauses))) => clauses.push(clause.clone()),
                 _ => parts.push((format!("{op:?}"), vec![])),
             }
         }
-        let may_be_left_out = wanted.may_be_left_out;
-        let step = self.step(&Asked::Rule { fits, drops, clauses, may_be_left_out, program: &parts[0].1 })?;
-        let end = match (step.0, ops) {
-            (Kind::Present, Some(mut ops)) if fits => ops.pop(),
-            (Kind::Absent, _) => {
-                walk.list.absent.extend((!walk.is_over).then_some((at, wanted.clauses)));
-                return Ok(step.0);
-            }
-            (Kind::Unfold, _) if may_be_left_out => return Ok(step.0),
-            _ => return wrong(format!("position {at} is not of the rule that stands there")),
-        };
-        let mut checked = vec![];
-        for _ in 0..step.1 {
-            let asked = Asked::Rule { fits, drops, clauses, may_be_left_out, program: &parts[0].1 };
-            match self.step(&asked)? {
-                super::Step(Kind::Checks, clause, _) if (clause as usize) < clauses.len() => {
-                    checked.push(clause)
-                }
-                _ => return wrong(format!("position {at}: a program looks at clauses")),
-            }
-        }
-        let is_same = parts.len() == wanted.rest.len() + 2
-            && wanted.rest.iter().zip(&parts[1..]).all(|((wanted, _), (is, _))| wanted == is);
-        let (calls, to) = match end {
+        let (calls, to) = match ops.last() {
             Some(Op::Continue) => (None, at + 1),
-            Some(Op::Skip(to)) => (None, to),
-            Some(Op::Return) => (None, walk.labels[0]),
-            Some(Op::Call { entry, back }) => (Some(entry), back),
+            Some(Op::Skip(to)) => (None, *to),
+            Some(Op::Return) => (None, end),
+            Some(Op::Call { entry, back }) => (Some(*entry), *back),
             _ => (None, u32::MAX),
         };
-        let is_right = match (&end, wanted.label) {
+        let is_plain = ops.len() == 1;
+        let is_right = match (ops.last(), wanted.label) {
             (Some(Op::Verdict(id)), _) => wanted.verdict == Some(self.on.image.verdict_name(*id)),
             (Some(Op::Malformed), _) => drops,
-            _ if wanted.ends || calls.is_some() && wanted.calls.is_none() => false,
+            _ if drops || wanted.verdict.is_some() || calls.is_some() && wanted.calls.is_none() => false,
             // What is unfolded has no program: the path behind it would not know.
             (_, label) if calls.is_none() && wanted.calls.is_some() => {
-                label.is_none() && to == at + 1 && parts.len() == 2 && parts[0].1.is_empty()
+                label.is_none() && to == at + 1 && is_plain
             }
             (_, Some(label)) => {
                 walk.landings.push((label, to));
@@ -338,15 +322,14 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
             }
             _ => to == at + 1,
         };
-        if !is_same || !is_right {
+        let asks_the_same = wanted.parts.iter().zip(&parts).all(|(wanted, is)| wanted.0 == is.0);
+        if !is_right || wanted.parts.len() != parts.len() || !asks_the_same {
             return wrong(format!("position {at} does something else than its rule"));
         }
-        let first = [(String::new(), wanted.clauses.clone())];
-        for ((n, (_, clauses)), (_, program)) in first.iter().chain(&wanted.rest).enumerate().zip(&parts) {
-            let all: Vec<u32> = if n == 0 { checked.clone() } else { (0..clauses.len() as u32).collect() };
-            let (list, must, checked, root) = (&walk.list, Must::Be(program), &*all, Ref::EMPTY);
-            let question = Question { list, root, position: at, clauses, checked, must };
-            if !all.is_empty() || !program.is_empty() {
+        for ((_, clauses), (_, program)) in wanted.parts.iter().zip(&parts) {
+            if !clauses.is_empty() || !program.is_empty() {
+                let (list, must, root) = (&walk.list, Must::Be(program), Ref::EMPTY);
+                let question = Question { list, root, position: at, clauses, checked: &[], must };
                 let everything = self.on.space.axes.iter().map(|axis| axis.all).collect();
                 self.derive(&question, everything, Place { at: root, gate: None })?;
             }
@@ -354,72 +337,23 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
         if let (Some(entry), Some(chain)) = (calls, wanted.calls) {
             self.enter(entry, (walk.table, chain))?;
         }
-        walk.list.flats.push(Flat {
-            clauses: wanted.clauses,
-            checked,
-            until: 0,
-            lands: to,
-            calls,
-            is_plain: parts.len() == 2 && parts[0].1.is_empty(),
-            changes: parts.iter().any(|(name, _)| name.starts_with("Effect")),
-            is_unfolded: walk.is_unfolded,
-        });
+        let changes = parts.iter().any(|(name, _)| name.starts_with("Effect"));
+        let (until, lands, is_unfolded) = (0, to, walk.is_unfolded);
+        walk.list.flats.push(Flat { clauses, checked, until, lands, calls, is_plain, changes, is_unfolded });
         walk.at += 1;
         Ok(step.0)
     }
 
     /// The operations of the next flat rule, when it comes from this rule.
-    fn program(&mut self, walk: &Walk) -> Option<Vec<Op>> {
-        let (flat, origin) = self.on.image.flat(walk.at)?;
-        let origin = self.on.image.origin(origin)?;
+    fn program(&self, walk: &Walk) -> Option<Vec<Op>> {
+        let origin = self.on.image.origin(self.on.image.flat(walk.at)?.1)?;
         let (table, (chain, number)) = (&self.ruleset.tables[walk.table], walk.here);
         let chain = &table.chains[chain];
         let (of_table, of_chain) = self.on.image.name(origin.list).split_once('/')?;
         let is_its = (of_table, of_chain) == (table.kind.name(), &*chain.name)
             && (origin.number as usize, origin.line) == (number + 1, chain.rules[number].line);
-        let mut reader = match flat {
-            _ if !is_its => return None,
-            FlatRecord::Verdict(id) => return Some(vec![Op::Verdict(id)]),
-            FlatRecord::Return => return Some(vec![Op::Return]),
-            FlatRecord::Continue => return Some(vec![Op::Continue]),
-            FlatRecord::Program(word) => Reader::new(self.on.image.section(Section::Programs), word as usize),
-        };
-        let mut ops: Vec<Op> = Vec::new();
-        while ops.len() < 1 << 14 && !ops.last().is_some_and(Op::is_end) {
-            ops.push(reader.op()?);
-        }
-        Some(ops)
+        self.on.image.operations(walk.at).filter(|_| is_its)
     }
-}
-
-/// The tests of a rule's own part.
-fn of_ip_part(ip: &IpPart) -> Vec<Test> {
-    let masked = |test: &hipac_rules::AddressTest| ValueSet::Masked { value: test.address, mask: test.mask };
-    let named = |test: &hipac_rules::InterfaceTest| {
-        let (name, prefix) = (test.name.clone().unwrap_or_default(), test.prefix);
-        ValueSet::Interface { name, prefix }
-    };
-    let (s, d, i, o, p) = (&ip.source, &ip.destination, &ip.in_interface, &ip.out_interface, &ip.protocol);
-    let (is_f, number) = (ip.fragment != FragmentTest::Any, u128::from(p.number));
-    let all = [
-        (s.mask != 0 || s.negated, Field::Source, s.negated, masked(s)),
-        (d.mask != 0 || d.negated, Field::Destination, d.negated, masked(d)),
-        (i.name.is_some(), Field::InInterface, i.negated, named(i)),
-        (o.name.is_some(), Field::OutInterface, o.negated, named(o)),
-        (number != 0, Field::Protocol, p.negated, ValueSet::Ranges(vec![(number, number)])),
-        (is_f, Field::L4, ip.fragment == FragmentTest::NotLater, ValueSet::Ranges(vec![(1, 2)])),
-    ];
-    let said = all.into_iter().filter(|(is_said, ..)| *is_said);
-    said.map(|(_, field, negated, set)| Test { field, negated, set }).collect()
-}
-
-/// States of the transport header, a bit each: those in which a match drops a packet, and those in which
-/// it looks on.
-fn states(need: L4Need) -> (u8, u8) {
-    let there = [255, 0, 0, 0, 4, 8, 12]; // bytes, by state; of later fragments none
-    let cut = (3..7).filter(|&s| there[s] < need.bytes).map(|s| 1 << s).sum::<u8>();
-    let drops = cut | if need.drops_fragment_at_8 { 1 << 2 } else { 0 };
-    (drops, 0b111_1001 & !cut)
 }
 
 /// The transport header is in one of these states.
