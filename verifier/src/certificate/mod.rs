@@ -5,8 +5,8 @@
 //! it only follows them.
 //!
 //! ```text
-//!   each rule, in the order of the walk     present · absent · unfold
-//!   each flat rule, from all keys down      keep dport 80–90 (the rest fails its test 3)
+//!   each rule, in the order of the walk     present · absent · unfold · the program looks at its test 2
+//!   each flat rule, from all keys down      split at dport 79 · fails its test 3
 //!                                           tree 1 · down · lane 2      stored, in every cell and child
 //!                                           hidden by position 7        all of what is left
 //!   each stored box that is too large       split · inside · hidden …

@@ -193,11 +193,11 @@ impl Program {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use hipac_rules::L4Need;
 
     #[test]
     fn a_match_drops_what_it_cannot_read() {
-        let need = |bytes, drops_fragment_at_8| need_states(L4Need { bytes, drops_fragment_at_8 });
+        let need = |bytes, drops_fragment_at_8| L4Need { bytes, drops_fragment_at_8 }.states();
         assert_eq!(need(0, false), (0, 0b111_1111));
         assert_eq!(need(4, false), (0b000_1000, 0b111_0001));
         assert_eq!(need(12, false), (0b011_1000, 0b100_0001));

@@ -273,7 +273,8 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
                 _ => false,
             };
             if !is_true {
-                return wrong(format!("position {}: it is not so that {step:?}", q.position));
+                let (number, at) = (self.checked.steps, q.position);
+                return wrong(format!("step {number}: position {at}: it is not so that {step:?}"));
             }
             if waiting.len() > WAITING_MAX {
                 return wrong("too many regions wait");
