@@ -348,18 +348,21 @@ impl Sides<'_> {
 
     fn findings(&self, report: &Report) -> Vec<Finding> {
         let differences = report.places.iter().flat_map(|p| p.differences.iter().map(move |d| (p, d)));
-        let line_of = |by: By, ruleset: &Ruleset| match by {
+        let line_of = |by: By, ruleset: &Ruleset, (table, hook): Entry| match by {
             By::Rule(rule) | By::Malformed(rule) => line(rule, ruleset),
-            By::Policy | By::GivenUp => 0,
+            // Where the chain is declared.
+            By::Policy | By::GivenUp => {
+                ruleset.table(table).and_then(|t| t.chain(hook.name())).map_or(0, |chain| chain.line)
+            }
         };
         let finding = |(place, d): (&PlaceReport, &Difference)| Finding {
             rule: "difference",
             level: "warning",
             message: format!("{}: {} {}", entry_name(place), d.words, self.change(d)),
-            place: (self.new.name.clone(), line_of(d.new.by, &self.new.ruleset)),
+            place: (self.new.name.clone(), line_of(d.new.by, &self.new.ruleset, place.new)),
             related: vec![(
                 self.old.name.clone(),
-                line_of(d.old.by, &self.old.ruleset),
+                line_of(d.old.by, &self.old.ruleset, place.old),
                 "decided here before".to_owned(),
             )],
         };
