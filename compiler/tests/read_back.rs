@@ -10,7 +10,7 @@ use hipac_classifier::Image;
 use hipac_compiler::Counting;
 use hipac_rules::{Family, Ruleset, apply_all};
 use hipac_verifier::diff::{self, Report, diff, entries};
-use hipac_verifier::proof::{Options, ReadBack, Unreadable, read_back};
+use hipac_verifier::proof::{NOT_KEPT, Options, ReadBack, Unreadable, read_back};
 use hipac_verifier::{Drawer, Event, Oracle, Script};
 use proptest::prelude::*;
 
@@ -134,14 +134,53 @@ fn what_only_the_file_says_is_asked_of_the_file() {
     // The rule stands in the same place: its limit is taken to be what it was.
     let found = back(&limited(22, 5), &limited(23, 9)).expect("the file has a limit there");
     assert_eq!(found.own, 1);
-    // Nobody says what is asked.
+    // Nobody says what is asked: something stands for it that is the same as nothing else.
     let none = read("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
-    let refused = back(&limited(22, 5), &none).expect_err("an image keeps no limit");
-    assert_eq!(
-        refused.to_string(),
-        "what filter/FORWARD rule 1 (line 3) says is not in the other file, \
-         and it asks a match of which an image keeps no more than that"
-    );
+    let found = back(&limited(22, 5), &none).expect("rules").ruleset;
+    let report = compare(&found, &limited(22, 5));
+    assert!(!report.is_equal());
+    for d in report.places.iter().flat_map(|p| &p.differences) {
+        assert!(d.conditions.iter().any(|c| c.contains(NOT_KEPT)), "{d:?}");
+    }
+}
+
+/// Two images, the second read back beside the rules of the first.
+fn between_images(old: &str, new: &str) -> Report {
+    let read = |lines: &str| read(&format!("*filter\n:FORWARD DROP [0:0]\n{lines}COMMIT\n"));
+    let none = read("");
+    let old = back(&read(old), &none).expect("rules").ruleset;
+    let new = back(&read(new), &old).expect("rules").ruleset;
+    compare(&old, &new)
+}
+
+#[test]
+fn of_two_images_nobody_knows_whether_they_ask_the_same() {
+    let hangs = |report: &Report| {
+        let all = report.places.iter().flat_map(|p| &p.differences);
+        let on_lost = |d: &diff::Difference| d.conditions.iter().any(|c| c.contains(NOT_KEPT));
+        all.map(on_lost).collect::<Vec<_>>()
+    };
+    let web = "-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n";
+    for asks in [
+        "-m limit --limit 5/sec",
+        "-m recent --name x --set",
+        "-m u32 --u32 6&0xff=1",
+        "-m helper --helper ftp",
+        "-m unheard-of --option",
+    ] {
+        let rule = format!("-A FORWARD -p udp {asks} -j ACCEPT\n");
+        // The same bytes, and maybe another limit.
+        let same = between_images(&rule, &rule);
+        assert!(!same.is_equal() && hangs(&same).iter().all(|&hangs| hangs), "{asks}");
+        // What does not hang on it is known.
+        let more = between_images(&rule, &format!("{rule}{web}"));
+        assert!(hangs(&more).contains(&false), "{asks}: {more:?}");
+        // Decided before it is asked, or the same either way.
+        for around in [("-A FORWARD -j ACCEPT\n", ""), ("", "-A FORWARD -p udp -j ACCEPT\n")] {
+            let rules = format!("{}{rule}{}", around.0, around.1);
+            assert!(between_images(&rules, &rules).is_equal(), "{rules}");
+        }
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use crate::ipset::Membership;
-use crate::model::Name;
+use crate::model::{Family, FragmentTest, IpPart, Name};
 
 /// A field of a packet, or of what the kernel knows about it, that a test can look at.
 ///
@@ -334,4 +334,48 @@ pub enum TargetMeaning {
     Continue(Effect),
     /// Goes back to the caller, or to the policy of a built-in chain.
     Return,
+}
+
+impl L4Need {
+    /// States of the transport header, a bit each: those in which the match drops the packet, and those in
+    /// which it looks on. In the others it does not match.
+    pub fn states(self) -> (u8, u8) {
+        let there = [u8::MAX, 0, 0, 0, 4, 8, 12]; // bytes, by state; later fragments have none
+        let cut: u8 = (3..7).filter(|&state| there[state] < self.bytes).map(|state| 1 << state).sum();
+        let later = if self.bytes == 0 { 0b110 } else { 0 };
+        let drops = cut | if self.drops_fragment_at_8 { 0b100 } else { 0 };
+        (drops, (0b111_1001 | later) & !drops)
+    }
+}
+
+impl IpPart {
+    /// What it means: all of these hold.
+    pub fn tests(&self, family: Family) -> Vec<Test> {
+        let mut tests = Vec::new();
+        for (field, test) in [(Field::Source, &self.source), (Field::Destination, &self.destination)] {
+            if test.mask != 0 || test.negated {
+                let mask = test.mask & family.full_mask();
+                let set = ValueSet::Masked { value: test.address & mask, mask };
+                tests.push(Test { field, negated: test.negated, set });
+            }
+        }
+        let interfaces =
+            [(Field::InInterface, &self.in_interface), (Field::OutInterface, &self.out_interface)];
+        for (field, test) in interfaces {
+            if let Some(name) = &test.name {
+                let set = ValueSet::Interface { name: name.clone(), prefix: test.prefix };
+                tests.push(Test { field, negated: test.negated, set });
+            }
+        }
+        if self.protocol.number != 0 {
+            let number = self.protocol.number.into();
+            let set = ValueSet::Ranges(vec![(number, number)]);
+            tests.push(Test { field: Field::Protocol, negated: self.protocol.negated, set });
+        }
+        if self.fragment != FragmentTest::Any {
+            let negated = self.fragment == FragmentTest::NotLater;
+            tests.push(Test { field: Field::L4, negated, set: ValueSet::Ranges(vec![(1, 2)]) });
+        }
+        tests
+    }
 }

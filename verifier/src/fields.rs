@@ -3,7 +3,7 @@
 //! Meanings of matches name a [`Field`]; a [`Packet`] has struct members. This is the only place of the
 //! crate that knows which is which, and how a member is encoded as a number.
 
-use hipac_classifier::{CtState, Fact, InterfaceName, L4, Packet};
+use hipac_classifier::{CtState, Dim, Fact, InterfaceName, L4, Packet};
 use hipac_rules::{Effect, Family, Field};
 
 /// What a packet has in a field.
@@ -64,6 +64,17 @@ pub const NUMBERS: [Field; 43] = [
 
 /// Those of them that no rule tests: residual matches ask for them.
 pub const ASKED: [Field; 4] = [Field::WayBack, Field::Receiver, Field::Ipsec, Field::OwnInterfaces];
+
+/// The dimensions of a field, the most significant first: those that have its name.
+pub fn dims(field: Field, family: Family) -> Vec<Dim> {
+    let is_of = |dim: &Dim| dim.name().split('[').next() == Some(field.name());
+    let mut dims: Vec<Dim> = Dim::ALL.into_iter().filter(|dim| !dim.is_set()).filter(is_of).collect();
+    if matches!(field, Field::Source | Field::Destination) {
+        dims.truncate(if family == Family::V6 { 4 } else { 1 });
+        dims.reverse();
+    }
+    dims
+}
 
 /// How many of them, from the first on, most rulesets look at. What is behind these is drawn and changed for
 /// rulesets that test it, and left alone for others.
@@ -291,6 +302,24 @@ mod tests {
     use super::*;
     use crate::packet_text;
     use proptest::prelude::*;
+
+    #[test]
+    fn every_dimension_but_those_of_sets_is_a_fields() {
+        for family in [Family::V4, Family::V6] {
+            let fields = NUMBERS.iter().chain(&INTERFACES);
+            let mut found: Vec<Dim> = fields.flat_map(|&field| dims(field, family)).collect();
+            found.sort_unstable();
+            let is_of = |dim: &Dim| match dim {
+                Dim::Source1 | Dim::Source2 | Dim::Source3 => family == Family::V6,
+                Dim::Destination1 | Dim::Destination2 | Dim::Destination3 => family == Family::V6,
+                dim => !dim.is_set(),
+            };
+            assert_eq!(found, Dim::ALL.into_iter().filter(is_of).collect::<Vec<_>>());
+        }
+        let source = [Dim::Source3, Dim::Source2, Dim::Source1, Dim::Source0];
+        assert_eq!(dims(Field::Source, Family::V6), source);
+        assert_eq!(dims(Field::Mac, Family::V4), [Dim::MacHigh, Dim::MacLow]);
+    }
 
     proptest! {
         #[test]

@@ -24,6 +24,7 @@
 //! | gate | says no later smallest position than there is, and turns no key away that a rule holds |
 
 pub mod fat;
+pub mod lane;
 pub mod leaf;
 pub mod lookup;
 pub mod node;

@@ -11,7 +11,7 @@
 //! `base` on: nodes first, then leaves; equal leaves are stored once. When `flags` is 1, the
 //! unit before `base` holds the deferred reference and the smallest rule position behind it.
 
-use super::{Ref, u16_at, u32_at};
+use super::{Kind, Ref, UNIT, u16_at, u32_at};
 
 /// Bytes of a node: one cache line.
 pub const NODE_BYTES: usize = 64;
@@ -81,6 +81,19 @@ impl Node {
         }
     }
 
+    /// Takes apart the node that a reference leads to.
+    pub fn view(arena: &[u8], at: Ref) -> Option<Node> {
+        let bytes = arena.get(at.offset()..)?.first_chunk::<NODE_BYTES>()?;
+        (at.kind() == Kind::Node).then(|| Node::decode(bytes))
+    }
+
+    /// What it defers, and the smallest rule position behind that.
+    pub fn deferred(&self, arena: &[u8]) -> Option<(Ref, u32)> {
+        let unit = (self.base as usize).checked_sub(1).filter(|_| self.has_deferred)?;
+        let bytes = arena.get(unit.checked_mul(UNIT)?..)?.first_chunk::<8>()?;
+        Some((Ref(u32_at(bytes, 0)), u32_at(bytes, 4)))
+    }
+
     /// Where the child of interval `slot` lies.
     pub fn child(&self, slot: usize) -> Ref {
         child_ref(self.base, self.children[slot])
@@ -133,7 +146,6 @@ pub(crate) const BOUNDS_OFFSET: usize = BOUNDS;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forest::{Kind, UNIT};
 
     #[test]
     fn a_node_survives_its_bytes() {

@@ -176,7 +176,7 @@ impl Flat {
 }
 
 /// An entry record, taken apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EntryRecord {
     /// Root for packets whose transport header is sound.
     pub root: u32,

@@ -21,6 +21,7 @@ use crate::forest::leaf::Form;
 use crate::forest::lookup::{Forest, Machine};
 use crate::key::{Key, KeyMaker};
 use crate::packet::Packet;
+use crate::program::{Op, Reader};
 use crate::sets::Sets;
 
 /// Why bytes are no image.
@@ -213,6 +214,21 @@ impl<B: AsRef<[u8]>> Image<B> {
         let bytes = self.section(Section::Flats).get(at..)?.first_chunk::<8>()?;
         let flat = Flat::decode(crate::forest::u32_at(bytes, 0))?;
         Some((flat, OriginId(crate::forest::u32_at(bytes, 4))))
+    }
+
+    /// What the flat rule at a position does, as operations: for showing and checking. `None` on damage.
+    pub fn operations(&self, position: u32) -> Option<Vec<Op>> {
+        let mut reader = match self.flat(position)?.0 {
+            Flat::Verdict(id) => return Some(vec![Op::Verdict(id)]),
+            Flat::Return => return Some(vec![Op::Return]),
+            Flat::Continue => return Some(vec![Op::Continue]),
+            Flat::Program(word) => Reader::new(self.section(Section::Programs), word as usize),
+        };
+        let mut ops: Vec<Op> = Vec::new();
+        while !ops.last().is_some_and(Op::is_end) {
+            ops.push(reader.op()?);
+        }
+        Some(ops)
     }
 
     /// How many flat rules there are.

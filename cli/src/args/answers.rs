@@ -112,6 +112,9 @@ pub(crate) struct DiffOptions {
     /// Steps looked at, in millions, before the rest is left undecided.
     #[arg(long, value_name = "MILLIONS", default_value_t = 4000)]
     pub(crate) work: u64,
+    /// Regions that differ kept before the rest is left undecided: a thousand take some megabytes.
+    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    pub(crate) regions: usize,
     /// Print Markdown, for a review comment.
     #[arg(long, conflicts_with = "sarif")]
     pub(crate) markdown: bool,

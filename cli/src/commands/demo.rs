@@ -47,7 +47,7 @@ pub(crate) fn run(seed: u64, rules: u32, format: Format) -> Result<Exit, Failure
     let linear_ns = linear_ns(&filters, &points);
 
     busy.set_message("proving");
-    let answer = prove(&ruleset, &image, &proof::Options::default());
+    let answer = prove(&ruleset, &image, &proof::Options { is_audited: true, ..proof::Options::default() });
     busy.finish_and_clear();
     let proof = answer.as_ref().ok();
 

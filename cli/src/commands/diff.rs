@@ -27,8 +27,8 @@ pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure
     let entries = entries(options, &from, &to)?;
     let limits = Options {
         work_max: options.work.saturating_mul(1_000_000),
+        regions_max: options.regions,
         verdicts_only: options.verdicts,
-        ..Options::default()
     };
     let bar = progress::bar(BAR_STEPS, "comparing");
     let report = diff::diff(&from, &to, &entries, &limits, &mut |p| {
@@ -45,13 +45,20 @@ pub(crate) fn run(options: &DiffOptions, format: Format) -> Result<Exit, Failure
         Format::Text => sides.text(&mut out, &report, options.max, "--max")?,
     }
     out.flush()?;
-    Ok(if report.places.iter().any(|p| !p.differences.is_empty()) {
+    let mut differences = report.places.iter().flat_map(|p| &p.differences);
+    Ok(if differences.any(|d| !hangs_on_lost(d)) {
         Exit::Findings
     } else if report.is_equal() {
         Exit::Clean
     } else {
         Exit::Failed
     })
+}
+
+/// Whether it is one hangs on a match of which an image keeps no more than that it is asked.
+fn hangs_on_lost(difference: &Difference) -> bool {
+    let asked = difference.old.asked.iter().chain(&difference.new.asked);
+    difference.conditions.iter().chain(asked).any(|words| words.contains(proof::NOT_KEPT))
 }
 
 /// How two rulesets differ, in every built-in chain, within so many steps.
@@ -120,9 +127,9 @@ fn read_back(
         let (ours, theirs) = (family.name(), other.ruleset.family.name());
         return Err(Failure::at(&name, format_args!("the image is for {ours}, the rules are for {theirs}")));
     }
+    let options = proof::Options { is_audited: true, ..proof::Options::default() };
     let spinner = progress::spinner("reading the image back");
-    let found =
-        proof::read_back(image, other.map_or(&none, |other| &other.ruleset), &proof::Options::default());
+    let found = proof::read_back(image, other.map_or(&none, |other| &other.ruleset), &options);
     spinner.finish_and_clear();
     let found = found.map_err(|e| Failure::at(&name, format_args!("undecided: {e}")))?;
     let count = found.ruleset.rule_count();
@@ -265,6 +272,17 @@ impl Sides<'_> {
                 writeln!(out, "  … and {more} more ({how_to_see_more})")?;
             }
         }
+        let all = report.places.iter().flat_map(|p| &p.differences);
+        let lost = all.filter(|d| hangs_on_lost(d)).count();
+        if lost > 0 {
+            writeln!(
+                out,
+                "undecided: {} {} on what a match asks, which an image does not keep ({}-…): compare with the rules",
+                counted(lost, "difference"),
+                if lost == 1 { "hangs" } else { "hang" },
+                proof::NOT_KEPT
+            )?;
+        }
         for (place, undecided) in report.places.iter().filter_map(|p| Some((p, p.undecided.as_ref()?))) {
             let regions = counted(undecided.regions, "region");
             writeln!(
@@ -330,18 +348,21 @@ impl Sides<'_> {
 
     fn findings(&self, report: &Report) -> Vec<Finding> {
         let differences = report.places.iter().flat_map(|p| p.differences.iter().map(move |d| (p, d)));
-        let line_of = |by: By, ruleset: &Ruleset| match by {
+        let line_of = |by: By, ruleset: &Ruleset, (table, hook): Entry| match by {
             By::Rule(rule) | By::Malformed(rule) => line(rule, ruleset),
-            By::Policy | By::GivenUp => 0,
+            // Where the chain is declared.
+            By::Policy | By::GivenUp => {
+                ruleset.table(table).and_then(|t| t.chain(hook.name())).map_or(0, |chain| chain.line)
+            }
         };
         let finding = |(place, d): (&PlaceReport, &Difference)| Finding {
             rule: "difference",
             level: "warning",
             message: format!("{}: {} {}", entry_name(place), d.words, self.change(d)),
-            place: (self.new.name.clone(), line_of(d.new.by, &self.new.ruleset)),
+            place: (self.new.name.clone(), line_of(d.new.by, &self.new.ruleset, place.new)),
             related: vec![(
                 self.old.name.clone(),
-                line_of(d.old.by, &self.old.ruleset),
+                line_of(d.old.by, &self.old.ruleset, place.old),
                 "decided here before".to_owned(),
             )],
         };

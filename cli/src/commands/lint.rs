@@ -139,6 +139,14 @@ impl Shown<'_> {
         text
     }
 
+    /// How the text declares the chain that a finding is about.
+    fn declaration(&self, finding: &Finding) -> String {
+        let number = (self.line(finding) as usize).checked_sub(1);
+        let line = number.and_then(|number| self.rules.text.split(|&b| b == b'\n').nth(number));
+        let line = String::from_utf8_lossy(line.unwrap_or_default()).trim_end().to_owned();
+        if line.is_empty() { self.chain(finding) } else { line }
+    }
+
     fn text(&self, out: &mut impl Write, findings: &[Finding]) -> Result<(), Failure> {
         for finding in findings {
             writeln!(out, "{}\n", self.snippet(finding))?;
@@ -162,7 +170,7 @@ impl Shown<'_> {
             _ => Level::NOTE,
         };
         let message = format!("{} [{}]", self.message(finding), finding.kind.name());
-        let own = finding.rule.map_or_else(|| self.chain(finding), |rule| self.words(rule));
+        let own = finding.rule.map_or_else(|| self.declaration(finding), |rule| self.words(rule));
         let others: Vec<(u32, String)> =
             finding.by.iter().take(BY_MAX).map(|&rule| (self.line_of(rule), self.words(rule))).collect();
         let mut group: Group<'_> =

@@ -173,7 +173,9 @@ fn junit_xml(suite: &str, outcomes: &[Outcome]) -> String {
     let failures = outcomes.iter().filter(|o| o.outcome != "proved").count();
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let (suite, count) = (escaped(suite), outcomes.len());
-    xml += &format!("<testsuite name=\"{suite}\" tests=\"{count}\" failures=\"{failures}\">\n");
+    xml += &format!(
+        "<testsuite name=\"{suite}\" tests=\"{count}\" failures=\"{failures}\" errors=\"0\" skipped=\"0\">\n"
+    );
     for o in outcomes {
         let (name, kind) = (escaped(&o.name), o.kind);
         if o.outcome == "proved" {
@@ -183,7 +185,7 @@ fn junit_xml(suite: &str, outcomes: &[Outcome]) -> String {
         let why = escaped(o.why.as_deref().unwrap_or_default());
         let witness = escaped(o.witness.as_deref().unwrap_or_default());
         xml += &format!(
-            "  <testcase classname=\"{kind}\" name=\"{name}\">\n    <failure message=\"{}: {why}\">{witness}</failure>\n  </testcase>\n",
+            "  <testcase classname=\"{kind}\" name=\"{name}\">\n    <failure type=\"{0}\" message=\"{0}: {why}\">{witness}</failure>\n  </testcase>\n",
             o.outcome
         );
     }

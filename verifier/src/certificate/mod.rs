@@ -5,49 +5,43 @@
 //! it only follows them.
 //!
 //! ```text
-//!   each rule, in the order of the walk     present · absent · unfold
-//!   each flat rule, from all keys down      keep dport 80–90 (the rest fails its test 3)
+//!   each rule, in the order of the walk     present · absent · unfold · the program looks at its test 2
+//!   each flat rule, from all keys down      split at dport 79 · fails its test 3
 //!                                           tree 1 · down · lane 2      stored, in every cell and child
 //!                                           hidden by position 7        all of what is left
 //!   each stored box that is too large       split · inside · hidden …
 //! ```
 //!
-//! Every step is one sentence about one region, and the checker (`check` walks the rules, `follow` the forest,
-//! `place` and `meaning` read them) looks whether it is true: a region is one interval on each axis of the key, and a test of a rule
-//! holds for all of it, for none of it, or for some. It has neither sets of boxes nor a search, and takes
-//! nothing from the prover.
+//! Every step is one sentence about one region, and the [`checker`] looks whether it is true: a region is one
+//! range on each axis, some bits of which may be known besides, and a test of a rule holds for all of it, for none
+//! of it, or for some. It has neither sets of boxes nor a search, and takes nothing from the prover. That a
+//! program says the same as the clauses it stands for is shown in the same steps: cut until both hold or both fail.
 //!
 //! **What it checks by itself:** from rules and image alone, that each flat rule stands for the rule that the
 //! walk through the chains comes to, with its residual matches, changes, landings, calls and verdict;
 //! that in every region of every root what is stored holds, and what holds is stored or hidden, and
-//! that gates, smallest positions and the order in leaves pass over none of it. **What it takes for
-//! granted:** what matches and targets mean (`hipac_rules`), that readers of an image's records (`Leaf`, `Node`,
-//! `Root`, `Reader`, `KeyMaker` of the classifier) read what lookups read, and that lookups do what their scalar
-//! definition says. The certificate itself is not trusted: the checksums in it say *which* rules and
-//! image it is about, and that it is whole; nothing of the proof hangs on them.
-//!
-//! Not every proof is found in steps: of rules that repeat their matches in odd ways the writer may say that it
-//! found none. Then the proof stands, without a certificate.
+//! that filters of gates pass over none of it. **What it takes for granted:** what matches, targets and a rule's own
+//! part mean (`hipac_rules`), which dimensions a field is (`fields`), that readers of an image's records (`Lane`,
+//! `Node`, `Root`, `operations`, `KeyMaker` of the classifier) read what lookups read, that the image's own audit
+//! finds what is out of form (references that do not lead upward, wrong smallest positions, leaves out of order),
+//! and that lookups do what their scalar definition says. The certificate itself is not trusted: the checksums in
+//! it say *which* rules and image it is about, and that it is whole; nothing of the proof hangs on them.
 //!
 //! # Cost
 //! Linear in the certificate and the image.
 
-mod check;
-mod follow;
-mod meaning;
-mod place;
+mod checker;
 mod write;
 
 use hipac_classifier::Image;
 use hipac_rules::Ruleset;
 
 use crate::agree::Compared;
-pub use check::Checked;
-use check::{Asked, Checker, Guide};
-use place::Shared;
+pub use checker::Checked;
+use checker::{Checker, Reading};
 
 const MAGIC: [u8; 8] = *b"hipaccrt";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, what is compared, and checksums of rules, image and steps.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 3 * 8;
 
@@ -74,119 +68,6 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// One step. See [the module](self).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// The next flat rule is this rule's.
-    Present,
-    /// No flat rule is: nothing that comes here satisfies it.
-    Absent,
-    /// None is, for it only counts; the chain that it jumps to follows.
-    Unfold,
-    /// On an axis the rest fails a clause: what is kept.
-    Keep { axis: u32, lo: u32, hi: u32, clause: u32 },
-    /// Two regions: up to a value of an axis, and above.
-    Split { axis: u32, at: u32 },
-    /// All of the region fails a clause.
-    Outside { clause: u32 },
-    /// All of it satisfies an earlier rule that lets no packet come to this one.
-    Hidden { position: u32 },
-    /// All of it satisfies what the index must decide.
-    Inside,
-    /// On in all cells of a tree.
-    Tree { tree: u32 },
-    /// On in all children of a node.
-    Down,
-    /// On in the deferred part of a node.
-    Part,
-    /// This lane of the leaf holds all of it.
-    Lane { lane: u32 },
-    /// The gate of the cell turns all of it away.
-    Shut,
-}
-
-impl Step {
-    fn words(self) -> (u8, [u32; 4], usize) {
-        match self {
-            Step::Present => (0, [0; 4], 0),
-            Step::Absent => (1, [0; 4], 0),
-            Step::Unfold => (2, [0; 4], 0),
-            Step::Keep { axis, lo, hi, clause } => (3, [axis, lo, hi.wrapping_sub(lo), clause], 4),
-            Step::Split { axis, at } => (4, [axis, at, 0, 0], 2),
-            Step::Outside { clause } => (5, [clause, 0, 0, 0], 1),
-            Step::Hidden { position } => (6, [position, 0, 0, 0], 1),
-            Step::Inside => (7, [0; 4], 0),
-            Step::Tree { tree } => (8, [tree, 0, 0, 0], 1),
-            Step::Down => (9, [0; 4], 0),
-            Step::Part => (10, [0; 4], 0),
-            Step::Lane { lane } => (11, [lane, 0, 0, 0], 1),
-            Step::Shut => (12, [0; 4], 0),
-        }
-    }
-
-    fn encode(self, out: &mut Vec<u8>) {
-        let (tag, words, count) = self.words();
-        out.push(tag);
-        for mut word in words.into_iter().take(count) {
-            while word >= 0x80 {
-                out.push(word as u8 | 0x80);
-                word >>= 7;
-            }
-            out.push(word as u8);
-        }
-    }
-
-    fn decode(bytes: &mut &[u8]) -> Option<Step> {
-        let byte = |bytes: &mut &[u8]| {
-            let (&first, rest) = bytes.split_first()?;
-            *bytes = rest;
-            Some(first)
-        };
-        let tag = byte(bytes)?;
-        let mut word = || {
-            let mut out = 0u32;
-            for shift in (0..35).step_by(7) {
-                let next = byte(bytes)?;
-                out |= u32::from(next & 0x7f).checked_shl(shift)?;
-                if next & 0x80 == 0 {
-                    return Some(out);
-                }
-            }
-            None
-        };
-        Some(match tag {
-            0 => Step::Present,
-            1 => Step::Absent,
-            2 => Step::Unfold,
-            3 => {
-                let (axis, lo, more, clause) = (word()?, word()?, word()?, word()?);
-                Step::Keep { axis, lo, hi: lo.checked_add(more)?, clause }
-            }
-            4 => Step::Split { axis: word()?, at: word()? },
-            5 => Step::Outside { clause: word()? },
-            6 => Step::Hidden { position: word()? },
-            7 => Step::Inside,
-            8 => Step::Tree { tree: word()? },
-            9 => Step::Down,
-            10 => Step::Part,
-            11 => Step::Lane { lane: word()? },
-            12 => Step::Shut,
-            _ => return None,
-        })
-    }
-}
-
-/// Reads the steps of a certificate.
-struct Reading<'c> {
-    steps: &'c [u8],
-}
-
-impl Guide for Reading<'_> {
-    fn next<B: AsRef<[u8]>>(&mut self, _: &Shared<'_, B>, _: &Asked<'_>) -> Result<Step, Refused> {
-        Step::decode(&mut self.steps).ok_or(Refused::Damaged("its steps end too early"))
-    }
-}
-
 /// Writes the certificate that an image does what its rules say; `text` is what the rules were read from.
 ///
 /// # Errors
@@ -198,8 +79,8 @@ pub fn write<B: AsRef<[u8]>>(
     compared: Compared,
 ) -> Result<Vec<u8>, Refused> {
     let find = |skips_void: bool| {
-        let mut finder = write::Finder { steps: vec![], skips_void };
-        Checker::new(ruleset, image, compared, &mut finder)?.run()?;
+        let mut finder = write::Finder::new(skips_void);
+        Checker::check(ruleset, image, compared, &mut finder)?;
         Ok(finder)
     };
     let finder = find(false).or_else(|refused| find(true).map_err(|_| refused))?;
@@ -246,9 +127,9 @@ pub fn check<B: AsRef<[u8]>>(
     if number(32) != checksum(steps) {
         return Err(damaged("its checksum is another"));
     }
-    let mut reading = Reading { steps };
-    let checked = Checker::new(ruleset, image, compared, &mut reading)?.run()?;
-    match reading.steps {
+    let mut reading = Reading(steps);
+    let checked = Checker::check(ruleset, image, compared, &mut reading)?;
+    match reading.0 {
         [] => Ok(checked),
         _ => Err(damaged("steps are left over")),
     }

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::walk::{Found, Node, WATCH_REGIONS, Walk};
+use super::walk::{Found, Node, WATCH_REGIONS, Walk, join};
 use super::{Options, Progress, Watch};
 use crate::unfold::{Course, World};
 
@@ -18,6 +18,9 @@ use crate::unfold::{Course, World};
 const STEPS_MIN: usize = 512;
 /// Cuts above each other that are spread; a thread's stack holds so many.
 const DEPTH_MAX: u32 = 48;
+/// Halves that one thread alone has kept at most while it had not found the others: where so few regions are
+/// left to the limit it is asked.
+const BEFORE_JOINED_MAX: usize = 4096;
 
 /// What all threads know.
 struct Shared<'s> {
@@ -55,7 +58,9 @@ pub(super) fn run(walk: &mut Walk<'_>, watch: Watch<'_>) {
             decided: Mutex::new(0.0),
         };
         let whole = part(root.clone(), 0, &shared);
-        if !shared.is_over.load(Ordering::Relaxed) && whole.found.len() <= walk.options.regions_max {
+        if !shared.is_over.load(Ordering::Relaxed)
+            && whole.found.len() + BEFORE_JOINED_MAX <= walk.options.regions_max
+        {
             walk.open.clear();
             walk.found = whole.found;
             walk.regions = whole.regions;
@@ -84,7 +89,8 @@ fn part(node: Node, depth: u32, shared: &Shared<'_>) -> Part {
         let is_split = is_large && behind == 0 && walk.open.len() == 2;
         if is_split || walk.regions.is_multiple_of(WATCH_REGIONS) || walk.open.is_empty() {
             let work = shared.work.fetch_add(walk.work - told, Ordering::Relaxed) + walk.work - told;
-            let new = (walk.found.len() - known) as u64;
+            // Regions that became one were counted apart: that is too many at most.
+            let new = walk.found.len().saturating_sub(known) as u64;
             let found = shared.found.fetch_add(new, Ordering::Relaxed) + new;
             (told, known) = (walk.work, walk.found.len());
             let is_over = work > shared.options.work_max
@@ -105,7 +111,7 @@ fn part(node: Node, depth: u32, shared: &Shared<'_>) -> Part {
         let (a, b) =
             rayon::join(|| self::part(first, depth + 1, shared), || self::part(second, depth + 1, shared));
         for half in [a, b] {
-            part.found.extend(half.found);
+            half.found.into_iter().for_each(|found| join(&mut part.found, found));
             part.regions += half.regions;
         }
     }

@@ -7,7 +7,7 @@ use super::{Options, Progress, Watch};
 use crate::partition::cut::{StepOf, best, sample};
 use crate::partition::hunt::{Gap, gap};
 use crate::partition::{Asked, End, Head, Known, Side, State, halves};
-use crate::space::{AxisId, Region};
+use crate::space::{AxisId, Interval, Region};
 use crate::unfold::{Action, Course, TextId, World};
 
 /// A region that differs.
@@ -22,6 +22,16 @@ pub(crate) struct Found {
     pub(crate) witness: Region,
     pub(crate) a: Ended,
     pub(crate) b: Ended,
+    cut: Option<Arc<Cut>>,
+}
+
+/// Where a region was cut, into the one below and the one above.
+#[derive(Debug)]
+struct Cut {
+    axis: usize,
+    whole: Interval,
+    /// How that region came to be.
+    before: Option<Arc<Cut>>,
 }
 
 /// How one side ended.
@@ -42,6 +52,8 @@ pub(crate) struct Node {
     loose: Option<Arc<Loose>>,
     /// Its part of the space, for progress.
     share: f64,
+    /// The last cut that led to it.
+    cut: Option<Arc<Cut>>,
 }
 
 pub(crate) struct Walk<'w> {
@@ -80,7 +92,8 @@ impl<'w> Walk<'w> {
         sides: (Side, Side),
         options: Options,
     ) -> Walk<'w> {
-        let root = Node { a: sides.0, b: sides.1, region, known: Known::new(), loose: None, share: 1.0 };
+        let (known, share) = (Known::new(), 1.0);
+        let root = Node { a: sides.0, b: sides.1, region, known, loose: None, share, cut: None };
         Walk::of_node(world, (a, b), root, options)
     }
 
@@ -122,7 +135,7 @@ impl<'w> Walk<'w> {
             let stopped = if self.work > self.options.work_max {
                 Some("more steps than the work allowed (--work)")
             } else if self.found.len() > self.options.regions_max {
-                Some("more regions that differ than are kept")
+                Some("more regions that differ than are kept (--regions)")
             } else if self.regions.is_multiple_of(WATCH_REGIONS) {
                 let progress = Progress { decided: self.decided, regions: self.found.len() };
                 (!watch(progress)).then_some("interrupted")
@@ -218,14 +231,8 @@ impl<'w> Walk<'w> {
             let a = Ended { end: a, state: Arc::clone(x) };
             let b = Ended { end: b, state: Arc::clone(y) };
             let witness = node.region.clone();
-            self.found.push(Found {
-                region: node.region,
-                known: node.known,
-                except: Vec::new(),
-                witness,
-                a,
-                b,
-            });
+            let (region, known, except, cut) = (node.region, node.known, Vec::new(), node.cut);
+            join(&mut self.found, Found { region, known, except, witness, a, b, cut });
         }
     }
 
@@ -319,7 +326,8 @@ impl<'w> Walk<'w> {
                 let a = Ended { end: a, state: Arc::clone(&node.a.state) };
                 let b = Ended { end: b, state: Arc::clone(&node.b.state) };
                 let except = common.to_vec();
-                self.found.push(Found { region: node.region, known: node.known, except, witness, a, b });
+                let (region, known, cut) = (node.region, node.known, node.cut);
+                join(&mut self.found, Found { region, known, except, witness, a, b, cut });
             }
             Gap::None(_) => self.decided += node.share,
             Gap::Unknown => self.open.push(node),
@@ -390,6 +398,9 @@ impl<'w> Walk<'w> {
 
     fn cut(&mut self, node: Node, axis: AxisId, at: u32) {
         let (below, above) = halves(&node.region, axis, at);
+        let axis_at = usize::from(axis);
+        let cut = Cut { axis: axis_at, whole: node.region[axis_at], before: node.cut.clone() };
+        let cut = Some(Arc::new(cut));
         for region in [above, below] {
             let a = node.a.narrowed(self.world, self.a, &region, axis);
             let b = node.b.narrowed(self.world, self.b, &region, axis);
@@ -400,7 +411,8 @@ impl<'w> Walk<'w> {
                 Arc::new(Loose { a: here(&a, &loose.a), b: here(&b, &loose.b) })
             });
             let known = node.known.clone();
-            self.open.push(Node { region, a, b, known, loose, share: node.share / 2.0 });
+            let (share, cut) = (node.share / 2.0, cut.clone());
+            self.open.push(Node { region, a, b, known, loose, share, cut });
         }
     }
 
@@ -431,7 +443,30 @@ impl<'w> Walk<'w> {
                 known,
                 loose: node.loose.clone(),
                 share,
+                cut: node.cut.clone(),
             });
         }
     }
+}
+
+/// Adds a region that differs. The halves of a cut that differ in the same way throughout are one again, and
+/// maybe with them the halves of the cut before: what does not matter to a difference does not multiply it.
+/// Only halves are joined, so the order in which they are found does not matter.
+pub(super) fn join(all: &mut Vec<Found>, mut found: Found) {
+    while let (Some(last), Some(cut)) = (all.last(), &found.cut) {
+        let is_half = last.cut.as_ref().is_some_and(|other| Arc::ptr_eq(other, cut));
+        let (below, above) = (last.region[cut.axis], found.region[cut.axis]);
+        let is_whole = (below.0, above.1) == cut.whole && below.1 < above.0 && above.0 - below.1 == 1;
+        let is_alike = (&last.a, &last.b, &last.known, &last.except)
+            == (&found.a, &found.b, &found.known, &found.except)
+            && (0..found.region.len()).all(|i| i == cut.axis || last.region[i] == found.region[i]);
+        if !(is_half && is_whole && is_alike) {
+            break;
+        }
+        let cut = Arc::clone(cut);
+        found.region[cut.axis] = cut.whole;
+        found.cut.clone_from(&cut.before);
+        all.pop();
+    }
+    all.push(found);
 }

@@ -44,7 +44,7 @@ use bounds::Bounds;
 use path::Paths;
 #[cfg(all(feature = "kernel", target_os = "linux"))]
 pub(crate) use path::all_rules;
-pub(crate) use path::{clauses, ip_tests, satisfy};
+pub(crate) use path::{clauses, satisfy};
 pub(crate) use random::Random;
 
 /// Cases of one block.

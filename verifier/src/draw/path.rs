@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use hipac_classifier::{InterfaceName, Packet};
-use hipac_rules::{
-    Chain, Clause, Family, Field, FragmentTest, Hook, InterfaceTest, IpPart, L4Need, Ruleset, TableKind,
-    Target, Test, ValueSet,
-};
+use hipac_rules::{Chain, Clause, Family, Field, Hook, L4Need, Ruleset, TableKind, Target, Test, ValueSet};
 
 use super::bounds;
 use super::random::Random;
@@ -152,38 +149,10 @@ pub(crate) fn all_rules(ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
 /// What a rule tests of fields: its IP part, the headers that its matches want, and their clauses.
 pub(crate) fn clauses(oracle: &Oracle<'_>, id: RuleId) -> Vec<Clause> {
     let Some(rule) = id.of(oracle.ruleset()) else { return Vec::new() };
-    let ip = ip_tests(oracle.family(), &rule.ip).into_iter().map(|test| vec![test]);
+    let ip = rule.ip.tests(oracle.family()).into_iter().map(|test| vec![test]);
     let matches =
         oracle.meanings(id).iter().flat_map(|m| header(m.l4).into_iter().chain(m.clauses.iter().cloned()));
     ip.chain(matches).collect()
-}
-
-/// The IP part of a rule as tests, each of which must hold.
-pub(crate) fn ip_tests(family: Family, ip: &IpPart) -> Vec<Test> {
-    let mut tests = Vec::new();
-    for (field, test) in [(Field::Source, &ip.source), (Field::Destination, &ip.destination)] {
-        if test.mask != 0 || test.negated {
-            let mask = test.mask & family.full_mask();
-            let set = ValueSet::Masked { value: test.address & mask, mask };
-            tests.push(Test { field, negated: test.negated, set });
-        }
-    }
-    for (field, test) in [(Field::InInterface, &ip.in_interface), (Field::OutInterface, &ip.out_interface)] {
-        if let InterfaceTest { name: Some(name), prefix, negated } = test {
-            let set = ValueSet::Interface { name: name.clone(), prefix: *prefix };
-            tests.push(Test { field, negated: *negated, set });
-        }
-    }
-    if ip.protocol.number != 0 {
-        let number = ip.protocol.number.into();
-        let set = ValueSet::Ranges(vec![(number, number)]);
-        tests.push(Test { field: Field::Protocol, negated: ip.protocol.negated, set });
-    }
-    if ip.fragment != FragmentTest::Any {
-        let negated = ip.fragment == FragmentTest::NotLater;
-        tests.push(Test { field: Field::L4, negated, set: ValueSet::Ranges(vec![(1, 2)]) });
-    }
-    tests
 }
 
 /// The headers with which a match can hold: the whole one, for simplicity.

@@ -20,7 +20,6 @@ use std::fmt;
 use hipac_classifier::{Answer, Packet};
 use hipac_rules::{Clause, Effect, Family, Hook, L4Need, Policy, Residual, Ruleset, TableKind, Test};
 
-use crate::draw::ip_tests;
 use crate::field_text::{self, Ports};
 use crate::fields::{self, Value};
 use crate::oracle::{Outcome, Target, clause_holds, header, test_holds};
@@ -237,7 +236,7 @@ impl Walk<'_> {
             return Tried::Failed("there is no such rule".to_owned());
         };
         let family = self.oracle.family();
-        for test in ip_tests(family, ip) {
+        for test in ip.tests(family) {
             if !test_holds(&test, &self.packet) {
                 return Tried::Failed(failure(&vec![test], &self.packet));
             }

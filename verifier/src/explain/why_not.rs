@@ -14,7 +14,6 @@ use hipac_classifier::Packet;
 use super::trace::{Step as TraceStep, failure, trace};
 use crate::diff::Entry;
 use crate::diff::report::condition;
-use crate::draw::ip_tests;
 use crate::oracle::{Outcome, clause_holds, header, test_holds};
 use crate::outcomes::Script;
 use crate::partition::reach::{Reach, hunt};
@@ -96,7 +95,7 @@ pub fn why_not(
 /// A rule's own tests that fail for a packet.
 fn failing(oracle: &Oracle<'_>, id: RuleId, packet: &Packet) -> Vec<String> {
     let Some(rule) = id.of(oracle.ruleset()) else { return Vec::new() };
-    let ip = ip_tests(oracle.family(), &rule.ip).into_iter().filter(|t| !test_holds(t, packet));
+    let ip = rule.ip.tests(oracle.family()).into_iter().filter(|t| !test_holds(t, packet));
     let mut failing: Vec<String> = ip.map(|test| failure(&vec![test], packet)).collect();
     for meaning in oracle.meanings(id) {
         if !matches!(header(meaning.l4, packet.l4), Outcome::Held) {

@@ -222,7 +222,6 @@ fn flags(ip: &IpPart) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draw::ip_tests;
     use crate::fields;
     use crate::oracle::test_holds;
     use hipac_classifier::L4;
@@ -307,7 +306,7 @@ mod tests {
             }).collect();
             let (heads, key) = (Heads::new(family, &rules), Key::new(&packet));
             for from in 0..=rules.len() {
-                let holds = |rule: &Rule| ip_tests(family, &rule.ip).iter().all(|t| test_holds(t, &packet));
+                let holds = |rule: &Rule| rule.ip.tests(family).iter().all(|t| test_holds(t, &packet));
                 let expected = (from..rules.len()).find(|&i| holds(&rules[i]));
                 prop_assert_eq!(heads.next_that_holds(from, &key), expected);
             }

@@ -94,6 +94,11 @@ impl Condition {
 
     /// And one of the tests holds.
     pub(super) fn and_tests(&mut self, tests: &[Test], raw: Raw<'_>) {
+        if let [test] = tests
+            && let Some((dim, lo, hi)) = one_range(test, raw)
+        {
+            return self.and_set(dim, &Ranges::one(lo, hi), raw);
+        }
         self.and_one_of(tests.iter().flat_map(|test| parts_of(test, raw)).collect(), raw);
     }
 
@@ -230,6 +235,23 @@ pub(super) fn dims_of(column: Column, family: Family) -> impl Iterator<Item = Di
         Column::Mark => (Field::Mark, false),
     };
     words(field, family).iter().map(|w| w.0).chain(with_protocol.then_some(Dim::Protocol))
+}
+
+/// The dimension and range that a test is, if it is no more than that. Most are: [`parts_of`] would say the same.
+fn one_range(test: &Test, raw: Raw<'_>) -> Option<(Dim, u32, u32)> {
+    let &[(dim, bits)] = words(test.field, raw.family) else { return None };
+    let max = u128::MAX >> (128 - bits);
+    let (lo, hi) = match &test.set {
+        ValueSet::Ranges(ranges) => *<&[_; 1]>::try_from(&**ranges).ok().map(|[range]| range)?,
+        ValueSet::Masked { value, mask } => {
+            let free = !mask & max;
+            let is_prefix = free & (free + 1) == 0 && value & !mask == 0;
+            is_prefix.then_some((*value, value | free))?
+        }
+        ValueSet::Interface { .. } | ValueSet::Member(_) => return None,
+    };
+    let is_plain = !test.negated && lo <= hi && hi <= max && max >= raw.max(dim).into();
+    is_plain.then_some((dim, lo as u32, (hi as u32).min(raw.max(dim))))
 }
 
 /// A test as parts of which one holds.

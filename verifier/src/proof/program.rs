@@ -13,7 +13,7 @@
 use hipac_classifier::image::{Flat, Section};
 use hipac_classifier::program::{Change, Op, Reader, ResidualKind};
 use hipac_classifier::{Dim, Image};
-use hipac_rules::{Effect, L4Need, Residual};
+use hipac_rules::{Effect, Residual};
 
 use super::condition::{Condition, Raw};
 use super::ranges::Ranges;
@@ -76,32 +76,6 @@ impl Segment {
 /// States of the transport header, a bit each, as a set.
 pub(super) fn states(bits: u8) -> Ranges {
     Ranges::of((0..=Dim::L4.max()).filter(|s| bits >> s & 1 == 1).map(|s| (s, s)))
-}
-
-/// In which states a match drops the packet, and in which it goes on to look: see [`L4Need`].
-pub(super) fn need_states(need: L4Need) -> (u8, u8) {
-    let (mut drops, mut passes) = (0, 0);
-    for state in 0..=6u8 {
-        // Bytes of the header that are there; none for later fragments, which do not match.
-        let bytes = match state {
-            0 => Some(u8::MAX),
-            1 | 2 => None,
-            3 => Some(0),
-            4 => Some(4),
-            5 => Some(8),
-            _ => Some(12),
-        };
-        let is_dropped = match bytes {
-            None => state == 2 && need.drops_fragment_at_8,
-            Some(bytes) => bytes < need.bytes,
-        };
-        if is_dropped {
-            drops |= 1 << state;
-        } else if need.bytes == 0 || bytes.is_some() {
-            passes |= 1 << state;
-        }
-    }
-    (drops, passes)
 }
 
 pub(super) fn kind_of(residual: Residual) -> ResidualKind {
@@ -219,11 +193,11 @@ impl Program {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use hipac_rules::L4Need;
 
     #[test]
     fn a_match_drops_what_it_cannot_read() {
-        let need = |bytes, drops_fragment_at_8| need_states(L4Need { bytes, drops_fragment_at_8 });
+        let need = |bytes, drops_fragment_at_8| L4Need { bytes, drops_fragment_at_8 }.states();
         assert_eq!(need(0, false), (0, 0b111_1111));
         assert_eq!(need(4, false), (0b000_1000, 0b111_0001));
         assert_eq!(need(12, false), (0b011_1000, 0b100_0001));

@@ -15,6 +15,8 @@ use hipac_classifier::key::{KEY_BYTES, KeyMaker};
 use hipac_classifier::{Dim, Image};
 use hipac_rules::Family;
 
+use smallvec::SmallVec;
+
 use super::boxes::{self, Bounds, Boxes};
 use super::condition::{self, All, Condition, Raw, Wants};
 use super::members::Members;
@@ -257,6 +259,37 @@ impl Space {
         (of(&mut inside.into_iter()), of(&mut outside.into_iter()).not(axis.max))
     }
 
+    /// The same for the most of rules: those of which each dimension is in the key and holds one range of it.
+    fn one_box(&self, condition: &Condition, program: &Condition, into: &mut Boxes) -> Option<Expanded> {
+        if !program.is_all() || !condition.clauses().is_empty() {
+            return None;
+        }
+        let mut bounds: SmallVec<[(u32, u32); 24]> = self.axes.iter().map(|a| (0, a.max)).collect();
+        let mut states = ALL_STATES;
+        for (dim, set) in condition.sets() {
+            let Some(axis) = self.axis_of(*dim) else {
+                if *dim != Dim::L4 {
+                    return None;
+                }
+                states = (0..7).filter(|&s| set.contains(s)).map(|s| 1 << s).sum();
+                continue;
+            };
+            bounds[axis] = match (&self.axes[axis].kind, set.as_slice()) {
+                (Kind::Same, &[range]) => range,
+                (Kind::Same, _) => return None,
+                _ => {
+                    let (holds, only) = self.keys_of(&self.axes[axis], set);
+                    let &[range] = holds.as_slice() else { return None };
+                    (holds == only).then_some(range)?
+                }
+            };
+        }
+        let first = into.len();
+        into.push(&bounds);
+        let only = first..into.len();
+        Some(Expanded { must: only.clone(), may: only, is_blind: false, states })
+    }
+
     /// What must and may be stored for a rule of this condition whose program begins with the
     /// clauses of `program`, which the condition implies.
     pub(super) fn expand(
@@ -265,6 +298,9 @@ impl Space {
         program: &Condition,
         into: &mut Boxes,
     ) -> Result<Expanded, TooManyBoxes> {
+        if let Some(expanded) = self.one_box(condition, program, into) {
+            return Ok(expanded);
+        }
         let mut expanded = Expanded { states: ALL_STATES, ..Expanded::default() };
         let (mut must, mut may): (Vec<Part>, Vec<Part>) = (vec![], vec![]);
         let mut hulls: Vec<(usize, Part)> = vec![];

@@ -21,10 +21,9 @@ use hipac_rules::{Family, IpPart, MatchMeaning, Residual, Rule, Ruleset, Table, 
 
 use super::boxes::{self, Bounds, Boxes};
 use super::condition::Condition;
-use super::program::{End, Mark, Program, Segment, change_of, kind_of, need_states, states};
+use super::program::{End, Mark, Program, Segment, change_of, kind_of, states};
 use super::space::{Expanded, Space, TooManyBoxes};
 use crate::RuleId;
-use crate::draw::ip_tests;
 
 /// Flat rules that a walk expects for each one that the image has, at most: unfolding what the image
 /// calls would multiply them.
@@ -230,7 +229,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
             effect: None,
             end: End::Resume(0),
         };
-        for test in ip_tests(family, &rule.ip) {
+        for test in rule.ip.tests(family) {
             program.first.condition.and_tests(&[test], raw);
         }
         for (number, extension) in rule.matches.iter().enumerate() {
@@ -255,7 +254,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
         program: &mut Program,
     ) -> Result<(), GaveUp> {
         let raw = self.on.space.raw();
-        let (drops, passes) = need_states(meaning.l4);
+        let (drops, passes) = meaning.l4.states();
         if drops != 0 && program.rest.is_empty() {
             let mut first = program.first.clone();
             first.condition.and_set(Dim::L4, &states(drops), raw);

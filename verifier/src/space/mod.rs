@@ -27,7 +27,6 @@ use hipac_classifier::{InterfaceName, Packet};
 use hipac_rules::ipset::Membership;
 use hipac_rules::{Clause, Effect, Family, Field, L4Need, TableKind, Test, ValueSet};
 
-use crate::draw::ip_tests;
 use crate::oracle::{Outcome, Target, header};
 use crate::{Oracle, RuleId, packet_text};
 use crate::{fields, members};
@@ -91,7 +90,7 @@ impl Space {
         for &(oracle, table) in tables {
             for rule in rules_of(oracle, table) {
                 if let Some(r) = rule.of(oracle.ruleset()) {
-                    tests.extend(ip_tests(family, &r.ip).into_iter().map(TestKey));
+                    tests.extend(r.ip.tests(family).into_iter().map(TestKey));
                 }
                 for meaning in oracle.meanings(rule) {
                     wants_header |= meaning.l4 != L4Need::default();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use hipac_rules::{Clause, Extension, Family, L4Need, Residual, Target as RuleTarget, print};
 
 use super::{Choice, Literal, TextId, World};
-use crate::draw::ip_tests;
 use crate::field_text::{self, Ports};
 use crate::space::{Alternatives, Change};
 use crate::{Oracle, RuleId};
@@ -41,7 +40,7 @@ impl Parts {
             Parts { list: Vec::new(), target: world.text_id(""), note: None, is_contradictory: false };
         let Some(rule) = id.of(oracle.ruleset()) else { return parts };
         let family = oracle.family();
-        for test in ip_tests(family, &rule.ip) {
+        for test in rule.ip.tests(family) {
             parts.clause(world, &vec![test], 0);
         }
         for (match_index, meaning) in oracle.meanings(id).iter().enumerate() {

@@ -8,7 +8,6 @@ use hipac_classifier::{Dim, Image};
 use hipac_rules::{Family, Field, L4Need, Name, Residual, Rule, Target, TargetMeaning};
 
 use super::stored::{StoredRule, chain_of};
-use crate::draw::ip_tests;
 use crate::proof::condition::Condition;
 use crate::proof::program::{End, Mark, Program, change_of, kind_of};
 use crate::proof::ranges::Ranges;
@@ -60,7 +59,7 @@ impl Wanted {
     pub(super) fn of(rule: &Rule, space: &Space, family: Family) -> Wanted {
         let raw = space.raw();
         let mut condition = Condition::default();
-        for test in ip_tests(family, &rule.ip) {
+        for test in rule.ip.tests(family) {
             condition.and_tests(&[test], raw);
         }
         let mut residuals = Vec::new();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use hipac_classifier::program::Change;
+use hipac_classifier::program::{Change, ResidualKind};
 use hipac_classifier::{CtState, Dim};
 use hipac_rules::registry::{self, Kind};
 use hipac_rules::{
@@ -11,11 +11,11 @@ use hipac_rules::{
     parse,
 };
 
-use super::Reader;
 use super::align::{Pair, residuals};
 use super::stored::StoredRule;
+use super::{NOT_KEPT, Reader};
 use crate::proof::condition::{Condition, Wants};
-use crate::proof::program::End;
+use crate::proof::program::{End, kind_of};
 use crate::proof::ranges::Ranges;
 
 /// Ways to write the tests of a transport header.
@@ -66,9 +66,6 @@ pub(super) fn rule<B: AsRef<[u8]>>(
     let Some(shape) = stored.shape.as_ref().filter(|_| !stored.sets.is_empty()) else {
         return Ok(never(stored.line, stored.shape.is_some().then_some(()).and(reader.jumps_to(stored))));
     };
-    if beside.is_none() && !residuals(&shape.program).is_empty() {
-        return Err("it asks a match of which an image keeps no more than that");
-    }
     let mut words = Words { family: reader.family, ip: String::new(), matches: vec![] };
     words.write(reader, stored, variant)?;
     words.checks(&shape.program.first.condition)?;
@@ -76,23 +73,57 @@ pub(super) fn rule<B: AsRef<[u8]>>(
     // Residual matches stand at their numbers: what stands before them is moved there, or filled up.
     let asked = residuals(&shape.program);
     if !asked.is_empty() {
-        let beside = beside.ok_or("it asks a match of which an image keeps no more than that")?;
         let mut own = std::mem::take(&mut rule.matches).into_iter();
-        for &(number, _) in &asked {
+        for &(number, kind) in &asked {
             while rule.matches.len() < usize::from(number) {
                 let next = own.next();
                 rule.matches.push(next.map_or_else(filler, Ok)?);
             }
-            let extension = beside.matches.get(usize::from(number));
-            let extension = extension.filter(|e| e.match_meaning(reader.family).residual.is_some());
-            rule.matches
-                .push(extension.ok_or("it asks a match of which an image keeps no more than that")?.clone());
+            let is_it = |e: &&Extension| e.match_meaning(reader.family).residual.map(kind_of) == Some(kind);
+            let extension = beside.and_then(|rule| rule.matches.get(usize::from(number))).filter(is_it);
+            rule.matches.push(match extension {
+                Some(extension) => reader.own(extension, stored.line, number)?,
+                None => reader.stand_in(kind, stored.line, number)?,
+            });
         }
         rule.matches.extend(own);
     }
     rule.line = stored.line;
     rule.target = target(reader, stored, beside)?;
     Ok(rule)
+}
+
+impl<B: AsRef<[u8]>> Reader<'_, B> {
+    /// A match that stands for one of which an image keeps no more than that it is asked. No two are the same,
+    /// and none is a match of a file, so nothing is taken to be equal that hangs on one.
+    pub(super) fn stand_in(&self, kind: ResidualKind, line: u32, number: u8) -> Result<Extension, Why> {
+        let name = format!("{NOT_KEPT}-{}-{line}-{number}", self.tag);
+        let text = match kind {
+            ResidualKind::Pure => format!("-m string --algo bm --string {name}"),
+            ResidualKind::Stateful => format!("-m recent --rcheck --name {name}"),
+            ResidualKind::Unknown => format!("-m {name}"),
+        };
+        let options = ParseOptions { family: Some(self.family), ..ParseOptions::default() };
+        // Of an extension that nobody knows it is said that nobody does.
+        let parsed = parse(format!("*filter\n:back -\n-A back {text}\nCOMMIT\n").as_bytes(), &options);
+        let rule = parsed.ruleset.tables.into_iter().flat_map(|t| t.chains).find_map(|mut c| c.rules.pop());
+        let found = rule.and_then(|mut rule| rule.matches.pop());
+        let found = found.filter(|e| e.match_meaning(self.family).residual.map(kind_of) == Some(kind));
+        found.ok_or("it asks a match of which an image keeps no more than that")
+    }
+
+    /// A match as this image has it: what stands for one of another image does not stand for one of this.
+    pub(super) fn own(&self, extension: &Extension, line: u32, number: u8) -> Result<Extension, Why> {
+        match extension.match_meaning(self.family).residual {
+            Some(kind) if is_stand_in(extension) => self.stand_in(kind_of(kind), line, number),
+            _ => Ok(extension.clone()),
+        }
+    }
+}
+
+/// The match stands for one that an image does not keep.
+pub(super) fn is_stand_in(extension: &Extension) -> bool {
+    format!("{extension:?}").contains(NOT_KEPT)
 }
 
 /// A rule that no packet matches.

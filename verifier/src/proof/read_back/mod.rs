@@ -14,8 +14,10 @@
 //! against the image as it holds any other. A rule that its proof refutes is guessed again, without the file.
 //!
 //! What an image does not keep (what a residual match asks, a target's options, LOG) comes from the rule of the
-//! other file that fits; where none does and the answer hangs on it, the image cannot be read back, and that is
-//! said.
+//! other file that fits. Where none does, a residual match is given a *stand-in*: a match that has its kind and is
+//! the same as no other. What hangs on one is not known, and [`Difference`](crate::diff::Difference)s that do name
+//! it by [`NOT_KEPT`]. Beside another image all of its residual matches are such: of two images nobody knows whether
+//! they ask the same.
 //!
 //! # Cost
 //!
@@ -42,6 +44,9 @@ use crate::{Event, RuleId};
 use align::Wanted;
 use guess::Guess;
 use stored::{Origins, Stored};
+
+/// Part of the name of what stands for a match that an image does not keep.
+pub const NOT_KEPT: &str = "not-kept-by-image";
 
 /// Times that rules are guessed again.
 const TRIES_MAX: usize = 64;
@@ -103,11 +108,15 @@ pub fn read_back<B: AsRef<[u8]>>(
     let space = Space::new(image, names, Members::new(other, image), family)
         .ok_or_else(|| Unreadable::Strange("the slots of the key make no sense".into()))?;
     let stored = Stored::new(image, &space);
-    let reader = Reader { image, other, space: &space, family, stored };
+    let mut others =
+        other.tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules).flat_map(|r| &r.matches);
+    let is_second = others.any(guess::is_stand_in);
+    let tag = if is_second { "b" } else { "a" };
+    let reader = Reader { image, other, space: &space, family, stored, tag };
     let mut guesses = reader.first_guesses();
     let mut refuted = String::new();
     // Most often it is an image of the very file.
-    if let Ok(proof) = prove(other, image, options) {
+    if let Some(proof) = (!is_second).then(|| prove(other, image, options).ok()).flatten() {
         return Ok(ReadBack { ruleset: other.clone(), own: 0, proof });
     }
     for _ in 0..TRIES_MAX {
@@ -169,6 +178,8 @@ struct Reader<'a, B> {
     space: &'a Space,
     family: Family,
     stored: Stored,
+    /// Tells stand-ins of two images apart.
+    tag: &'static str,
 }
 
 impl<B: AsRef<[u8]>> Reader<'_, B> {
@@ -281,14 +292,17 @@ impl<B: AsRef<[u8]>> Reader<'_, B> {
         let stored = &self.stored.rules[origin];
         let other = |index: usize| self.other.table(table).and_then(|t| t.chain(chain))?.rules.get(index);
         let guess = guesses.get(&origin).cloned().unwrap_or(Guess::new(align::Pair::default()));
-        if let Some(rule) = guess.taken.and_then(other) {
-            return Ok(Rule { line: stored.line, ..rule.clone() });
-        }
-        let beside = guess.beside.and_then(other);
-        guess::rule(self, stored, beside, guess.variant).map_err(|why| Unreadable::Rule {
+        let unreadable = |why| Unreadable::Rule {
             place: format!("{}/{chain} rule {} (line {})", table.name(), stored.number, stored.line),
             why,
-        })
+        };
+        if let Some(rule) = guess.taken.and_then(other) {
+            let own = (0u8..).zip(&rule.matches).map(|(number, m)| self.own(m, stored.line, number));
+            let matches = own.collect::<Result<_, _>>().map_err(unreadable)?;
+            return Ok(Rule { line: stored.line, matches, ..rule.clone() });
+        }
+        let beside = guess.beside.and_then(other);
+        guess::rule(self, stored, beside, guess.variant).map_err(unreadable)
     }
 
     /// The chain that an entry stands for.
