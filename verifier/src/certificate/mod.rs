@@ -78,12 +78,8 @@ pub fn write<B: AsRef<[u8]>>(
     image: &Image<B>,
     compared: Compared,
 ) -> Result<Vec<u8>, Refused> {
-    let find = |skips_void: bool| {
-        let mut finder = write::Finder::new(skips_void);
-        Checker::check(ruleset, image, compared, &mut finder)?;
-        Ok(finder)
-    };
-    let finder = find(false).or_else(|refused| find(true).map_err(|_| refused))?;
+    let finder =
+        write::Finder::search(|finder| Checker::check(ruleset, image, compared, finder).map(|_| ()))?;
     let mut out = Vec::with_capacity(HEADER_BYTES + finder.steps.len());
     out.extend(MAGIC);
     out.extend(VERSION.to_le_bytes());

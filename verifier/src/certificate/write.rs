@@ -18,20 +18,56 @@ const SAME_REGIONS_MAX: usize = 1 << 16;
 /// The same, to see whether any key satisfies the clauses of a rule.
 const VOID_REGIONS_MAX: usize = 256;
 
+/// Certificates that are begun, at most, until one is whole.
+const TRIES_MAX: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Finder {
     pub(super) steps: Vec<u8>,
-    /// A rule that nothing satisfies has no flat rule, although the next one is its. (Jumps have flat
-    /// rules of their own between two visits of a chain, unless they are left out: then the next
-    /// visit may be meant. Of what drops cut headers a rule may have several.)
-    pub(super) skips_void: bool,
+    /// A rule that nothing satisfies has no flat rule, although the next one fits it, or it has that one: what is
+    /// right shows later. (Jumps have flat rules of their own between two visits of a chain, unless they are
+    /// left out: then the next visit may be meant.) What was taken each time; without a list, that it has it.
+    skips: Option<Vec<bool>>,
+    /// How many times that was asked.
+    asked: usize,
     /// Clauses that the program looks at, still to be said.
     checks: Vec<u32>,
 }
 
 impl Finder {
-    pub(super) fn new(skips_void: bool) -> Finder {
-        Finder { skips_void, ..Finder::default() }
+    /// Begins certificates, each with another choice where there was one, the last first, until `check` finds
+    /// one whole. What the first one failed at is the error.
+    pub(super) fn search(
+        mut check: impl FnMut(&mut Finder) -> Result<(), Refused>,
+    ) -> Result<Finder, Refused> {
+        let mut finder = Finder::default();
+        let Err(refused) = check(&mut finder) else { return Ok(finder) };
+        let mut skips = Vec::new();
+        for _ in 0..TRIES_MAX {
+            let mut finder = Finder { skips: Some(skips), ..Finder::default() };
+            if check(&mut finder).is_ok() {
+                return Ok(finder);
+            }
+            skips = finder.skips.unwrap_or_default();
+            skips.truncate(finder.asked);
+            while skips.last() == Some(&false) {
+                skips.pop();
+            }
+            let Some(last) = skips.last_mut() else { break };
+            *last = false;
+        }
+        Err(refused)
+    }
+
+    /// Whether a rule has no flat rule although the next one fits it.
+    fn skips(&mut self, is_void: impl FnOnce() -> bool) -> bool {
+        let Some(skips) = self.skips.as_mut().filter(|_| is_void()) else { return false };
+        let number = self.asked;
+        self.asked += 1;
+        if number == skips.len() {
+            skips.push(true);
+        }
+        skips[number]
     }
 }
 
@@ -46,7 +82,7 @@ impl Guide for Finder {
                 let about_header = |clause: &&Rc<Clause>| clause.iter().all(|test| test.field == Field::L4);
                 let skips = match drops {
                     true => is_void(on, clauses.iter().filter(about_header)),
-                    false => self.skips_void && is_void(on, clauses.iter()),
+                    false => self.skips(|| is_void(on, clauses.iter())),
                 };
                 if fits && !skips {
                     self.checks = checked(on, clauses, ops);
