@@ -13,10 +13,13 @@ use common::{
 use hipac_bench_data::classbench::read_filters;
 use hipac_bench_data::{FilterFamily, classbench_gen, ruleset_of};
 use hipac_classifier::Image;
+use hipac_classifier::forest::root::{CELL_BYTES, Root};
+use hipac_classifier::forest::{Ref, UNIT};
 use hipac_classifier::image::Section;
 use hipac_compiler::{Counting, Options, compile};
 use hipac_rules::{ParseOptions, Ruleset, parse};
 use hipac_verifier::certificate::{Checked, Refused, check, write};
+use hipac_verifier::proof::prove;
 use hipac_verifier::{Compared, ImageSubject, Oracle};
 
 /// Writes a certificate and has it checked.
@@ -320,6 +323,44 @@ fn lies_about_a_wrong_image_are_refused() {
     }
     println!("{refused} refused, {accepted} accepted, equal");
     assert!(refused > 0 && accepted > 0);
+}
+
+/// Gates that turn away a little more: the certificate of the right image is held against each.
+#[test]
+fn gates_that_turn_rules_away_are_refused() {
+    let options = classbench_gen::Options::new(400, 4);
+    let filters = classbench_gen::generate(&FilterFamily::Access.parameters(), &options).expect("filters");
+    let ruleset = ruleset_of(&filters).expect("filters are rules");
+    let image = compile_roomy(&ruleset, Counting::Exact).image;
+    let (certificate, _) = certified(&ruleset, b"", &image, Compared::All).expect("a certificate");
+    let arena = seal::section(&image, Section::Arena);
+    let opened = Image::open(&*image).expect("an image");
+    let (_, entry, _) = opened.entries().max_by_key(|(_, entry, _)| entry.count).expect("an entry");
+    let root = Root::view(&image[arena.clone()], Ref(entry.root).offset()).expect("a root");
+    let (mut refused, mut accepted) = (0, 0);
+    for tree in (0..root.tree_count()).map(|t| root.tree(t)) {
+        let cells = (0..tree.cell_count()).map(|c| arena.start + tree.cells as usize * UNIT + c * CELL_BYTES);
+        let is_there = |at: &usize| image[at + 4..at + 7].iter().any(|&bits| bits != 0);
+        for at in cells.filter(is_there).take(40) {
+            let mut changed = image.clone();
+            let byte = (at + 4..at + 7).find(|&byte| image[byte] != 0).expect("a bit");
+            changed[byte] &= changed[byte] - 1;
+            seal::seal(&mut changed);
+            let mut resealed = certificate.clone();
+            seal_certificate(&mut resealed, &changed);
+            let changed = Image::open(&*changed).expect("an image");
+            let is_right = prove(&ruleset, &changed, &Default::default()).is_ok();
+            match check(&ruleset, b"", &changed, &resealed) {
+                Ok(_) => {
+                    assert!(is_right, "a gate at {at} turns away what its rules hold for");
+                    accepted += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    println!("{refused} refused, {accepted} accepted");
+    assert!(refused > 0);
 }
 
 /// A wrong compiler: the image of rules of which one was changed, held against those before.
