@@ -26,7 +26,8 @@ pub(super) struct Finder {
     pub(super) steps: Vec<u8>,
     /// A rule that nothing satisfies has no flat rule, although the next one fits it, or it has that one: what is
     /// right shows later. (Jumps have flat rules of their own between two visits of a chain, unless they are
-    /// left out: then the next visit may be meant.) What was taken each time; without a list, that it has it.
+    /// left out: then the next visit may be meant.) And the chain that such a jump leads to may be unfolded or
+    /// absent. What was taken each time; without a list, that rules are there and chains are not.
     skips: Option<Vec<bool>>,
     /// How many times that was asked.
     asked: usize,
@@ -59,9 +60,9 @@ impl Finder {
         Err(refused)
     }
 
-    /// Whether a rule has no flat rule although the next one fits it.
-    fn skips(&mut self, is_void: impl FnOnce() -> bool) -> bool {
-        let Some(skips) = self.skips.as_mut().filter(|_| is_void()) else { return false };
+    /// Whether a rule that nothing satisfies is passed over; `default` while there is no choice.
+    fn skips(&mut self, default: bool, is_void: impl FnOnce() -> bool) -> bool {
+        let Some(skips) = self.skips.as_mut().filter(|_| is_void()) else { return default };
         let number = self.asked;
         self.asked += 1;
         if number == skips.len() {
@@ -82,12 +83,12 @@ impl Guide for Finder {
                 let about_header = |clause: &&Rc<Clause>| clause.iter().all(|test| test.field == Field::L4);
                 let skips = match drops {
                     true => is_void(on, clauses.iter().filter(about_header)),
-                    false => self.skips(|| is_void(on, clauses.iter())),
+                    false => self.skips(false, || is_void(on, clauses.iter())),
                 };
                 if fits && !skips {
                     self.checks = checked(on, clauses, ops);
                     Step(Kind::Present, self.checks.len() as u32, 0)
-                } else if *may_be_left_out && !is_void(on, clauses.iter()) {
+                } else if *may_be_left_out && (!is_void(on, clauses.iter()) || !self.skips(true, || true)) {
                     Step(Kind::Unfold, 0, 0)
                 } else {
                     Step(Kind::Absent, 0, 0)
