@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
 use crate::interrupt;
@@ -44,9 +44,15 @@ pub(crate) fn within_limit(path: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, Failu
     Ok(bytes)
 }
 
-/// Replaces a file: whoever looks sees the old bytes or the new ones, whatever happens meanwhile.
+/// Replaces a file: whoever looks sees the old bytes or the new ones, whatever happens meanwhile. Of a link
+/// it is the file that it leads to; a device or a pipe, `/dev/null` say, is written to and stays what it is.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::at(&path.display().to_string(), error);
+    let path = &followed(path).map_err(failed)?;
+    if fs::metadata(path).is_ok_and(|is| !is.is_file() && !is.is_dir()) {
+        let mut file = fs::OpenOptions::new().write(true).open(path).map_err(failed)?;
+        return file.write_all(bytes).map_err(failed);
+    }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -70,4 +76,20 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+/// Links that lead to links, at most: as many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// What a path leads to when it is a link, whether that is there or not.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            // No link, or nothing there.
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many links"))
 }

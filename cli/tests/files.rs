@@ -72,6 +72,41 @@ fn an_image_is_replaced_and_only_the_new_one_is_left() {
     assert_eq!(folder.names(), ["gateway.himg"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_stays_a_link_and_a_pipe_a_pipe() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    let folder = Folder::new();
+    let (file, bytes) = gateway_image(&folder);
+    let (first, second) = (folder.path("first.himg"), folder.path("second.himg"));
+    symlink("gateway.himg", &first).expect("a link");
+    symlink(&first, &second).expect("a link to a link");
+    folder.write("gateway.himg", "old");
+    hipac(&["compile", &example("gateway.rules"), "-o", &second]).exits(0);
+    assert_eq!(std::fs::read(&file).expect("the file"), bytes);
+    for link in [&first, &second] {
+        assert!(std::fs::symlink_metadata(link).expect("the link").is_symlink(), "{link} is replaced");
+    }
+
+    // As root, a device would be replaced as well.
+    let pipe = folder.path("pipe");
+    if !Command::new("mkfifo").arg(&pipe).status().is_ok_and(|made| made.success()) {
+        eprintln!("skipped: no mkfifo");
+        return;
+    }
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).expect("what is written")
+    });
+    hipac(&["compile", &example("gateway.rules"), "-o", &pipe]).exits(0);
+    assert!(
+        std::fs::symlink_metadata(&pipe).expect("the pipe").file_type().is_fifo(),
+        "the pipe is replaced"
+    );
+    assert_eq!(reader.join().expect("read"), bytes);
+}
+
 #[test]
 fn a_target_that_cannot_be_written_is_named() {
     let folder = Folder::new();
