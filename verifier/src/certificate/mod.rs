@@ -12,7 +12,7 @@
 //!   each stored box that is too large       split · inside · hidden …
 //! ```
 //!
-//! Every step is one sentence about one region, and the [`checker`] looks whether it is true: a region is one
+//! Every step is one sentence about one region, and the `checker` looks whether it is true: a region is one
 //! range on each axis, some bits of which may be known besides, and a test of a rule holds for all of it, for none
 //! of it, or for some. It has neither sets of boxes nor a search, and takes nothing from the prover. That a
 //! program says the same as the clauses it stands for is shown in the same steps: cut until both hold or both fail.
