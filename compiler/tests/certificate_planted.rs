@@ -212,7 +212,7 @@ fn with_forest_of(image: &[u8], other: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The last rule is hidden in `other`, but not in `rules`: an image of these in which it is not stored either has no
+/// A rule is hidden in `other`, but not in `rules`: an image of these in which it is not stored either has no
 /// certificate, and that of `other` is not accepted for it.
 #[track_caller]
 fn check_not_hidden(rules: &str, other: &str, counting: Counting) {
@@ -225,11 +225,21 @@ fn check_not_hidden(rules: &str, other: &str, counting: Counting) {
     let answer = certified(&rules, &image, counting);
     assert!(matches!(answer, Err(Refused::Wrong(_))), "{answer:?}");
     let opened = Image::open(&*of_other).expect("an image that opens");
-    let mut certificate = write(&other, b"", &opened, compared(counting)).expect("a certificate");
-    seal::certificate(&mut certificate, &image);
+    let certificate = write(&other, b"", &opened, compared(counting)).expect("a certificate");
     let opened = Image::open(&*image).expect("an image that opens");
-    let answer = check(&rules, b"", &opened, &certificate);
-    assert!(matches!(answer, Err(Refused::Wrong(_))), "{answer:?}");
+    let accepted = |mut certificate: Vec<u8>| {
+        seal::certificate(&mut certificate, &image);
+        check(&rules, b"", &opened, &certificate).is_ok()
+    };
+    assert!(!accepted(certificate.clone()));
+    // It is not hidden by others either, nor stored where others are.
+    for (kind, number) in [HIDDEN, LANE].into_iter().flat_map(|kind| (0..8).map(move |number| (kind, number)))
+    {
+        let mut lie = certificate.clone();
+        let hidden = lie[HEADER..].chunks_exact_mut(STEP).filter(|step| step[0] == HIDDEN);
+        hidden.for_each(|step| (step[0], step[1]) = (kind, number));
+        assert!(!accepted(lie), "{kind}: {number}");
+    }
     assert!(proved(&rules, &image, counting).is_err());
 }
 
@@ -242,6 +252,22 @@ fn what_lets_packets_pass_hides_nothing() {
     for rule in ["", "-m limit --limit 5/sec -j ACCEPT", "-m u32 --u32 \"6&0xff=1\" -j ACCEPT", "-j LOG"] {
         check_not_hidden(&text("", rule), &text("", "-j ACCEPT"), Counting::Exact);
     }
+    // The rule behind it that holds as well does not hide it.
+    let text = |first: &str| {
+        let rules = format!(
+            "-A FORWARD -p tcp {first}\n-A FORWARD -p tcp -s 10.0.0.0/8 -j DROP\n-A FORWARD -j LOG\n"
+        );
+        format!("*filter\n:FORWARD ACCEPT\n{rules}-A FORWARD -j ACCEPT\nCOMMIT\n")
+    };
+    check_not_hidden(&text(""), &text("-j ACCEPT"), Counting::Exact);
+}
+
+#[test]
+fn a_call_hides_nothing() {
+    let text = |chains: &str, rule: &str| {
+        let hidden = "-A FORWARD -p tcp -m tcp --dport 22 -j DROP";
+        format!("*mangle\n:FORWARD ACCEPT\n{chains}-A FORWARD -p tcp {rule}\n{hidden}\nCOMMIT\n")
+    };
     // What `sub` returns goes on behind the jump. It is called, for it changes packets.
     let mark = "-p udp -j MARK --set-xmark 0x1/0xffffffff";
     let sub = format!(":INPUT ACCEPT\n:sub -\n-A INPUT -j sub\n-A sub {mark}\n");
@@ -292,7 +318,7 @@ fn where_jumps_and_returns_lead_is_looked_at() {
         let rules = format!("-A FORWARD -p tcp {rule}\n-A FORWARD -j DROP\n-A FORWARD -j LOG\n");
         read(&format!("*filter\n:FORWARD ACCEPT\n:sub -\n{rules}-A FORWARD -p udp -j sub\n{sub}COMMIT\n"))
     };
-    for (one, other) in [("-j sub", "-g sub"), ("", "-j RETURN"), ("-j LOG", "-j RETURN")] {
+    for (one, other) in [("-j sub", "-g sub"), ("", "-g sub"), ("", "-j RETURN"), ("-j LOG", "-j RETURN")] {
         check_refused(&text(one), &text(other), Counting::Exact);
         check_refused(&text(other), &text(one), Counting::Exact);
     }
@@ -329,13 +355,85 @@ fn a_skip_that_lands_elsewhere_is_refused() {
 
 #[test]
 fn an_entry_is_one_chain() {
-    let text = |chain: &str| {
-        let jumps = format!("-A FORWARD -p tcp -j one\n-A FORWARD -p udp -j {chain}\n-A INPUT -j two\n");
-        let chains = "-A one -j ACCEPT\n-A two -j DROP\n";
-        read(&format!("*filter\n:FORWARD ACCEPT\n:INPUT ACCEPT\n:one -\n:two -\n{jumps}{chains}COMMIT\n"))
-    };
-    check_refused(&text("one"), &text("two"), Counting::Exact);
-    check_refused(&text("two"), &text("one"), Counting::Exact);
+    // Both change packets, so that they are called.
+    let marks = |chain: &str, mark: u32| format!("-A {chain} -j MARK --set-xmark {mark}/0xffffffff\n");
+    let marks = marks("one", 1) + &marks("two", 2);
+    for [first, second] in [["INPUT", "FORWARD"], ["FORWARD", "INPUT"], ["FORWARD", "FORWARD"]] {
+        let text = |chain: &str| {
+            let jumps = format!("-A {first} -p tcp -j one\n-A {second} -p udp -j {chain}\n");
+            let chains = ":FORWARD ACCEPT\n:INPUT ACCEPT\n:one -\n:two -\n";
+            read(&format!("*mangle\n{chains}{jumps}{marks}COMMIT\n"))
+        };
+        check_refused(&text("one"), &text("two"), Counting::Exact);
+        check_refused(&text("two"), &text("one"), Counting::Exact);
+    }
+}
+
+#[test]
+fn an_image_has_all_rules_and_no_others() {
+    let text =
+        |rules: &str| read(&format!("*filter\n:FORWARD ACCEPT\n-A FORWARD -p tcp -j DROP\n{rules}COMMIT\n"));
+    let more = text("-A FORWARD -p udp -j DROP\n");
+    check_refused(&text(""), &more, Counting::Exact);
+    check_refused(&more, &text(""), Counting::Exact);
+    let input = |policy: &str| read(&format!("*filter\n:INPUT {policy}\n:FORWARD ACCEPT\nCOMMIT\n"));
+    check_refused(&input("ACCEPT"), &input("DROP"), Counting::Exact);
+    // A table that the rules do not have: nobody has looked at what it does.
+    let raw = read("*raw\n:PREROUTING DROP\nCOMMIT\n*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\nCOMMIT\n");
+    let image = compile_roomy(&raw, Counting::Exact).image;
+    assert_eq!(certified(&raw, &image, Counting::Exact), Ok(()));
+    assert!(matches!(certified(&input("ACCEPT"), &image, Counting::Exact), Err(Refused::Wrong(_))));
+    // What only counts may be left out where only what decides is compared.
+    let counts = text("-A FORWARD -p udp\n");
+    let image = compile_roomy(&counts, Counting::Deciding).image;
+    assert_eq!(certified(&counts, &image, Counting::Deciding), Ok(()));
+    assert!(matches!(certified(&counts, &image, Counting::Exact), Err(Refused::Wrong(_))));
+}
+
+/// Each flat rule does what another one does: where that is accepted, it means the same.
+#[test]
+fn a_flat_rule_that_does_what_another_one_does_is_refused() {
+    let text = "*mangle\n:FORWARD ACCEPT\n:sub -\n:tag -\n:none -\n-A FORWARD -p tcp -m tcp --dport 22 -j ACCEPT\n\
+        -A FORWARD -p udp -j DROP\n-A FORWARD -p udp\n-A FORWARD -s 10.0.0.0/8 -j RETURN\n\
+        -A FORWARD -s 11.0.0.0/8 -j tag\n-A FORWARD -s 12.0.0.0/8 -g tag\n-A FORWARD -s 13.0.0.0/8 -j sub\n\
+        -A FORWARD -p tcp -j none\n-A FORWARD -d 10.0.0.0/8 -j LOG\n-A FORWARD -m limit --limit 5/sec -j DROP\n\
+        -A FORWARD -d 13.0.0.0/8 -j MARK --set-xmark 0x1/0xffffffff\n-A FORWARD -j ACCEPT\n\
+        -A sub -d 10.0.0.0/8 -j RETURN\n-A sub -d 11.0.0.0/8 -j ACCEPT\n-A none -p udp -j DROP\n\
+        -A tag -j MARK --set-xmark 0x2/0xffffffff\nCOMMIT\n";
+    let rules = read(text);
+    let mut refused = 0;
+    for counting in [Counting::Exact, Counting::Deciding] {
+        let image = compile_roomy(&rules, counting).image;
+        assert_eq!(certified(&rules, &image, counting), Ok(()));
+        let flats = || seal::section(&image, Section::Flats).step_by(Section::Flats.record_bytes());
+        for (at, other) in flats().flat_map(|at| flats().map(move |other| (at, other))) {
+            let mut changed = image.clone();
+            changed.copy_within(other..other + 4, at);
+            seal::seal(&mut changed);
+            if Image::open(&*changed).expect("an image").audit().is_err() {
+                continue;
+            }
+            match certified(&rules, &changed, counting) {
+                Ok(()) => assert_eq!(proved(&rules, &changed, counting), Ok(()), "{at} as {other}"),
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
+
+/// The rules of an unfolded chain are asked what is on the way to them, but not the limit of the jump.
+#[test]
+fn a_jump_that_asks_something_is_not_left_out() {
+    let jump = "-A FORWARD -p tcp -m limit --limit 5/sec";
+    let rules = format!("*filter\n:FORWARD DROP\n:sub -\n{jump} -j sub\n\n-A sub -j ACCEPT\nCOMMIT\n");
+    let unfolded = "-A FORWARD -p tcp -j ACCEPT\n-A sub -j LOG";
+    let unfolded = format!("*filter\n:FORWARD DROP\n:sub -\n{jump}\n{unfolded}\nCOMMIT\n");
+    let mut image = compile_roomy(&read(&unfolded), Counting::Exact).image;
+    seal::swap_origins(&mut image, 1, 2);
+    let answer = certified(&read(&rules), &image, Counting::Exact);
+    assert!(matches!(answer, Err(Refused::Wrong(_))), "{answer:?}");
+    assert!(proved(&read(&rules), &image, Counting::Exact).is_err());
 }
 
 #[test]
@@ -361,6 +459,21 @@ fn each_root_is_asked_for_its_own_packets() {
         assert!(matches!(answer, Err(Refused::Wrong(_))), "{roots:?}: {answer:?}");
         assert!(proved(&rules, &changed, Counting::Exact).is_err(), "{roots:?}");
     }
+    // And whatever stands in either, a little changed.
+    let mut refused = 0;
+    for at in seal::section(&image, Section::Arena).step_by(2) {
+        let old = u16::from_le_bytes([image[at], image[at + 1]]);
+        for new in [old.wrapping_add(1), old.wrapping_sub(1), 0, u16::MAX] {
+            let mut changed = image.clone();
+            changed[at..at + 2].copy_from_slice(&new.to_le_bytes());
+            seal::seal(&mut changed);
+            match certified(&rules, &changed, Counting::Exact) {
+                Ok(()) => assert_eq!(proved(&rules, &changed, Counting::Exact), Ok(()), "{at}: {new}"),
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
 }
 
 #[test]
@@ -478,7 +591,9 @@ fn nodes_of<B: AsRef<[u8]>>(image: &Image<B>) -> Vec<Ref> {
 /// Kinds of steps, as the checker numbers them, and the bytes before the first step and of each.
 const SPLIT: u8 = 4;
 const BIT: u8 = 5;
+const HIDDEN: u8 = 7;
 const INSIDE: u8 = 8;
+const LANE: u8 = 10;
 const HEADER: usize = 40;
 const STEP: usize = 9;
 
