@@ -123,17 +123,6 @@ fn change(numbers: &mut Numbers, bytes: &mut [u8]) -> bool {
     new != old
 }
 
-/// Makes the checksums of a certificate right again: of the image, and of its own steps.
-fn seal_certificate(certificate: &mut [u8], image: &[u8]) {
-    let sum = |bytes: &[u8]| {
-        let step = |sum: u64, &byte: &u8| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
-    };
-    let (of_image, of_steps) = (sum(image), sum(&certificate[40..]));
-    certificate[24..32].copy_from_slice(&of_image.to_le_bytes());
-    certificate[32..40].copy_from_slice(&of_steps.to_le_bytes());
-}
-
 #[derive(Debug, Default)]
 struct Tally {
     images_refused: usize,
@@ -189,7 +178,7 @@ fn campaign(ruleset: &Ruleset, text: &[u8], image: &[u8], tally: &mut Tally) {
         // As it is, the certificate is about another image.
         assert!(!is_accepted(&changed_image, &certificate));
         let mut resealed = certificate.clone();
-        seal_certificate(&mut resealed, &changed_image);
+        seal::certificate(&mut resealed, &changed_image);
         if is_accepted(&changed_image, &resealed) {
             tally.images_accepted += 1;
             must_be_right(&changed_image, &format!("image {number}"));
@@ -201,12 +190,12 @@ fn campaign(ruleset: &Ruleset, text: &[u8], image: &[u8], tally: &mut Tally) {
             continue;
         }
         assert!(!is_accepted(image, &changed), "its checksum is another");
-        seal_certificate(&mut changed, image);
+        seal::certificate(&mut changed, image);
         match is_accepted(image, &changed) {
             true => tally.certificates_accepted += 1,
             false => tally.certificates_refused += 1,
         }
-        seal_certificate(&mut changed, &changed_image);
+        seal::certificate(&mut changed, &changed_image);
         if is_accepted(&changed_image, &changed) {
             tally.both_accepted += 1;
             must_be_right(&changed_image, &format!("image and certificate {number}"));
@@ -249,7 +238,7 @@ const STEP: usize = 9;
 fn lied_about(ruleset: &Ruleset, image: &[u8], mut certificate: Vec<u8>) -> Option<usize> {
     let image = Image::open(image).ok()?;
     let refused_at = |certificate: &mut [u8]| {
-        seal_certificate(certificate, image.bytes());
+        seal::certificate(certificate, image.bytes());
         match check(ruleset, b"", &image, certificate) {
             Ok(_) => usize::MAX,
             Err(Refused::Wrong(why)) => {
@@ -347,7 +336,7 @@ fn gates_that_turn_rules_away_are_refused() {
             changed[byte] &= changed[byte] - 1;
             seal::seal(&mut changed);
             let mut resealed = certificate.clone();
-            seal_certificate(&mut resealed, &changed);
+            seal::certificate(&mut resealed, &changed);
             let changed = Image::open(&*changed).expect("an image");
             let is_right = prove(&ruleset, &changed, &Default::default()).is_ok();
             match check(&ruleset, b"", &changed, &resealed) {

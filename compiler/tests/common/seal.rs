@@ -25,6 +25,17 @@ pub(crate) fn seal(image: &mut [u8]) {
     image[28..32].copy_from_slice(&head.to_le_bytes());
 }
 
+/// Makes the checksums of a certificate right again: of the image, and of its own steps.
+pub(crate) fn certificate(certificate: &mut [u8], image: &[u8]) {
+    let sum = |bytes: &[u8]| {
+        let step = |sum: u64, &byte: &u8| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+    };
+    let (of_image, of_steps) = (sum(image), sum(&certificate[40..]));
+    certificate[24..32].copy_from_slice(&of_image.to_le_bytes());
+    certificate[32..40].copy_from_slice(&of_steps.to_le_bytes());
+}
+
 /// The `u32` at `at`.
 pub(crate) fn word(image: &[u8], at: usize) -> u32 {
     let mut array = [0; 4];

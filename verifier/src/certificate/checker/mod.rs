@@ -241,9 +241,10 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
                     let (mut low, mut high) = (region.clone(), region);
                     let (l, h) = (&mut low[a as usize], &mut high[a as usize]);
                     let is_so = match kind {
+                        // Within: nothing else keeps a range to the numbers that its axis has.
                         Kind::Split => l.lo <= b && b < l.hi,
-                        // One bit, whose value was open.
-                        _ => b.is_power_of_two() && l.mask & b == 0,
+                        // Two bits would have four sides. One that is known leaves a side as it was.
+                        _ => b.is_power_of_two(),
                     };
                     match kind {
                         Kind::Split => (l.hi, h.lo) = (b, b.saturating_add(1)),

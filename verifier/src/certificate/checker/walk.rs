@@ -228,7 +228,8 @@ impl<B: AsRef<[u8]>, G: Guide> Checker<'_, B, G> {
             }
             let to = wanted.parts.iter_mut().next_back().map(|(_, clauses)| clauses);
             to.into_iter().for_each(|to| to.extend(meaning.clauses.iter().cloned().map(Rc::new)));
-            // Asked as the program says it. What is pure is asked behind all that fields decide.
+            // Asked as the program says it. Its types are others, with the same names: texts that are derived of
+            // both are alike only when the values are. What is pure is asked behind all that fields decide.
             let asks = |kind| (format!("Residual {{ match_index: {number}, kind: {kind:?} }}"), vec![]);
             match meaning.residual {
                 None => {}
