@@ -33,6 +33,7 @@ mod chunks;
 mod clock;
 mod connection;
 mod counted;
+mod ecn;
 mod hashlimit;
 mod limit;
 mod options;

@@ -11,6 +11,7 @@ use crate::chunks::Chunks;
 use crate::clock::{Hz, Time};
 use crate::connection::{ConnBytes, ConnLimit, Tracking};
 use crate::counted::{Quota, Statistic};
+use crate::ecn::TcpBits;
 use crate::hashlimit::{self, HashLimit};
 use crate::limit::Limit;
 use crate::options::TcpOption;
@@ -138,6 +139,7 @@ enum Kept {
     Policy(Policy),
     TypeByInterface(TypeByInterface),
     TcpOption(TcpOption),
+    TcpBits(TcpBits),
 }
 
 /// What a target does to the state.
@@ -263,6 +265,10 @@ impl State {
                 Some(option) => Kept::TcpOption(option),
                 None => return Ok(None),
             },
+            "ecn" => match TcpBits::new(settings) {
+                Some(bits) => Kept::TcpBits(bits),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -316,6 +322,7 @@ impl State {
             Kept::Recent(rule) => return Some(rule.ask(lists.get_mut(rule.list)?, packet, hz, now)),
             Kept::Chunks(chunks) => return chunks.ask(packet, arrival),
             Kept::TcpOption(option) => return option.ask(packet, arrival),
+            Kept::TcpBits(bits) => bits.holds(packet, arrival)?,
             Kept::Policy(policy) => policy.holds(packet)?,
             Kept::TypeByInterface(types) => types.holds(packet)?,
             Kept::RpFilter(filter) => filter.holds(packet)?,
@@ -357,9 +364,13 @@ impl State {
                             | Kept::TypeByInterface(_),
                         ) => true,
                         Some(Kept::Statistic(statistic)) => statistic.clone().holds().is_none(),
-                        Some(Kept::Text(_) | Kept::Words(_) | Kept::Chunks(_) | Kept::TcpOption(_)) => {
-                            !has_wire || rewrites
-                        }
+                        Some(
+                            Kept::Text(_)
+                            | Kept::Words(_)
+                            | Kept::Chunks(_)
+                            | Kept::TcpOption(_)
+                            | Kept::TcpBits(_),
+                        ) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)
                         }

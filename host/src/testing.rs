@@ -46,6 +46,25 @@ pub(crate) fn udp(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// An IPv4 packet of that protocol, which begins at so many times 8 bytes of a whole one.
+pub(crate) fn ipv4(protocol: u8, offset: u8, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![0x45, 0, high, low, 0, 7, 0, offset, 64, protocol, 0, 0];
+    bytes.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+    bytes.extend(payload);
+    bytes
+}
+
+/// An IPv6 packet with that next header.
+pub(crate) fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![0x60, 0, 0, 0, high, low, next_header, 64];
+    bytes.extend((0xfd00 << 112 | 1u128).to_be_bytes());
+    bytes.extend((0xfd00 << 112 | 2u128).to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
 /// These bytes, in 1970.
 pub(crate) fn arrival(wire: &[u8]) -> Arrival<'_> {
     Arrival { wire: Some(wire), ..Arrival::at(Time::default()) }

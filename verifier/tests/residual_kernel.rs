@@ -512,6 +512,34 @@ fn options_of_tcp_are_found_as_in_the_kernel() {
 }
 
 #[test]
+fn bits_of_congestion_are_read_as_in_the_kernel() {
+    if !is_inside("bits_of_congestion_are_read_as_in_the_kernel") {
+        return;
+    }
+    let options = ["--ecn-tcp-ece", "! --ecn-tcp-ece", "--ecn-tcp-cwr", "! --ecn-tcp-cwr"];
+    let mut rules: Vec<String> = options.iter().map(|one| format!("-p tcp -m ecn {one}")).collect();
+    for not in ["", "! "] {
+        rules.push(format!("-p tcp -m ecn {not}--ecn-tcp-ece --ecn-tcp-cwr"));
+        rules.push(format!("-p tcp -m ecn {not}--ecn-tcp-cwr {not}--ecn-ip-ect 1"));
+    }
+    for (seed, family) in seeds().flat_map(|seed| FAMILIES.map(|family| (seed, family))) {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        check(family, &rules, |sides| {
+            for i in 0..200 {
+                let mut payload = vec![0; 24];
+                payload[12..14].copy_from_slice(&[0x50, (below(r, 4) as u8) << 6 | 2]);
+                if below(r, 6) == 0 {
+                    payload.truncate(12 + below(r, 10) as usize);
+                }
+                sides.send(i % 8, 64, 6, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;
