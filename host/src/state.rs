@@ -14,7 +14,7 @@ use crate::counted::{Quota, Statistic};
 use crate::ecn::TcpBits;
 use crate::hashlimit::{self, HashLimit};
 use crate::limit::Limit;
-use crate::options::TcpOption;
+use crate::options::{DccpOption, TcpOption};
 use crate::rateest::{Compare, Estimator};
 use crate::recent::{List, Recent};
 use crate::route::{Policy, Receiver, RpFilter, TypeByInterface};
@@ -140,6 +140,7 @@ enum Kept {
     TypeByInterface(TypeByInterface),
     TcpOption(TcpOption),
     TcpBits(TcpBits),
+    DccpOption(DccpOption),
 }
 
 /// What a target does to the state.
@@ -269,6 +270,10 @@ impl State {
                 Some(bits) => Kept::TcpBits(bits),
                 None => return Ok(None),
             },
+            "dccp" => match DccpOption::new(settings) {
+                Some(option) => Kept::DccpOption(option),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -322,6 +327,7 @@ impl State {
             Kept::Recent(rule) => return Some(rule.ask(lists.get_mut(rule.list)?, packet, hz, now)),
             Kept::Chunks(chunks) => return chunks.ask(packet, arrival),
             Kept::TcpOption(option) => return option.ask(packet, arrival),
+            Kept::DccpOption(option) => return option.ask(packet, arrival),
             Kept::TcpBits(bits) => bits.holds(packet, arrival)?,
             Kept::Policy(policy) => policy.holds(packet)?,
             Kept::TypeByInterface(types) => types.holds(packet)?,
@@ -369,7 +375,8 @@ impl State {
                             | Kept::Words(_)
                             | Kept::Chunks(_)
                             | Kept::TcpOption(_)
-                            | Kept::TcpBits(_),
+                            | Kept::TcpBits(_)
+                            | Kept::DccpOption(_),
                         ) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)

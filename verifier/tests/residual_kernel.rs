@@ -540,6 +540,46 @@ fn bits_of_congestion_are_read_as_in_the_kernel() {
 }
 
 #[test]
+fn options_of_dccp_are_found_as_in_the_kernel() {
+    if !is_inside("options_of_dccp_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        // Where `!` stands before a broken header the kernel counts the rule before it drops the packet.
+        dccp_options(seed, &["", "! "], 0);
+        dccp_options(seed, &[""], 30);
+    }
+}
+
+fn dccp_options(seed: u64, nots: &[&str], percent_broken: u32) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let r = &mut random;
+    let rule = |n: u32, not: &&str| format!("-p dccp -m dccp {not}--dccp-option {n}");
+    let rules: Vec<String> = (1..9).flat_map(|n| nots.iter().map(move |not| rule(n, not))).collect();
+    for family in FAMILIES {
+        check(family, &rules, |sides| {
+            for i in 0..400 {
+                // All that a header needs before its options: types say how much of it that is.
+                let options = 28 - 12 + 4 * below(r, 6) as usize;
+                let mut payload = vec![0; 12];
+                payload[4] = ((12 + options) / 4) as u8;
+                payload[8] = below(r, 32) as u8;
+                payload.extend((0..options).map(|_| below(r, 9) as u8));
+                if below(r, 100) < percent_broken {
+                    match below(r, 3) {
+                        0 => payload.truncate(12 + below(r, 20) as usize),
+                        1 => payload[4] = below(r, 256) as u8,
+                        _ => payload[4] = below(r, 9) as u8,
+                    }
+                }
+                sides.send(i % 8, 64, 33, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;
