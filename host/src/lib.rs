@@ -35,6 +35,7 @@ mod connection;
 mod counted;
 mod ecn;
 mod hashlimit;
+mod headers6;
 mod limit;
 mod options;
 mod play;

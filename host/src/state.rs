@@ -13,6 +13,7 @@ use crate::connection::{ConnBytes, ConnLimit, Tracking};
 use crate::counted::{Quota, Statistic};
 use crate::ecn::TcpBits;
 use crate::hashlimit::{self, HashLimit};
+use crate::headers6::{self, Mobility};
 use crate::limit::Limit;
 use crate::options::{DccpOption, TcpOption};
 use crate::rateest::{Compare, Estimator};
@@ -141,6 +142,8 @@ enum Kept {
     TcpOption(TcpOption),
     TcpBits(TcpBits),
     DccpOption(DccpOption),
+    Mobility(Mobility),
+    Eui64,
 }
 
 /// What a target does to the state.
@@ -274,6 +277,8 @@ impl State {
                 Some(option) => Kept::DccpOption(option),
                 None => return Ok(None),
             },
+            "mh" => Kept::Mobility(Mobility::new(settings)),
+            "eui64" => Kept::Eui64,
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -328,6 +333,8 @@ impl State {
             Kept::Chunks(chunks) => return chunks.ask(packet, arrival),
             Kept::TcpOption(option) => return option.ask(packet, arrival),
             Kept::DccpOption(option) => return option.ask(packet, arrival),
+            Kept::Mobility(types) => return types.ask(packet, arrival),
+            Kept::Eui64 => headers6::is_eui64(packet)?,
             Kept::TcpBits(bits) => bits.holds(packet, arrival)?,
             Kept::Policy(policy) => policy.holds(packet)?,
             Kept::TypeByInterface(types) => types.holds(packet)?,
@@ -367,7 +374,8 @@ impl State {
                             Kept::RpFilter(_)
                             | Kept::Receiver(_)
                             | Kept::Policy(_)
-                            | Kept::TypeByInterface(_),
+                            | Kept::TypeByInterface(_)
+                            | Kept::Eui64,
                         ) => true,
                         Some(Kept::Statistic(statistic)) => statistic.clone().holds().is_none(),
                         Some(
@@ -376,7 +384,8 @@ impl State {
                             | Kept::Chunks(_)
                             | Kept::TcpOption(_)
                             | Kept::TcpBits(_)
-                            | Kept::DccpOption(_),
+                            | Kept::DccpOption(_)
+                            | Kept::Mobility(_),
                         ) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)

@@ -24,6 +24,16 @@ pub(crate) fn extension_of(table: &str, chain: &str, text: &str) -> Extension {
     parsed.ruleset.tables[0].chain(chain).unwrap().rules[0].matches[0].clone()
 }
 
+/// The first match of a line, in IPv6.
+#[track_caller]
+pub(crate) fn extension6_of(text: &str) -> Extension {
+    let text = format!("*filter\n-A FORWARD {text}\nCOMMIT\n");
+    let parsed =
+        parse(&text, &ParseOptions { family: Some(hipac_rules::Family::V6), ..ParseOptions::default() });
+    assert!(!parsed.has_errors(), "{}", hipac_rules::render_all(&parsed.faults, "rule", text.as_bytes()));
+    parsed.ruleset.tables[0].chain("FORWARD").unwrap().rules[0].matches[0].clone()
+}
+
 /// The target of a line.
 #[track_caller]
 pub(crate) fn target_of(text: &str) -> Extension {

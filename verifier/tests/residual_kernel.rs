@@ -580,6 +580,32 @@ fn dccp_options(seed: u64, nots: &[&str], percent_broken: u32) {
 }
 
 #[test]
+fn mobility_headers_are_read_as_in_the_kernel() {
+    if !is_inside("mobility_headers_are_read_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let types = (0..6).flat_map(|n| [format!("--mh-type {n}"), format!("! --mh-type {n}:{}", n + 2)]);
+        let rules: Vec<String> =
+            types.chain([String::new()]).map(|types| format!("-p mh -m mh {types}")).collect();
+        check(Family::V6, &rules, |sides| {
+            for i in 0..300 {
+                let mut payload = vec![59, below(r, 3) as u8, below(r, 9) as u8, 0, 0, 0, 0, 0];
+                match below(r, 8) {
+                    0 => payload.truncate(below(r, 8) as usize),
+                    1 => payload[0] = 58 + below(r, 3) as u8,
+                    _ => {}
+                }
+                sides.send(i % 8, 64, 135, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;
