@@ -13,7 +13,7 @@ use crate::connection::{ConnBytes, ConnLimit, Tracking};
 use crate::counted::{Quota, Statistic};
 use crate::ecn::TcpBits;
 use crate::hashlimit::{self, HashLimit};
-use crate::headers6::{self, Mobility};
+use crate::headers6::{self, Mobility, OptionList};
 use crate::limit::Limit;
 use crate::options::{DccpOption, TcpOption};
 use crate::rateest::{Compare, Estimator};
@@ -144,6 +144,7 @@ enum Kept {
     DccpOption(DccpOption),
     Mobility(Mobility),
     Eui64,
+    OptionList(OptionList),
 }
 
 /// What a target does to the state.
@@ -279,6 +280,13 @@ impl State {
             },
             "mh" => Kept::Mobility(Mobility::new(settings)),
             "eui64" => Kept::Eui64,
+            name @ ("hbh" | "dst") => {
+                let (option, header) = if name == "hbh" { ("hbh-opts", 0) } else { ("dst-opts", 60) };
+                match OptionList::new(settings, option, header) {
+                    Some(options) => Kept::OptionList(options),
+                    None => return Ok(None),
+                }
+            }
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -335,6 +343,7 @@ impl State {
             Kept::DccpOption(option) => return option.ask(packet, arrival),
             Kept::Mobility(types) => return types.ask(packet, arrival),
             Kept::Eui64 => headers6::is_eui64(packet)?,
+            Kept::OptionList(options) => options.holds(packet, arrival)?,
             Kept::TcpBits(bits) => bits.holds(packet, arrival)?,
             Kept::Policy(policy) => policy.holds(packet)?,
             Kept::TypeByInterface(types) => types.holds(packet)?,
@@ -385,7 +394,8 @@ impl State {
                             | Kept::TcpOption(_)
                             | Kept::TcpBits(_)
                             | Kept::DccpOption(_)
-                            | Kept::Mobility(_),
+                            | Kept::Mobility(_)
+                            | Kept::OptionList(_),
                         ) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)

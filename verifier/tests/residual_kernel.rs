@@ -606,6 +606,56 @@ fn mobility_headers_are_read_as_in_the_kernel() {
 }
 
 #[test]
+fn options_of_ipv6_headers_are_found_as_in_the_kernel() {
+    if !is_inside("options_of_ipv6_headers_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let option = |r: &mut ChaCha8Rng| match below(r, 3) {
+            0 => below(r, 6).to_string(),
+            _ => format!("{}:{}", 1 + below(r, 5), [0, 1, 2, 3, 4, 255][below(r, 6) as usize]),
+        };
+        let mut rules = Vec::new();
+        for name in ["hbh", "dst"] {
+            for _ in 0..80 {
+                let list: Vec<String> = (0..=below(r, 4)).map(|_| option(r)).collect();
+                rules.push(format!("-m {name} --{name}-opts {}", list.join(",")));
+            }
+        }
+        check(Family::V6, &rules, |sides| {
+            for i in 0..400 {
+                // Before any rule the kernel looks at the hop-by-hop header: of types 3 to 5 it knows one.
+                let number = if below(r, 3) == 0 { 0 } else { 60 };
+                let mut header = vec![59, 0];
+                while header.len() < 14 {
+                    let kind = if number == 0 { 3 + below(r, 2) as u8 } else { below(r, 6) as u8 };
+                    let length = below(r, 5).min(14 - header.len() as u32) as u8;
+                    header.push(kind);
+                    if kind != 0 {
+                        header.push(length);
+                        header.resize(header.len() + usize::from(length), 0);
+                    }
+                }
+                // What is left at the end: nothing, one option of one byte, or an option longer than the header.
+                if header.len() == 15 {
+                    header.push(0);
+                }
+                header.resize(header.len().next_multiple_of(8), 0);
+                header[1] = (header.len() / 8 - 1) as u8;
+                if number == 60 && below(r, 4) == 0 {
+                    let at = 2 + below(r, header.len() as u32 - 2) as usize;
+                    header[at] = below(r, 256) as u8;
+                }
+                sides.send(i % 8, 64, number, &header);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;
