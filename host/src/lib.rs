@@ -42,6 +42,7 @@ mod play;
 mod rateest;
 mod recent;
 mod route;
+mod routing;
 mod settings;
 mod state;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::options::{DccpOption, TcpOption};
 use crate::rateest::{Compare, Estimator};
 use crate::recent::{List, Recent};
 use crate::route::{Policy, Receiver, RpFilter, TypeByInterface};
+use crate::routing::Hops;
 use crate::settings::Settings;
 use crate::text::Text;
 use crate::words::Words;
@@ -145,6 +146,7 @@ enum Kept {
     Mobility(Mobility),
     Eui64,
     OptionList(OptionList),
+    Hops(Hops),
 }
 
 /// What a target does to the state.
@@ -287,6 +289,10 @@ impl State {
                     None => return Ok(None),
                 }
             }
+            "rt" => match Hops::new(settings)? {
+                Some(hops) => Kept::Hops(hops),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -344,6 +350,7 @@ impl State {
             Kept::Mobility(types) => return types.ask(packet, arrival),
             Kept::Eui64 => headers6::is_eui64(packet)?,
             Kept::OptionList(options) => options.holds(packet, arrival)?,
+            Kept::Hops(hops) => hops.holds(packet, arrival)?,
             Kept::TcpBits(bits) => bits.holds(packet, arrival)?,
             Kept::Policy(policy) => policy.holds(packet)?,
             Kept::TypeByInterface(types) => types.holds(packet)?,
@@ -395,7 +402,8 @@ impl State {
                             | Kept::TcpBits(_)
                             | Kept::DccpOption(_)
                             | Kept::Mobility(_)
-                            | Kept::OptionList(_),
+                            | Kept::OptionList(_)
+                            | Kept::Hops(_),
                         ) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)

@@ -656,6 +656,41 @@ fn options_of_ipv6_headers_are_found_as_in_the_kernel() {
 }
 
 #[test]
+fn addresses_of_routing_headers_are_found_as_in_the_kernel() {
+    if !is_inside("addresses_of_routing_headers_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let mut rules = vec!["-m rt --rt-type 0 --rt-0-res".to_owned()];
+        for _ in 0..60 {
+            let list: Vec<String> = (0..=below(r, 3)).map(|_| format!("::{}", 1 + below(r, 3))).collect();
+            let (reserved, strict) = (pick(r, &["", "--rt-0-res"]), pick(r, &["", "--rt-0-not-strict"]));
+            rules.push(format!("-m rt --rt-type 0 {reserved} --rt-0-addrs {} {strict}", list.join(",")));
+        }
+        check(Family::V6, &rules, |sides| {
+            for i in 0..300 {
+                let count = below(r, 5) as u8;
+                let mut header = vec![59, 2 * count, (below(r, 5) == 0).into(), 0, 0, 0, 0, 0];
+                for _ in 0..count {
+                    header.extend(u128::from(1 + below(r, 3)).to_be_bytes());
+                }
+                if below(r, 4) == 0 {
+                    header[4 + below(r, 4) as usize] = 1;
+                }
+                if below(r, 4) == 0 {
+                    header[1] += 1;
+                    header.extend([0; 8]);
+                }
+                sides.send(i % 8, 64, 43, &header);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;
