@@ -43,6 +43,7 @@ mod rateest;
 mod recent;
 mod route;
 mod routing;
+mod segments;
 mod settings;
 mod state;
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::rateest::{Compare, Estimator};
 use crate::recent::{List, Recent};
 use crate::route::{Policy, Receiver, RpFilter, TypeByInterface};
 use crate::routing::Hops;
+use crate::segments::Segments;
 use crate::settings::Settings;
 use crate::text::Text;
 use crate::words::Words;
@@ -147,6 +148,7 @@ enum Kept {
     Eui64,
     OptionList(OptionList),
     Hops(Hops),
+    Segments(Segments),
 }
 
 /// What a target does to the state.
@@ -293,6 +295,10 @@ impl State {
                 Some(hops) => Kept::Hops(hops),
                 None => return Ok(None),
             },
+            "srh" => match Segments::new(settings) {
+                Some(segments) => Kept::Segments(segments),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -351,6 +357,7 @@ impl State {
             Kept::Eui64 => headers6::is_eui64(packet)?,
             Kept::OptionList(options) => options.holds(packet, arrival)?,
             Kept::Hops(hops) => hops.holds(packet, arrival)?,
+            Kept::Segments(segments) => segments.holds(packet, arrival)?,
             Kept::TcpBits(bits) => bits.holds(packet, arrival)?,
             Kept::Policy(policy) => policy.holds(packet)?,
             Kept::TypeByInterface(types) => types.holds(packet)?,
@@ -403,7 +410,8 @@ impl State {
                             | Kept::DccpOption(_)
                             | Kept::Mobility(_)
                             | Kept::OptionList(_)
-                            | Kept::Hops(_),
+                            | Kept::Hops(_)
+                            | Kept::Segments(_),
                         ) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)

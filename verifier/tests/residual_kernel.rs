@@ -691,6 +691,55 @@ fn addresses_of_routing_headers_are_found_as_in_the_kernel() {
 }
 
 #[test]
+fn segments_are_found_as_in_the_kernel() {
+    if !is_inside("segments_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let mut rules = vec!["-m srh".to_owned()];
+        while rules.len() < 120 {
+            let mut rule = "-m srh".to_owned();
+            for _ in 0..=below(r, 2) {
+                let not = pick(r, &["", "! "]);
+                let name = pick(r, &["hdr-len", "segs-left", "last-entry", "sid", "sid", "next-hdr", "tag"]);
+                let option = match name {
+                    "sid" => {
+                        let prefix = [128, 127, 0][below(r, 3) as usize];
+                        format!("{}sid ::{}/{prefix}", pick(r, &["p", "n", "l"]), below(r, 4))
+                    }
+                    "next-hdr" => format!("next-hdr {}", 58 + below(r, 2)),
+                    "tag" => format!("tag {}", [0, 1, 256][below(r, 3) as usize]),
+                    _ => format!("{name}-{} {}", pick(r, &["eq", "gt", "lt"]), below(r, 8)),
+                };
+                // One number of a kind: the kernel has room for no more.
+                let kind = if name == "sid" { option.split(' ').next().unwrap_or("") } else { name };
+                if !rule.contains(kind) {
+                    write!(rule, " {not}--srh-{option}").unwrap();
+                }
+            }
+            rules.push(rule);
+        }
+        check(Family::V6, &rules, |sides| {
+            for i in 0..400 {
+                let count = below(r, 4) as u8;
+                let (left, last) = (below(r, 4) as u8, (count + below(r, 2) as u8).saturating_sub(1));
+                let kind = if below(r, 9) == 0 { 3 } else { 4 };
+                let tag = [[0, 0], [0, 1], [1, 0]][below(r, 3) as usize];
+                let mut header = vec![59, 2 * count, kind, left, last, 0, tag[0], tag[1]];
+                for _ in 0..count {
+                    header.extend(u128::from(below(r, 4)).to_be_bytes());
+                }
+                header.extend(vec![0; below(r, 3) as usize * 15]);
+                sides.send(i % 8, 64, 43, &header);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;
