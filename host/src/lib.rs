@@ -33,13 +33,17 @@ mod chunks;
 mod clock;
 mod connection;
 mod counted;
+mod ecn;
 mod hashlimit;
+mod headers6;
 mod limit;
 mod options;
 mod play;
 mod rateest;
 mod recent;
 mod route;
+mod routing;
+mod segments;
 mod settings;
 mod state;
 #[cfg(test)]

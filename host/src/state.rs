@@ -11,12 +11,16 @@ use crate::chunks::Chunks;
 use crate::clock::{Hz, Time};
 use crate::connection::{ConnBytes, ConnLimit, Tracking};
 use crate::counted::{Quota, Statistic};
+use crate::ecn::TcpBits;
 use crate::hashlimit::{self, HashLimit};
+use crate::headers6::{self, Mobility, OptionList};
 use crate::limit::Limit;
-use crate::options::TcpOption;
+use crate::options::{DccpOption, TcpOption};
 use crate::rateest::{Compare, Estimator};
 use crate::recent::{List, Recent};
 use crate::route::{Policy, Receiver, RpFilter, TypeByInterface};
+use crate::routing::Hops;
+use crate::segments::Segments;
 use crate::settings::Settings;
 use crate::text::Text;
 use crate::words::Words;
@@ -138,6 +142,13 @@ enum Kept {
     Policy(Policy),
     TypeByInterface(TypeByInterface),
     TcpOption(TcpOption),
+    TcpBits(TcpBits),
+    DccpOption(DccpOption),
+    Mobility(Mobility),
+    Eui64,
+    OptionList(OptionList),
+    Hops(Hops),
+    Segments(Segments),
 }
 
 /// What a target does to the state.
@@ -263,6 +274,31 @@ impl State {
                 Some(option) => Kept::TcpOption(option),
                 None => return Ok(None),
             },
+            "ecn" => match TcpBits::new(settings) {
+                Some(bits) => Kept::TcpBits(bits),
+                None => return Ok(None),
+            },
+            "dccp" => match DccpOption::new(settings) {
+                Some(option) => Kept::DccpOption(option),
+                None => return Ok(None),
+            },
+            "mh" => Kept::Mobility(Mobility::new(settings)),
+            "eui64" => Kept::Eui64,
+            name @ ("hbh" | "dst") => {
+                let (option, header) = if name == "hbh" { ("hbh-opts", 0) } else { ("dst-opts", 60) };
+                match OptionList::new(settings, option, header) {
+                    Some(options) => Kept::OptionList(options),
+                    None => return Ok(None),
+                }
+            }
+            "rt" => match Hops::new(settings)? {
+                Some(hops) => Kept::Hops(hops),
+                None => return Ok(None),
+            },
+            "srh" => match Segments::new(settings) {
+                Some(segments) => Kept::Segments(segments),
+                None => return Ok(None),
+            },
             "time" => Kept::Calendar(Calendar::new(settings)),
             "rateest" => {
                 let shared = &self.shared;
@@ -316,6 +352,13 @@ impl State {
             Kept::Recent(rule) => return Some(rule.ask(lists.get_mut(rule.list)?, packet, hz, now)),
             Kept::Chunks(chunks) => return chunks.ask(packet, arrival),
             Kept::TcpOption(option) => return option.ask(packet, arrival),
+            Kept::DccpOption(option) => return option.ask(packet, arrival),
+            Kept::Mobility(types) => return types.ask(packet, arrival),
+            Kept::Eui64 => headers6::is_eui64(packet)?,
+            Kept::OptionList(options) => options.holds(packet, arrival)?,
+            Kept::Hops(hops) => hops.holds(packet, arrival)?,
+            Kept::Segments(segments) => segments.holds(packet, arrival)?,
+            Kept::TcpBits(bits) => bits.holds(packet, arrival)?,
             Kept::Policy(policy) => policy.holds(packet)?,
             Kept::TypeByInterface(types) => types.holds(packet)?,
             Kept::RpFilter(filter) => filter.holds(packet)?,
@@ -354,12 +397,22 @@ impl State {
                             Kept::RpFilter(_)
                             | Kept::Receiver(_)
                             | Kept::Policy(_)
-                            | Kept::TypeByInterface(_),
+                            | Kept::TypeByInterface(_)
+                            | Kept::Eui64,
                         ) => true,
                         Some(Kept::Statistic(statistic)) => statistic.clone().holds().is_none(),
-                        Some(Kept::Text(_) | Kept::Words(_) | Kept::Chunks(_) | Kept::TcpOption(_)) => {
-                            !has_wire || rewrites
-                        }
+                        Some(
+                            Kept::Text(_)
+                            | Kept::Words(_)
+                            | Kept::Chunks(_)
+                            | Kept::TcpOption(_)
+                            | Kept::TcpBits(_)
+                            | Kept::DccpOption(_)
+                            | Kept::Mobility(_)
+                            | Kept::OptionList(_)
+                            | Kept::Hops(_)
+                            | Kept::Segments(_),
+                        ) => !has_wire || rewrites,
                         Some(Kept::HashLimit(limit)) => {
                             !has_wire || rewrites || !self.shared.buckets[limit.table].suits(limit)
                         }

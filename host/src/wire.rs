@@ -5,6 +5,7 @@
 //! where they lie.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use hipac_classifier::Packet;
 
@@ -82,6 +83,35 @@ pub(crate) fn transport(packet: &Packet, bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// The first IPv6 extension header of that number, as long as it says it is. `None`: there is none, or the packet ends
+/// within it.
+pub(crate) fn extension(bytes: &[u8], number: u8) -> Option<&[u8]> {
+    bytes.get(extension_place(bytes, number)?)
+}
+
+/// Where that header stands; its end may lie beyond the packet.
+pub(crate) fn extension_place(bytes: &[u8], number: u8) -> Option<Range<usize>> {
+    let (mut next, mut at) = (*bytes.get(6)?, IPV6_HEADER_BYTES);
+    loop {
+        let header = bytes.get(at..)?;
+        let length = match next {
+            44 => 8,
+            51 => (usize::from(*header.get(1)?) + 2) * 4,
+            0 | 43 | 60 => (usize::from(*header.get(1)?) + 1) * 8,
+            _ => return None,
+        };
+        if next == number {
+            return Some(at..at + length);
+        }
+        // Behind the head of a later fragment there are no headers.
+        if next == 44 && u16::from_be_bytes([*header.get(2)?, *header.get(3)?]) & !7 != 0 {
+            return None;
+        }
+        next = *header.first()?;
+        at += length;
+    }
+}
+
 /// The two words of 16 bits at `offset` of the transport header. `None`: not known; `Some(None)`: the packet
 /// ends before.
 pub(crate) fn ports(packet: &Packet, arrival: &Arrival<'_>, offset: usize) -> Option<Option<(u16, u16)>> {
@@ -96,7 +126,7 @@ pub(crate) fn ports(packet: &Packet, arrival: &Arrival<'_>, offset: usize) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{arrival, udp};
+    use crate::testing::{arrival, ipv6, udp};
 
     fn sum_of(header: &[u8]) -> u16 {
         let mut sum: u32 = header.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
@@ -128,5 +158,23 @@ mod tests {
         assert_eq!(bytes(&packet, &arrival(&wire)).unwrap().len(), 32);
         assert_eq!(bytes(&packet, &arrival(&wire[..31])), None);
         assert_eq!(bytes(&packet, &Arrival { is_rewritten: true, ..arrival(&wire) }), None);
+    }
+
+    #[test]
+    fn the_first_extension_header_of_a_number_is_found() {
+        let headers =
+            [60, 0, 1, 1, 0, 0, 0, 0, 51, 0, 2, 2, 0, 0, 0, 0, 60, 0, 3, 3, 0, 0, 0, 0, 59, 1, 4, 4];
+        let wire = ipv6(43, &headers);
+        let third = |number| extension(&wire, number).map(|header| (header[2], header.len()));
+        assert_eq!((third(43), third(60), third(51)), (Some((1, 8)), Some((2, 8)), Some((3, 8))));
+        assert_eq!((third(0), third(44), third(6)), (None, None, None));
+        for cut in 0..wire.len() {
+            assert_eq!(extension(&wire[..cut], 43).is_some(), cut >= 48);
+            assert_eq!(extension(&wire[..cut], 51).is_some(), cut >= 64);
+        }
+        // In a later fragment nothing is found behind the fragment header.
+        let fragment = |low| ipv6(44, &[60, 0, 0, low, 0, 0, 0, 7, 59, 0, 1, 1, 0, 0, 0, 0]);
+        assert!(extension(&fragment(1), 60).is_some() && extension(&fragment(8), 60).is_none());
+        assert!(extension(&fragment(8), 44).is_some());
     }
 }

@@ -512,6 +512,234 @@ fn options_of_tcp_are_found_as_in_the_kernel() {
 }
 
 #[test]
+fn bits_of_congestion_are_read_as_in_the_kernel() {
+    if !is_inside("bits_of_congestion_are_read_as_in_the_kernel") {
+        return;
+    }
+    let options = ["--ecn-tcp-ece", "! --ecn-tcp-ece", "--ecn-tcp-cwr", "! --ecn-tcp-cwr"];
+    let mut rules: Vec<String> = options.iter().map(|one| format!("-p tcp -m ecn {one}")).collect();
+    for not in ["", "! "] {
+        rules.push(format!("-p tcp -m ecn {not}--ecn-tcp-ece --ecn-tcp-cwr"));
+        rules.push(format!("-p tcp -m ecn {not}--ecn-tcp-cwr {not}--ecn-ip-ect 1"));
+    }
+    for (seed, family) in seeds().flat_map(|seed| FAMILIES.map(|family| (seed, family))) {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        check(family, &rules, |sides| {
+            for i in 0..200 {
+                let mut payload = vec![0; 24];
+                payload[12..14].copy_from_slice(&[0x50, (below(r, 4) as u8) << 6 | 2]);
+                if below(r, 6) == 0 {
+                    payload.truncate(12 + below(r, 10) as usize);
+                }
+                sides.send(i % 8, 64, 6, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
+fn options_of_dccp_are_found_as_in_the_kernel() {
+    if !is_inside("options_of_dccp_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        // Where `!` stands before a broken header the kernel counts the rule before it drops the packet.
+        dccp_options(seed, &["", "! "], 0);
+        dccp_options(seed, &[""], 30);
+    }
+}
+
+fn dccp_options(seed: u64, nots: &[&str], percent_broken: u32) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let r = &mut random;
+    let rule = |n: u32, not: &&str| format!("-p dccp -m dccp {not}--dccp-option {n}");
+    let rules: Vec<String> = (1..9).flat_map(|n| nots.iter().map(move |not| rule(n, not))).collect();
+    for family in FAMILIES {
+        check(family, &rules, |sides| {
+            for i in 0..400 {
+                // All that a header needs before its options: types say how much of it that is.
+                let options = 28 - 12 + 4 * below(r, 6) as usize;
+                let mut payload = vec![0; 12];
+                payload[4] = ((12 + options) / 4) as u8;
+                payload[8] = below(r, 32) as u8;
+                payload.extend((0..options).map(|_| below(r, 9) as u8));
+                if below(r, 100) < percent_broken {
+                    match below(r, 3) {
+                        0 => payload.truncate(12 + below(r, 20) as usize),
+                        1 => payload[4] = below(r, 256) as u8,
+                        _ => payload[4] = below(r, 9) as u8,
+                    }
+                }
+                sides.send(i % 8, 64, 33, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
+fn mobility_headers_are_read_as_in_the_kernel() {
+    if !is_inside("mobility_headers_are_read_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let types = (0..6).flat_map(|n| [format!("--mh-type {n}"), format!("! --mh-type {n}:{}", n + 2)]);
+        let rules: Vec<String> =
+            types.chain([String::new()]).map(|types| format!("-p mh -m mh {types}")).collect();
+        check(Family::V6, &rules, |sides| {
+            for i in 0..300 {
+                let mut payload = vec![59, below(r, 3) as u8, below(r, 9) as u8, 0, 0, 0, 0, 0];
+                match below(r, 8) {
+                    0 => payload.truncate(below(r, 8) as usize),
+                    1 => payload[0] = 58 + below(r, 3) as u8,
+                    _ => {}
+                }
+                sides.send(i % 8, 64, 135, &payload);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
+fn options_of_ipv6_headers_are_found_as_in_the_kernel() {
+    if !is_inside("options_of_ipv6_headers_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let option = |r: &mut ChaCha8Rng| match below(r, 3) {
+            0 => below(r, 6).to_string(),
+            _ => format!("{}:{}", 1 + below(r, 5), [0, 1, 2, 3, 4, 255][below(r, 6) as usize]),
+        };
+        let mut rules = Vec::new();
+        for name in ["hbh", "dst"] {
+            for _ in 0..80 {
+                let list: Vec<String> = (0..=below(r, 4)).map(|_| option(r)).collect();
+                rules.push(format!("-m {name} --{name}-opts {}", list.join(",")));
+            }
+        }
+        check(Family::V6, &rules, |sides| {
+            for i in 0..400 {
+                // Before any rule the kernel looks at the hop-by-hop header: of types 3 to 5 it knows one.
+                let number = if below(r, 3) == 0 { 0 } else { 60 };
+                let mut header = vec![59, 0];
+                while header.len() < 14 {
+                    let kind = if number == 0 { 3 + below(r, 2) as u8 } else { below(r, 6) as u8 };
+                    let length = below(r, 5).min(14 - header.len() as u32) as u8;
+                    header.push(kind);
+                    if kind != 0 {
+                        header.push(length);
+                        header.resize(header.len() + usize::from(length), 0);
+                    }
+                }
+                // What is left at the end: nothing, one option of one byte, or an option longer than the header.
+                if header.len() == 15 {
+                    header.push(0);
+                }
+                header.resize(header.len().next_multiple_of(8), 0);
+                header[1] = (header.len() / 8 - 1) as u8;
+                if number == 60 && below(r, 4) == 0 {
+                    let at = 2 + below(r, header.len() as u32 - 2) as usize;
+                    header[at] = below(r, 256) as u8;
+                }
+                sides.send(i % 8, 64, number, &header);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
+fn addresses_of_routing_headers_are_found_as_in_the_kernel() {
+    if !is_inside("addresses_of_routing_headers_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let mut rules = vec!["-m rt --rt-type 0 --rt-0-res".to_owned()];
+        for _ in 0..60 {
+            let list: Vec<String> = (0..=below(r, 3)).map(|_| format!("::{}", 1 + below(r, 3))).collect();
+            let (reserved, strict) = (pick(r, &["", "--rt-0-res"]), pick(r, &["", "--rt-0-not-strict"]));
+            rules.push(format!("-m rt --rt-type 0 {reserved} --rt-0-addrs {} {strict}", list.join(",")));
+        }
+        check(Family::V6, &rules, |sides| {
+            for i in 0..300 {
+                let count = below(r, 5) as u8;
+                let mut header = vec![59, 2 * count, (below(r, 5) == 0).into(), 0, 0, 0, 0, 0];
+                for _ in 0..count {
+                    header.extend(u128::from(1 + below(r, 3)).to_be_bytes());
+                }
+                if below(r, 4) == 0 {
+                    header[4 + below(r, 4) as usize] = 1;
+                }
+                if below(r, 4) == 0 {
+                    header[1] += 1;
+                    header.extend([0; 8]);
+                }
+                sides.send(i % 8, 64, 43, &header);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
+fn segments_are_found_as_in_the_kernel() {
+    if !is_inside("segments_are_found_as_in_the_kernel") {
+        return;
+    }
+    for seed in seeds() {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let r = &mut random;
+        let mut rules = vec!["-m srh".to_owned()];
+        while rules.len() < 120 {
+            let mut rule = "-m srh".to_owned();
+            for _ in 0..=below(r, 2) {
+                let not = pick(r, &["", "! "]);
+                let name = pick(r, &["hdr-len", "segs-left", "last-entry", "sid", "sid", "next-hdr", "tag"]);
+                let option = match name {
+                    "sid" => {
+                        let prefix = [128, 127, 0][below(r, 3) as usize];
+                        format!("{}sid ::{}/{prefix}", pick(r, &["p", "n", "l"]), below(r, 4))
+                    }
+                    "next-hdr" => format!("next-hdr {}", 58 + below(r, 2)),
+                    "tag" => format!("tag {}", [0, 1, 256][below(r, 3) as usize]),
+                    _ => format!("{name}-{} {}", pick(r, &["eq", "gt", "lt"]), below(r, 8)),
+                };
+                // One number of a kind: the kernel has room for no more.
+                let kind = if name == "sid" { option.split(' ').next().unwrap_or("") } else { name };
+                if !rule.contains(kind) {
+                    write!(rule, " {not}--srh-{option}").unwrap();
+                }
+            }
+            rules.push(rule);
+        }
+        check(Family::V6, &rules, |sides| {
+            for i in 0..400 {
+                let count = below(r, 4) as u8;
+                let (left, last) = (below(r, 4) as u8, (count + below(r, 2) as u8).saturating_sub(1));
+                let kind = if below(r, 9) == 0 { 3 } else { 4 };
+                let tag = [[0, 0], [0, 1], [1, 0]][below(r, 3) as usize];
+                let mut header = vec![59, 2 * count, kind, left, last, 0, tag[0], tag[1]];
+                for _ in 0..count {
+                    header.extend(u128::from(below(r, 4)).to_be_bytes());
+                }
+                header.extend(vec![0; below(r, 3) as usize * 15]);
+                sides.send(i % 8, 64, 43, &header);
+            }
+            Fair::Yes
+        });
+    }
+}
+
+#[test]
 fn chunks_are_walked_as_in_the_kernel() {
     if !is_inside("chunks_are_walked_as_in_the_kernel") {
         return;

@@ -187,7 +187,10 @@ pub(super) static ENTRIES: &[ExtensionSpec] = &[
         help: "compression parameter index of IPComp",
         protocols: &[108],
         l4: reads(4),
-        options: &[spi("ipcompspi"), flag("compres", "the reserved field is zero").pure()],
+        options: &[
+            spi("ipcompspi"),
+            flag("compres", "asks for a reserved field of zero, which the kernel does not look at"),
+        ],
         ..ExtensionSpec::MATCH
     },
     ExtensionSpec {
