@@ -34,7 +34,8 @@ fn an_interrupted_command_says_so_and_leaves_no_file() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(130), "{command:?}: {said}");
         assert!(said.contains("hipac: interrupted"), "{command:?}: {said}");
-        assert!(output.stdout.is_empty(), "{command:?}");
+        // What was proved before the certificate was begun may have been said.
+        assert!(output.stdout.is_empty() || command[0] == "verify", "{command:?}");
     }
     let left: Vec<_> =
         std::fs::read_dir(&folder).expect("the folder").filter_map(|e| Some(e.ok()?.file_name())).collect();

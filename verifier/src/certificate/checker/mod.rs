@@ -18,11 +18,11 @@ use hipac_rules::{Clause, Family, Ruleset};
 use super::{Refused, wrong};
 use crate::agree::Compared;
 use forest::{Place, Shared};
-use region::{Region, Space};
+use region::{Piece, Region, Space};
 pub(crate) use walk::List;
 
-/// Regions that wait, at most.
-const WAITING_MAX: usize = 1 << 22;
+/// Bytes of regions that wait, at most: a certificate of a few lines may ask for all cells of a large image.
+const WAITING_BYTES_MAX: usize = 1 << 30;
 /// Bytes of a step: kind, then its two numbers.
 const STEP_BYTES: usize = 9;
 
@@ -199,7 +199,7 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
         let mut visits = 64 + 64 * (self.on.arena.len() / UNIT);
         while let Some((region, place)) = waiting.pop() {
             visits = visits.saturating_sub(1);
-            if visits == 0 || waiting.len() > WAITING_MAX {
+            if visits == 0 || waiting.len() > self.waiting_max() {
                 return wrong("the forest leads to the same places over and over");
             }
             (0..).find(|&which| self.on.below(&region, place, which, &mut waiting).is_none());
@@ -277,10 +277,14 @@ impl<'a, B: AsRef<[u8]>, G: Guide> Checker<'a, B, G> {
                 let (number, at) = (self.checked.steps, q.position);
                 return wrong(format!("step {number}: position {at}: it is not so that {step:?}"));
             }
-            if waiting.len() > WAITING_MAX {
+            if waiting.len() > self.waiting_max() {
                 return wrong("too many regions wait");
             }
         }
         Ok(())
+    }
+
+    fn waiting_max(&self) -> usize {
+        WAITING_BYTES_MAX / (64 + self.on.space.axes.len() * size_of::<Piece>())
     }
 }
