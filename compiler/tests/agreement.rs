@@ -33,23 +33,6 @@ proptest! {
     }
 }
 
-/// An image says the first version that has all of its dimensions, in its key or in a program alone.
-#[test]
-fn images_have_the_first_version_that_knows_what_they_test() {
-    let version = |rule: &str| {
-        let family = if rule.contains("-m rt") { Family::V6 } else { Family::V4 };
-        let text = format!("*filter\n:FORWARD DROP\n-A FORWARD {rule} -j ACCEPT\nCOMMIT\n");
-        let image = compile(&read_as(&text, Some(family)), &Options::default()).unwrap().image;
-        hipac_classifier::Image::open(image).unwrap().version()
-    };
-    assert_eq!(version("-m mark --mark 1"), 1);
-    assert_eq!(version("-m cpu --cpu 1"), 2);
-    assert_eq!(version("-m limit --limit 1/s -m cpu --cpu 1"), 2);
-    assert_eq!(version("-m rt --rt-type 0"), 3);
-    assert_eq!(version("-m helper --helper sip"), 3);
-    assert_eq!(version("-m limit --limit 1/s -m cpu --cpu 1 -m mark --mark 5 -m rt ! --rt-type 0"), 3);
-}
-
 fn generated(family: Family, rules: u32, seed: u64) -> Ruleset {
     read(&iptables_gen::generate(&iptables_gen::Options::new(family, rules, seed)).unwrap())
 }
