@@ -165,7 +165,6 @@ fn of_two_images_nobody_knows_whether_they_ask_the_same() {
         "-m limit --limit 5/sec",
         "-m recent --name x --set",
         "-m u32 --u32 6&0xff=1",
-        "-m helper --helper ftp",
         "-m unheard-of --option",
     ] {
         let rule = format!("-A FORWARD -p udp {asks} -j ACCEPT\n");
