@@ -1,6 +1,6 @@
 //! The recursion: prune what cannot matter, stop at a leaf, or cut.
 
-use hipac_classifier::forest::leaf::Layout;
+use hipac_classifier::forest::leaf::{Layout, RULES_MAX};
 use hipac_classifier::forest::node::NODE_BYTES;
 use hipac_classifier::forest::{DEPTH_MAX, Kind, PENDING_MAX, UNIT};
 use rayon::prelude::*;
@@ -118,7 +118,7 @@ impl Tree {
     pub fn visits(&self) -> f64 {
         match self {
             Tree::Empty => 0.0,
-            Tree::Leaf { kind: Kind::Fat, .. } => 1.0 + self.entries() as f64 / 24.0,
+            Tree::Leaf { kind: Kind::Fat, .. } => fat_visits(self.entries()),
             Tree::Leaf { .. } => 1.0,
             Tree::Node(node) => {
                 let entries: usize = node.children.iter().map(Tree::entries).sum();
@@ -167,7 +167,7 @@ impl Builder<'_> {
         }
         let may_defer = pending + 1 < PENDING_MAX;
         for cut in candidates(self.boxes, &list, region, &self.shape, may_defer) {
-            if list.len() <= self.shape.fat_leaf_rules && cut.score >= fat_visits(list.len(), &self.shape) {
+            if list.len() <= self.shape.fat_leaf_rules && cut.score >= fat_visits(list.len()) {
                 break;
             }
             if let Some(parts) = self.partition(&list, region, &cut) {
@@ -276,9 +276,10 @@ pub(crate) struct Parts {
     pub(crate) deferred: Vec<u32>,
 }
 
-/// Expected visits of a leaf of `count` rules that is not cut.
-pub(crate) fn fat_visits(count: usize, shape: &Shape) -> f64 {
-    2.0 + (count - shape.leaf_rules) as f64 / 12.0
+/// What a fat leaf of so many rules costs, in visits of a lean one: its columns are compared one by one, 16 rules at
+/// a time, and no reference says how many lines it has.
+pub(crate) fn fat_visits(count: usize) -> f64 {
+    2.0 + count.saturating_sub(RULES_MAX) as f64 / 12.0
 }
 
 /// The values of interval `slot` within `range`.

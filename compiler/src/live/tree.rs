@@ -388,7 +388,7 @@ impl Hand<'_> {
         place: Place,
     ) -> Result<Option<(Sub, Head)>, Full> {
         let may_defer = place.pending + 1 < PENDING_MAX;
-        let limit = fat_visits(visible.len(), &self.shape);
+        let limit = fat_visits(visible.len());
         let all: Vec<u32> = (0..list.len() as u32).collect();
         let mut chosen = None;
         for cut in candidates(self.boxes, visible, region, &self.shape, may_defer) {
