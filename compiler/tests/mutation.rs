@@ -23,8 +23,9 @@ use hipac_classifier::image::Section;
 use hipac_classifier::{Image, Packet};
 use hipac_compiler::Counting;
 use hipac_rules::{Hook, Ruleset, TableKind};
+use hipac_verifier::certificate;
 use hipac_verifier::proof::{Options, Refutation, prove};
-use hipac_verifier::{Case, ImageSubject, Oracle, Script};
+use hipac_verifier::{Case, Compared, ImageSubject, Oracle, Script};
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Tally {
@@ -310,4 +311,35 @@ fn changed_rules_are_refuted_against_an_unchanged_image() {
         }
     }
     check(&BTreeMap::from([("rules", tally)]));
+}
+
+/// A jump that has become a return leads over rules that have no flat rule where it stands: those of the chain that is
+/// no longer called. That it leads there must not be what hides them.
+#[test]
+fn a_call_that_returns_does_not_hide_the_chain_it_called() {
+    let text = "*filter\n:FORWARD DROP [0:0]\n:sub - [0:0]\n\
+        -A FORWARD -p tcp -j sub\n\
+        -A FORWARD -p icmp -j ACCEPT\n\
+        -A sub -p icmp -m statistic --mode random --probability 0.5 -j MARK --set-mark 1\n\
+        -A sub -p tcp\nCOMMIT\n";
+    let ruleset = read_as(text, Some(hipac_rules::Family::V4));
+    let image = compile_roomy(&ruleset, Counting::Exact).image;
+    let programs = seal::section(&image, Section::Programs);
+    let mut refused = 0;
+    for at in programs.step_by(4) {
+        // A call; the words of other operations that look like one are refused all the same.
+        if image[at..at + 4] != 11u32.to_le_bytes() {
+            continue;
+        }
+        let mut mutant = image.clone();
+        mutant[at] = 12;
+        seal::seal(&mut mutant);
+        let mutant = Image::open(mutant).expect("the header is whole");
+        let proved = prove(&ruleset, &mutant, &Options::default());
+        assert!(proved.is_err(), "the call at byte {at} is a return, and the image is proved");
+        let written = certificate::write(&ruleset, text.as_bytes(), &mutant, Compared::All);
+        assert!(written.is_err(), "the call at byte {at} is a return, and there is a certificate");
+        refused += 1;
+    }
+    assert!(refused > 0, "nothing calls");
 }

@@ -38,6 +38,8 @@ pub(super) struct Slot {
     pub(super) expanded: Expanded,
     /// What it does.
     pub(super) end: End,
+    /// Where the rules lead behind it, when it goes on.
+    pub(super) wanted: Option<u32>,
     /// It does that whenever its box holds the packet.
     pub(super) is_plain: bool,
     /// It changes what rules behind it see.
@@ -411,6 +413,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
             rule: Some(want.rule),
             expanded,
             end: found.end,
+            wanted: None,
             is_plain: found.is_plain(),
             changes: found.effect.is_some(),
             is_unfolded: self.frames.last().is_some_and(|frame| frame.label.is_some()),
@@ -424,14 +427,15 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
         // What is never found leads nowhere.
         let end = End::Malformed;
         let (is_plain, changes, is_unfolded) = (false, false, false);
-        self.list.slots.push(Slot { rule: None, expanded, end, is_plain, changes, is_unfolded });
+        let wanted = None;
+        self.list.slots.push(Slot { rule: None, expanded, end, wanted, is_plain, changes, is_unfolded });
         self.at += 1;
     }
 
     /// Checks where flat rules lead, now that all labels are placed.
     fn finish(&mut self) {
         for &(position, lands) in &self.landings {
-            let slot = &self.list.slots[(position - self.list.first) as usize];
+            let slot = &mut self.list.slots[(position - self.list.first) as usize];
             let (End::Resume(found) | End::Call { back: found, .. }) = slot.end else { continue };
             let wanted = match lands {
                 Lands::Nowhere => continue,
@@ -439,6 +443,7 @@ impl<B: AsRef<[u8]>> Walk<'_, '_, B> {
                 Lands::Label(None) => self.end,
                 Lands::Label(Some(label)) => self.labels[label],
             };
+            slot.wanted = Some(wanted);
             if let Some(rule) = slot.rule
                 && found != wanted
             {
@@ -462,12 +467,17 @@ fn is_end_for_all(rule: &Rule, family: Family) -> bool {
 /// Such a packet has met the rule and been led on, or was led over it, or was another packet
 /// before a rule behind it changed it.
 ///
+/// Where a flat rule leads farther than its rule does, that is not what hides what stands between: a rule
+/// without a flat rule may be among it, and whether the farther place is as good hangs on that.
+///
 /// `changing`: entries in which something changes packets.
 pub(super) fn until(list: &List, changing: &[bool]) -> Vec<u32> {
+    // Where it leads, and where its rule does.
     let led_to = |slot: &Slot, position: u32| match slot.end {
-        End::Verdict(_) | End::Malformed => u32::MAX,
-        End::Resume(to) => to.max(position + 1),
-        End::Call { back, .. } => back.max(position + 1),
+        End::Verdict(_) | End::Malformed => [u32::MAX; 2],
+        End::Resume(to) | End::Call { back: to, .. } => {
+            [to, slot.wanted.unwrap_or(to)].map(|to| to.max(position + 1))
+        }
     };
     let changes = |slot: &Slot| slot.changes || calls_change(slot, changing);
     let mut out = Vec::with_capacity(list.slots.len());
@@ -478,11 +488,11 @@ pub(super) fn until(list: &List, changing: &[bool]) -> Vec<u32> {
             landings.pop();
         }
         let over = landings.peek().map_or(u32::MAX, |std::cmp::Reverse(to)| *to);
-        let own = if slot.is_plain { led_to(slot, position) } else { position + 1 };
+        let [found, wanted] = led_to(slot, position);
+        let own = if slot.is_plain { found.min(wanted) } else { position + 1 };
         out.push(own.min(over));
-        let to = led_to(slot, position);
-        if to != u32::MAX {
-            landings.push(std::cmp::Reverse(to));
+        if found != u32::MAX {
+            landings.extend([found, wanted].map(std::cmp::Reverse));
         }
     }
     let mut changed = u32::MAX;
